@@ -1,0 +1,1 @@
+"""What the Arm architecture and KVM say: geometry, descriptors, break-before-make. Integers in, integers out."""

@@ -1,0 +1,42 @@
+"""``stress compare``: two or more orders interleaved cycle by cycle in one set of processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stress.cli.options import config_options, result_options
+from stress.cli.session import session
+from stress.config import from_sources
+from stress.errors import UsageError
+
+DEFAULT_ORDERS = ("unmap-first", "block-first")
+
+
+@click.command()
+@click.argument("orders", nargs=-1, metavar="[ORDERS]...")
+@config_options
+@result_options
+def compare(
+    orders: tuple[str, ...],
+    config_file: Path | None,
+    output: Path | None,
+    as_json: bool,
+    table_format: str,
+    **options: Any,
+) -> int:
+    """Compare ORDERS, cycle by cycle in the same processes; unmap-first and block-first if none are named.
+
+    An order is a name (stress orders) or steps separated by commas. The ratios are to the first one.
+    """
+    config = from_sources(config_file, {**options, "orders": orders or None}, {"orders": DEFAULT_ORDERS})
+    if len(config.orders) < 2:
+        raise UsageError(
+            f"there is only {config.orders[0]} to compare",
+            f"name two or more: stress compare {' '.join(DEFAULT_ORDERS)}",
+        )
+    from stress.results.tables import compare_table
+
+    return session(config, compare_table, output=output, as_json=as_json, table_format=table_format)

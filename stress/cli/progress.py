@@ -1,0 +1,98 @@
+"""What a person sees while a run goes on: a live display on a terminal, a plain line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from stress.cli.output import say
+from stress.config import RunConfig
+from stress.units import format_duration, format_ns, format_si, format_size
+
+if TYPE_CHECKING:  # loads numba
+    from stress.run import Progress
+
+ProgressSink = Callable[["Progress"], None]
+NoteSink = Callable[[str], None]
+
+
+def headline(config: RunConfig) -> str:
+    """The run in one line: orders, vCPUs, memory, and when it ends."""
+    limits = []
+    if config.duration_ns is not None:
+        limits.append(format_duration(config.duration_ns))
+    if config.rebuilds is not None:
+        limits.append(f"{config.rebuilds} rebuilds")
+    return (
+        f"{' against '.join(config.orders)}, {_counted(config.vcpus, 'vCPU')}, "
+        f"{_counted(config.blocks, 'block')} of {format_size(config.block_size)} "
+        f"({format_size(config.granule)} granule), {' or '.join(limits)}"
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def fraction_done(progress: Progress) -> float:
+    """How far the run is, 0 to 1, by whichever of its limits is nearer."""
+    done = [
+        now / limit
+        for now, limit in (
+            (progress.elapsed_ns, progress.duration_ns),
+            (progress.rebuilds, progress.rebuilds_target),
+        )
+        if limit
+    ]
+    return min(1.0, max(done, default=0.0))
+
+
+def render(title: str, progress: Progress) -> RenderableType:
+    """The live display: what runs, how far it is, and the figures so far."""
+    bar = Table.grid(padding=(0, 1))
+    elapsed = format_ns(progress.elapsed_ns)
+    bar.add_row(
+        ProgressBar(total=1.0, completed=fraction_done(progress), width=40, complete_style="cyan"),
+        Text(f"{elapsed}  {progress.phase}"),
+    )
+    faults = "  ".join(f"{name} {format_si(count)}" for name, count in progress.faults.items())
+    figures = Table.grid(padding=(0, 2))
+    figures.add_row("rebuilds", f"{progress.rebuilds}", "window p50", format_ns(progress.window_p50_ns))
+    figures.add_row("accesses", f"{format_si(progress.accesses_per_s)}/s", "faults", faults or "none")
+    verdict = Text("violations 0", style="green")
+    if progress.violations:
+        verdict = Text(f"violations {progress.violations}", style="bold red")
+    return Group(Text(title, style="bold"), bar, figures, verdict)
+
+
+@contextmanager
+def display(
+    config: RunConfig, console: Console | None = None
+) -> Iterator[tuple[ProgressSink | None, NoteSink]]:
+    """Give the executor its two callbacks, for progress (None when nobody looks) and for single lines."""
+    title = headline(config)
+    if console is None:
+        # rich's own test can be overruled by the environment; no escape codes may reach a file.
+        if not sys.stderr.isatty():
+            say(title)
+            yield None, say
+            return
+        console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        say(title)
+        yield None, say
+        return
+    # Refreshed by the executor's calls alone: no thread of ours wakes up beside the vCPUs.
+    with Live(Text(title, style="bold"), console=console, auto_refresh=False, transient=True) as live:
+        yield (
+            lambda progress: live.update(render(title, progress), refresh=True),
+            lambda line: live.console.print(Text(line)),
+        )

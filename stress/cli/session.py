@@ -1,0 +1,41 @@
+"""A measuring command from configuration to exit code: check, execute, keep the result, show it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stress.cli.output import emit, say
+from stress.cli.progress import display
+from stress.config import RunConfig
+from stress.errors import StressError
+
+#: Makes a table of a result document, in a format of tabulate.
+Render = Callable[[dict[str, Any], str], str]
+
+
+def session(
+    config: RunConfig, render: Render, *, output: Path | None, as_json: bool, table_format: str
+) -> int:
+    """Run ``config`` and return the process's exit code."""
+    from stress.results import document, store
+
+    if output is not None:
+        store.check_writable(output)
+    # Here, because it loads numba: bad usage is answered at once.
+    from stress.run import execute
+
+    with display(config) as (progress, note):
+        data = execute(config, progress=progress, note=note)
+    result = document.build(data)
+    exit_code = data.exit_code
+    if output is not None:
+        try:
+            store.write(output, result)
+        except StressError as error:
+            say(str(error))
+            exit_code = exit_code or error.exit_code
+    emit(json.dumps(result, indent=2, allow_nan=False) if as_json else render(result, table_format))
+    return exit_code

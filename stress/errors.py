@@ -1,0 +1,55 @@
+"""The exception tree and the exit codes: every error carries one line, a remedy and an exit code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller; the only list of exit codes."""
+
+    OK = 0
+    CHECK_FAILED = 1  # the oracle found a violation, or a comparison a regression
+    USAGE = 2  # options or configuration make no sense
+    MACHINE = 3  # the machine cannot: shared memory too small, wrong operating system
+    BROKEN = 4  # the run broke: a process died or hung
+    INTERRUPTED = 130  # Ctrl-C, as shells report SIGINT
+
+
+def _one_line(text: str) -> str:
+    # Text may quote what a user or a file gave us: no line breaks, no escape codes, no lone surrogates.
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
+
+
+class StressError(Exception):
+    """An error the user can act on. ``str()`` is one line: ``message; remedy``."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BROKEN
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = _one_line(message)
+        self.remedy = _one_line(remedy)
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(StressError):
+    """The options or the configuration make no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MachineError(StressError):
+    """This machine cannot do what was asked."""
+
+    exit_code = ExitCode.MACHINE
+
+
+class RunBroken(StressError):  # noqa: N818 - names a state of the run, like the exit code it stands for
+    """The run broke: a process died, hung, or its result could not be kept."""
+
+    exit_code = ExitCode.BROKEN

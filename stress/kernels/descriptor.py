@@ -1,0 +1,108 @@
+"""Descriptors as compiled code reads and makes them; the masks come from ``stress.arch``."""
+
+from __future__ import annotations
+
+from stress.arch.descriptors import (
+    CLOCK,
+    KIND,
+    KIND_BROKEN_LEAF,
+    KIND_BROKEN_TABLE,
+    REBUILD,
+    S2AP_R,
+    S2AP_W,
+    TYPE_BLOCK,
+    TYPE_TABLE_OR_PAGE,
+)
+from stress.arch.geometry import LAST_LEVEL
+from stress.shm.jit import inline
+from stress.shm.layout import Geo
+
+_OA_BITS = 48
+_KIND_LO, _REBUILD_LO, _CLOCK_LO = KIND.lo, REBUILD.lo, CLOCK.lo
+_KIND_MASK = KIND.mask
+REBUILD_MASK = REBUILD.mask >> REBUILD.lo
+
+#: A translation as the TLB holds it: frame << 2 | permissions.
+READ, WRITE = 1, 2
+
+
+@inline
+def is_table(descriptor: int, level: int) -> bool:
+    """Points to a next-level table."""
+    return descriptor & TYPE_TABLE_OR_PAGE == TYPE_TABLE_OR_PAGE and level < LAST_LEVEL
+
+
+@inline
+def is_leaf(descriptor: int, level: int) -> bool:
+    """Maps memory: a block, or a page at level 3 (where 01 is reserved, and so invalid)."""
+    return descriptor & TYPE_TABLE_OR_PAGE == (TYPE_TABLE_OR_PAGE if level == LAST_LEVEL else TYPE_BLOCK)
+
+
+@inline
+def next_page(geo: Geo, descriptor: int) -> int:
+    """Pool index of the table a table descriptor points to; out of range if it points elsewhere."""
+    pfn_bits = _OA_BITS - geo.granule_shift
+    return ((descriptor >> geo.granule_shift) & ((1 << pfn_bits) - 1)) - geo.tables_pfn
+
+
+@inline
+def first_frame(geo: Geo, descriptor: int, level: int) -> int:
+    """Index of the first frame that a leaf maps; out of range if it maps something else than guest memory."""
+    low = (LAST_LEVEL - level) * geo.index_bits
+    shift = geo.granule_shift + low
+    return (((descriptor >> shift) & ((1 << (_OA_BITS - shift)) - 1)) << low) - geo.memory_pfn
+
+
+@inline
+def table_descriptor(geo: Geo, page: int) -> int:
+    """Descriptor that points to table ``page`` of the pool."""
+    return ((page + geo.tables_pfn) << geo.granule_shift) | TYPE_TABLE_OR_PAGE
+
+
+@inline
+def leaf_descriptor(geo: Geo, frame: int, level: int) -> int:
+    """Block or page descriptor for the frames from ``frame`` on, with the run's attributes."""
+    kind = TYPE_TABLE_OR_PAGE if level == LAST_LEVEL else TYPE_BLOCK
+    return ((frame + geo.memory_pfn) << geo.granule_shift) | geo.leaf_attributes | kind
+
+
+@inline
+def permissions(descriptor: int) -> int:
+    """READ and WRITE bits of a leaf."""
+    return (READ if descriptor & S2AP_R else 0) | (WRITE if descriptor & S2AP_W else 0)
+
+
+@inline
+def make_writable(descriptor: int) -> int:
+    """The same leaf with write permission."""
+    return descriptor | S2AP_W
+
+
+@inline
+def broken(descriptor: int, level: int, rebuild: int, clock: int) -> int:
+    """What a valid ``descriptor`` leaves behind when it is broken."""
+    kind = KIND_BROKEN_TABLE if is_table(descriptor, level) else KIND_BROKEN_LEAF
+    return (kind << _KIND_LO) | ((rebuild & REBUILD_MASK) << _REBUILD_LO) | (clock << _CLOCK_LO)
+
+
+@inline
+def is_broken_leaf(descriptor: int) -> bool:
+    """A leaf was broken here and its TLBI has not completed."""
+    return descriptor & 1 == 0 and (descriptor & _KIND_MASK) >> _KIND_LO == KIND_BROKEN_LEAF
+
+
+@inline
+def window_of(descriptor: int) -> int:
+    """Number (modulo 2**24) of the rebuild that broke this entry; 0 if none did."""
+    if descriptor & 1:
+        return 0
+    kind = (descriptor & _KIND_MASK) >> _KIND_LO
+    if kind == KIND_BROKEN_LEAF or kind == KIND_BROKEN_TABLE:
+        return (descriptor >> _REBUILD_LO) & REBUILD_MASK
+    return 0
+
+
+@inline
+def pages_at(geo: Geo, level: int) -> int:
+    """Pages that one entry at ``level`` maps."""
+    return 1 << ((LAST_LEVEL - level) * geo.index_bits)

@@ -1,0 +1,47 @@
+"""How a violation is kept: an exact count per kind, and evidence for the first few."""
+
+from __future__ import annotations
+
+from stress.shm.atomics import fetch_add, load, store
+from stress.shm.jit import kernel
+from stress.shm.layout import (
+    AT_STEP,
+    EVIDENCE_KEPT,
+    FINISH,
+    V_DETAIL,
+    V_EXPECTED,
+    V_FOUND,
+    V_GFN,
+    V_LEVEL,
+    V_READY,
+    V_STEP,
+    V_TIME_NS,
+    V_WHO,
+    VIOLATIONS,
+    Machine,
+)
+from stress.shm.syscalls import clock_ns
+
+
+@kernel
+def report(
+    s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int
+) -> None:
+    """Record a violation by process ``who``; with fail-fast also ask the run to end.
+
+    The step is the hypervisor's current one, whoever reports: it tells in which window a vCPU was.
+    """
+    n = fetch_add(s.control, VIOLATIONS + kind, 1)
+    if n < EVIDENCE_KEPT:
+        row = s.evidence[kind, n]
+        row[V_WHO] = who
+        row[V_GFN] = gfn
+        row[V_LEVEL] = level
+        row[V_STEP] = load(s.procs, (s.geo.hypervisor, AT_STEP))
+        row[V_TIME_NS] = clock_ns()
+        row[V_FOUND] = found
+        row[V_EXPECTED] = expected
+        row[V_DETAIL] = detail
+        store(s.evidence, (kind, n, V_READY), 1)
+    if s.geo.fail_fast != 0:
+        store(s.control, FINISH, 1)

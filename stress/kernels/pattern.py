@@ -1,0 +1,96 @@
+"""Where a vCPU goes next: sequential, strided, uniform or Zipf over the memslot's pages, from one seed."""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+from stress.shm.atomics import JIT_DISABLED
+from stress.shm.jit import inline
+
+
+class Pattern(IntEnum):
+    """Access patterns."""
+
+    SEQUENTIAL = 0
+    UNIFORM = 1
+    ZIPF = 2
+    STRIDED = 3
+
+
+_SEQUENTIAL, _UNIFORM, _ZIPF, _STRIDED = (int(p) for p in Pattern)
+
+# Knuth's MMIX linear congruential generator; its high bits are the good ones.
+_FACTOR, _ADDEND = 6364136223846793005, 1442695040888963407
+_WORD = 0xFFFFFFFF
+RANDOM_BITS = 32
+
+if JIT_DISABLED:
+
+    def advance(state: int) -> int:
+        """Next state of the generator, a signed 64-bit word."""
+        state = (state * _FACTOR + _ADDEND) & (1 << 64) - 1
+        return state - (1 << 64) if state >> 63 else state
+
+else:
+
+    @inline
+    def advance(state: int) -> int:
+        """Next state of the generator, a signed 64-bit word."""
+        return state * _FACTOR + _ADDEND
+
+
+@inline
+def draw(state: int) -> int:
+    """32 random bits of a state."""
+    return (state >> RANDOM_BITS) & _WORD
+
+
+@inline
+def zipf_rank(uniform: int, pages: int, exponent: float) -> int:
+    """Rank in [0, pages) with density ~ rank**-exponent, by inverting the continuous power law."""
+    u = uniform / 4294967296.0
+    if abs(exponent - 1.0) < 1e-9:
+        x = math.exp(u * math.log(pages + 1.0))
+    else:
+        power = 1.0 - exponent
+        x = (1.0 + u * ((pages + 1.0) ** power - 1.0)) ** (1.0 / power)
+    return min(int(x) - 1, pages - 1)
+
+
+@inline
+def next_page(
+    pattern: int, page: int, state: int, pages: int, stride: int, exponent: float, scatter: int
+) -> int:
+    """Page in [0, pages) that follows ``page``; ``state`` is this access's random word.
+
+    ``scatter`` is coprime to ``pages`` and spreads Zipf's popular ranks over the memslot.
+    """
+    if pattern == _SEQUENTIAL:
+        page += 1
+        return 0 if page >= pages else page
+    if pattern == _UNIFORM:
+        return (draw(state) * pages) >> RANDOM_BITS
+    if pattern == _STRIDED:
+        page += stride
+        # Each lap starts one page further on, so that every page is reached.
+        return (page % stride + 1) % stride if page >= pages else page
+    return zipf_rank(draw(state), pages, exponent) * scatter % pages
+
+
+def scatter_for(pages: int) -> int:
+    """A multiplier near the golden section of ``pages`` that is coprime to it."""
+    scatter = max(1, int(pages * 0.6180339887))
+    while math.gcd(scatter, pages) != 1:
+        scatter += 1
+    return scatter
+
+
+def seed_for(seed: int, vcpu: int) -> int:
+    """Generator state of one vCPU, derived from the run's seed (SplitMix64's finaliser)."""
+    mask = (1 << 64) - 1
+    z = (seed + (vcpu + 1) * 0x9E3779B97F4A7C15) & mask
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+    z ^= z >> 31
+    return z - (1 << 64) if z >> 63 else z

@@ -1,0 +1,178 @@
+"""The rebuild: one interpreter for every order's steps, timed inside compiled code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.kernels.clean import clean_frames
+from stress.kernels.descriptor import is_table, leaf_descriptor, next_page, pages_at
+from stress.kernels.entries import break_entry, find, page_of, set_entry
+from stress.kernels.fault import POOL_EXHAUSTED, STOPPED
+from stress.kernels.oracle import report
+from stress.kernels.pool import free_table, get_page, put_page
+from stress.kernels.tlbi import tlbi_vmid
+from stress.kernels.vcpu import FREED_TOO_EARLY
+from stress.orders import Step
+from stress.shm.atomics import load, store
+from stress.shm.jit import entry_point, kernel
+from stress.shm.layout import (
+    AT_STEP,
+    PHASE,
+    POOL_TAIL,
+    R_ACCESSES,
+    R_BLOCK,
+    R_CLEANED,
+    R_CYCLE_NS,
+    R_DONE,
+    R_END_NS,
+    R_FAULTS,
+    R_FREED,
+    R_INVALID_NS,
+    R_LOCKED_NS,
+    R_NUMBER,
+    R_ORDER,
+    R_REQUESTED_NS,
+    R_START_NS,
+    R_STEPS,
+    R_UNLOCKED_NS,
+    R_VALID_NS,
+    RECORD_RING,
+    T_ALLOCATED,
+    T_CLEANED,
+    T_CYCLE_NS,
+    T_FREED,
+    T_INSIDE_NS,
+    T_REBUILDS,
+    T_TLBIS,
+    TLBI_DONE,
+    Kind,
+    Machine,
+    State,
+)
+from stress.shm.mmu_lock import acquire, release
+from stress.shm.syscalls import clock_ns
+
+_DWELL = int(State.DWELL)
+_AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
+_INVALIDATE = Step.INVALIDATE.code
+_TLBI = Step.TLBI.code
+_CLEAN = Step.CLEAN.code
+_INSTALL = Step.INSTALL.code
+_UNMAP = Step.UNMAP.code
+DONE = 0
+NOT_A_TABLE = 1
+
+
+@kernel
+def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> None:
+    """Drop a reference per counted entry of a detached table, free the tables below it, then the table itself.
+
+    As ``stage2_map_walk_leaf`` and ``stage2_map_walk_table_post`` do under an anchor (Linux 5.10): entries keep
+    their values until the page is freed, because a walker may still read them.
+    """
+    bits = s.geo.index_bits
+    for index in range(page << bits, (page + 1) << bits):
+        descriptor = load(s.tables, index)
+        if descriptor & 1:
+            if is_table(descriptor, level):
+                unmap_table(s, next_page(s.geo, descriptor), level + 1, gfn, who)
+            put_page(s, page)
+    free_table(s, page, gfn, who)
+
+
+@kernel
+def reachable(s: Machine, index: int, old: int, clock: int) -> bool:
+    """Whether a vCPU may still walk into the table that ``old`` points to.
+
+    It may while the entry is not broken, and after the break (at TLBI number ``clock``; negative: none) until a
+    VMID-wide TLBI completes.
+    """
+    return load(s.tables, index) == old or clock < 0 or load(s.control, TLBI_DONE) <= clock
+
+
+@entry_point
+def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: int) -> int:
+    """Turn the table of block number ``block`` into a block entry by ``steps`` (int64 step codes, shape (n,)).
+
+    Fills the record of rebuild ``number``; DONE, STOPPED, or NOT_A_TABLE if there is nothing to rebuild.
+    """
+    geo = s.geo
+    pages = pages_at(geo, geo.block_level)
+    gfn = geo.base_gfn + block * pages
+    record = s.records[number & (RECORD_RING - 1)]
+    record[R_DONE] = 0
+    record[R_ORDER] = order
+    record[R_BLOCK] = block
+    record[R_INVALID_NS] = 0
+    record[R_VALID_NS] = 0
+    record[R_CLEANED] = 0
+    record[R_FAULTS] = 0
+    store(s.records, (number & (RECORD_RING - 1), R_NUMBER), number)
+    record[R_REQUESTED_NS] = clock_ns()
+    store(s.control, PHASE, number << 8 | (2 * order + 1))
+    if not acquire(s, who):
+        return STOPPED
+    record[R_LOCKED_NS] = clock_ns()
+    index, level = find(s, gfn, geo.block_level)
+    old = load(s.tables, index)
+    if not is_table(old, level):
+        release(s, who, _DWELL)
+        store(s.control, PHASE, number << 8 | 2 * order)
+        return NOT_A_TABLE
+    clock = -1
+    freed = s.control[POOL_TAIL]
+    now = clock_ns()
+    record[R_START_NS] = now
+    for i in range(len(steps)):
+        step = steps[i]
+        start = now
+        store(s.procs, (who, AT_STEP), step)
+        if step == _INVALIDATE:
+            record[R_INVALID_NS] = start
+            clock = break_entry(s, index, level, gfn, who, number)
+            put_page(s, page_of(s, index))
+        elif step == _TLBI:
+            tlbi_vmid(s)
+        elif step == _CLEAN:
+            record[R_CLEANED] += clean_frames(s, gfn - geo.base_gfn, pages)
+        elif step == _INSTALL:
+            broken = load(s.tables, index) & 1 == 0
+            set_entry(s, index, leaf_descriptor(geo, gfn - geo.base_gfn, level), level, gfn, who)
+            if broken:
+                get_page(s, page_of(s, index))
+        elif step == _UNMAP:
+            if reachable(s, index, old, clock):
+                report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
+            unmap_table(s, next_page(geo, old), level + 1, gfn, who)
+        now = clock_ns()
+        if step == _INSTALL:
+            record[R_VALID_NS] = now
+        record[R_STEPS + i] = now - start
+    store(s.procs, (who, AT_STEP), -1)
+    record[R_END_NS] = now
+    record[R_FREED] = s.control[POOL_TAIL] - freed
+    release(s, who, _DWELL)
+    record[R_UNLOCKED_NS] = clock_ns()
+    store(s.control, PHASE, number << 8 | 2 * order)
+    return DONE
+
+
+@entry_point
+def complete(
+    s: Machine, order: int, number: int, cycle_ns: int, accesses: int, tlbis: int, allocated: int
+) -> None:
+    """Close the record of rebuild ``number`` with the figures of its whole cycle, and add it to the totals."""
+    row = number & (RECORD_RING - 1)
+    record = s.records[row]
+    record[R_CYCLE_NS] = cycle_ns
+    record[R_ACCESSES] = accesses
+    totals = s.totals[order]
+    totals[T_REBUILDS] += 1
+    totals[T_CYCLE_NS] += cycle_ns
+    totals[T_INSIDE_NS] += record[R_UNLOCKED_NS] - record[R_REQUESTED_NS]
+    totals[T_TLBIS] += tlbis
+    totals[T_CLEANED] += record[R_CLEANED]
+    totals[T_ALLOCATED] += allocated
+    totals[T_FREED] += record[R_FREED]
+    store(s.records, (row, R_DONE), number)

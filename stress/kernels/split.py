@@ -1,0 +1,104 @@
+"""A block becomes pages, as dirty logging makes it: break, TLBI, make; the new table maps a share of the pages."""
+
+from __future__ import annotations
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.kernels.clean import clean_frames
+from stress.kernels.descriptor import is_leaf, is_table, leaf_descriptor, pages_at, table_descriptor
+from stress.kernels.entries import break_entry, find, set_entry, settle_leaf
+from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, map_leaf
+from stress.kernels.pool import allocate_table
+from stress.kernels.tlbi import tlbi_range
+from stress.shm.atomics import fetch_or, load, store
+from stress.shm.jit import entry_point, kernel
+from stress.shm.layout import NOT_AT_POC, Machine, State
+from stress.shm.mmu_lock import acquire, release
+
+_DWELL = int(State.DWELL)
+DONE = 0
+
+
+@kernel
+def is_populated(page: int, share: int) -> bool:
+    """Whether page number ``page`` of a block is mapped, if ``share`` of 2**20 are, spread evenly."""
+    return ((page + 1) * share) >> 20 != (page * share) >> 20
+
+
+@kernel
+def fill_table(s: Machine, page: int, level: int, first: int, offset: int, share: int) -> int:
+    """Fill an unlinked table at ``level`` for the frames from ``first`` on; DONE or POOL_EXHAUSTED.
+
+    ``offset`` is the number of its first page within the block. Nobody sees the table yet: plain stores, and one
+    addition for all of a table's references.
+    """
+    base = page << s.geo.index_bits
+    pages = pages_at(s.geo, level)
+    counted = 0
+    for i in range(1 << s.geo.index_bits):
+        at = offset + i * pages
+        if level == LAST_LEVEL:
+            if is_populated(at, share):
+                clean_frames(s, first + at, 1)
+                s.tables[base + i] = leaf_descriptor(s.geo, first + at, level)
+                counted += 1
+        else:
+            child = allocate_table(s, level + 1)
+            if child < 0:
+                return POOL_EXHAUSTED
+            below = fill_table(s, child, level + 1, first, at, share)
+            if below != DONE:
+                return below
+            s.tables[base + i] = table_descriptor(s.geo, child)
+            counted += 1
+    store(s.page_count, page, s.page_count[page] + counted)
+    return DONE
+
+
+@entry_point
+def split(s: Machine, who: int, block: int, share: int) -> int:
+    """Replace block number ``block`` by a table with ``share`` of 2**20 of its pages; DONE, STOPPED, POOL_EXHAUSTED.
+
+    A block that is not mapped yet is mapped first.
+    """
+    geo = s.geo
+    pages = pages_at(geo, geo.block_level)
+    gfn = geo.base_gfn + block * pages
+    if not acquire(s, who):
+        return STOPPED
+    index, level = find(s, gfn, geo.block_level)
+    status = DONE
+    if not is_leaf(load(s.tables, index), level):
+        status = map_leaf(s, gfn, geo.block_level, who)
+        index, level = find(s, gfn, geo.block_level)
+    if status != POOL_EXHAUSTED and not is_table(load(s.tables, index), level):
+        page = allocate_table(s, level + 1)
+        status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, block * pages, 0, share)
+        if status == DONE:
+            break_entry(s, index, level, gfn, who, 0)
+            tlbi_range(s, gfn, gfn + pages)
+            settle_leaf(s, index, level, gfn, who)
+            set_entry(s, index, table_descriptor(geo, page), level, gfn, who)
+    release(s, who, _DWELL)
+    return POOL_EXHAUSTED if status == POOL_EXHAUSTED else DONE
+
+
+@entry_point
+def write_unmapped(s: Machine, who: int, block: int) -> int:
+    """The VMM writes every unmapped page of a block through its cache: not at the PoC; DONE or STOPPED.
+
+    Under mmu_lock, table by table, so that no page is mapped between the look and the write: a VMM that raced with
+    the clean would be wrong in every order.
+    """
+    geo = s.geo
+    pages = pages_at(geo, geo.block_level)
+    step = pages_at(geo, LAST_LEVEL - 1)
+    for first in range(block * pages, (block + 1) * pages, step):
+        if not acquire(s, who):
+            return STOPPED
+        index, level = find(s, geo.base_gfn + first, LAST_LEVEL)
+        if level == LAST_LEVEL:
+            for i in range(step):
+                if load(s.tables, index + i) & 1 == 0:
+                    fetch_or(s.cells, first + i, NOT_AT_POC)
+        release(s, who, _DWELL)
+    return DONE

@@ -1,0 +1,58 @@
+"""TLBI and DSB: publish an invalidation, then wait until no vCPU can commit an access begun before it.
+
+The wait is a membarrier, not an answer of the vCPUs: they validate each access against the sequence number, so
+once every running one has passed a barrier, an access that used the old translation is either complete and
+visible or will be thrown away (DDI 0487 D8.14: TLBI; DSB completes it).
+"""
+
+from __future__ import annotations
+
+from stress.shm.atomics import fetch_add, fetch_max, store
+from stress.shm.jit import kernel
+from stress.shm.layout import (
+    SEQUENCE,
+    TLBI_DONE,
+    TLBI_END,
+    TLBI_NUMBER,
+    TLBI_RING,
+    TLBI_START,
+    Machine,
+)
+from stress.shm.syscalls import fence, membarrier
+
+
+@kernel
+def publish(s: Machine, start: int, end: int) -> int:
+    """Publish the invalidation of guest frames [start, end), or of the VMID if ``end`` is 0; its number.
+
+    The number moves before the row is written: a vCPU that looks in between finds another number in the row
+    and flushes everything, which is never wrong.
+    """
+    number = fetch_add(s.control, SEQUENCE, 1) + 1
+    row = number & (TLBI_RING - 1)
+    s.tlbi[row, TLBI_START] = start
+    s.tlbi[row, TLBI_END] = end
+    store(s.tlbi, (row, TLBI_NUMBER), number)
+    return number
+
+
+@kernel
+def wait_for_completion() -> None:
+    """DSB: returns once every vCPU's earlier accesses are visible and its later ones see the new number."""
+    fence()
+    membarrier()  # where it is missing the vCPUs fence on every access instead
+
+
+@kernel
+def tlbi_vmid(s: Machine) -> None:
+    """Invalidate every translation of the VMID and wait (KVM's ``__kvm_tlb_flush_vmid``)."""
+    number = publish(s, 0, 0)
+    wait_for_completion()
+    fetch_max(s.control, TLBI_DONE, number)
+
+
+@kernel
+def tlbi_range(s: Machine, start: int, end: int) -> None:
+    """Invalidate the translations of guest frames [start, end) and wait (``__kvm_tlb_flush_vmid_ipa``)."""
+    publish(s, start, end)
+    wait_for_completion()

@@ -1,0 +1,233 @@
+"""A vCPU: guest accesses through TLB and walk, each validated against the TLBI sequence before it counts.
+
+One access: translate (TLB, else walk), touch the frame's cell, load the sequence number again. If it moved, nothing
+happened: apply the invalidations and redo. The load that validates one access opens the next one's interval. A
+guest store is a compare-and-swap from the cell just checked, so it cannot land in a frame that has moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from stress.arch.descriptors import POISON
+from stress.kernels.descriptor import READ, WRITE, first_frame, is_leaf, pages_at, permissions
+from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, handle
+from stress.kernels.oracle import report
+from stress.kernels.pattern import advance, next_page
+from stress.kernels.tlb import EMPTY, Cpu, catch_up, fill, flush_range, lookup, overlapping
+from stress.kernels.walk import cache_walk, walk
+from stress.shm.atomics import compare_exchange, load, store
+from stress.shm.jit import entry_point, kernel
+from stress.shm.layout import (
+    AT_GFN,
+    C_ACCESSES,
+    C_HITS,
+    C_REDONE,
+    C_WALKS,
+    C_WRITES,
+    FENCED,
+    FIRST_ACCESS_NS,
+    HEARTBEAT,
+    NOT_AT_POC,
+    PARK,
+    PARKED,
+    PHASE,
+    SEQUENCE,
+    STATE,
+    STOP,
+    TAG_SHIFT,
+    VALUE_MASK,
+    Kind,
+    Machine,
+    State,
+)
+from stress.shm.syscalls import clock_ns, fence, sched_yield
+
+CHUNK = 128  # accesses between looks at the control words; counters are published once per chunk
+
+# Cpu.registers
+R_SEEN = 0  # number of the newest TLBI applied
+R_PAGE = 1  # page of the last access
+R_RANDOM = 2
+R_VALUE = 3  # last value written
+
+# What `run` returns.
+RAN = 0
+
+_GUEST, _PARKED = int(State.GUEST), int(State.PARKED)
+_STALE = int(Kind.STALE_TRANSLATION)
+_CONFLICT = int(Kind.TLB_CONFLICT)
+_AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
+_AT_POC = int(Kind.NOT_AT_POC)
+# Detail codes of stale-translation evidence, and of table-use-after-free evidence.
+WRONG_FRAME, OUTSIDE_MEMORY = range(2)
+WALKED, FREED_TOO_EARLY = range(2)
+_WRITE_BITS = 12  # bits of the random word that decide on a write; Zipf and uniform use others
+
+
+class Workload(NamedTuple):
+    """What a vCPU does."""
+
+    pattern: int
+    pages: int
+    stride: int
+    exponent: float
+    scatter: int
+    write_below: int  # write if 12 random bits are below it: 0 never, 4096 always
+
+
+@kernel
+def park(s: Machine, vcpu: int) -> None:
+    """Wait at a quiescent point until the hypervisor lets the vCPUs go on."""
+    store(s.procs, (vcpu, STATE), _PARKED)
+    store(s.procs, (vcpu, PARKED), 1)
+    while load(s.control, PARK) != 0 and load(s.control, STOP) == 0:
+        s.procs[vcpu, HEARTBEAT] += 1
+        sched_yield()
+    store(s.procs, (vcpu, PARKED), 0)
+    store(s.procs, (vcpu, STATE), _GUEST)
+
+
+@kernel
+def judge_cell(s: Machine, vcpu: int, gfn: int, cell: int, expected: int) -> None:
+    """Report what is wrong with the cell that a committed access met."""
+    if cell >> TAG_SHIFT != expected >> TAG_SHIFT:
+        report(s, _STALE, vcpu, gfn, -1, cell, expected, WRONG_FRAME)
+    elif s.geo.poc_checked != 0 and cell & NOT_AT_POC != 0:
+        report(s, _AT_POC, vcpu, gfn, -1, cell, expected, 0)
+
+
+@kernel
+def missed(
+    s: Machine, cpu: Cpu, vcpu: int, gfn: int, write: bool, translation: int, descriptor: int, level: int, slot: int
+) -> int:
+    """A validated access found no usable translation: report what no correct order shows, then fault.
+
+    Returns RAN once the fault is resolved, else STOPPED or POOL_EXHAUSTED.
+    """
+    bits = s.geo.index_bits
+    if load(s.control, STOP) != 0:
+        return STOPPED
+    if level != EMPTY and descriptor == POISON:
+        report(s, _AFTER_FREE, vcpu, gfn, level, descriptor, 0, WALKED)
+    elif level != EMPTY and translation == EMPTY and is_leaf(descriptor, level):
+        report(s, _STALE, vcpu, gfn, level, descriptor, 0, OUTSIDE_MEMORY)
+    outcome = handle(s, vcpu, gfn, write, descriptor, level, slot)
+    if outcome == STOPPED or outcome == POOL_EXHAUSTED:
+        return outcome
+    # A cached table pointer may be evicted at any time. After a fault it is: were it stale (a wrong order left out
+    # its TLBI), the same walk would fault for ever.
+    flush_range(cpu, bits, gfn, gfn + 1)
+    return RAN
+
+
+def build_run(checked: bool) -> Callable[..., Any]:
+    """The vCPU loop; ``checked=False`` leaves the oracle out, for the benchmark that tells its cost."""
+
+    def run(s: Machine, cpu: Cpu, work: Workload, vcpu: int, chunks: int) -> int:
+        """Run ``chunks`` chunks of accesses; RAN, STOPPED or POOL_EXHAUSTED."""
+        geo = s.geo
+        bits = geo.index_bits
+        fenced = load(s.control, FENCED) != 0
+        watched = (~VALUE_MASK) if geo.poc_checked != 0 else ~(VALUE_MASK | NOT_AT_POC)
+        seen = cpu.registers[R_SEEN]
+        page = cpu.registers[R_PAGE]
+        random = cpu.registers[R_RANDOM]
+        value = cpu.registers[R_VALUE]
+        status = RAN
+        for _ in range(chunks):
+            if load(s.control, STOP) != 0:
+                status = STOPPED
+                break
+            if load(s.control, PARK) != 0:
+                park(s, vcpu)
+            slot = load(s.control, PHASE) & 0xFF
+            accesses, writes, hits, redone = 0, 0, 0, 0
+            for _ in range(CHUNK):
+                random = advance(random)
+                page = next_page(
+                    work.pattern, page, random, work.pages, work.stride, work.exponent, work.scatter
+                )
+                write = (random >> 12) & 0xFFF < work.write_below
+                needed = (READ | WRITE) if write else READ
+                gfn = geo.base_gfn + page
+                expected = (page + 1) << TAG_SHIFT
+                while True:
+                    level = EMPTY
+                    first = 0
+                    descriptor = 0
+                    cell = expected
+                    translation = lookup(cpu, bits, gfn)
+                    if translation == EMPTY:
+                        descriptor, level, first = walk(s, cpu, gfn)
+                        if is_leaf(descriptor, level):
+                            pages = pages_at(geo, level)
+                            frame = first_frame(geo, descriptor, level)
+                            if 0 <= frame and frame + pages <= geo.frames:
+                                frame += gfn & (pages - 1)
+                                translation = frame << 2 | permissions(descriptor)
+                    allowed = translation != EMPTY and translation & needed == needed
+                    stored = True
+                    if allowed:
+                        frame = translation >> 2
+                        cell = load(s.cells, frame)
+                        if write and (not checked or (cell ^ expected) & watched == 0):
+                            value = (value + 1) & VALUE_MASK
+                            stored = compare_exchange(s.cells, frame, cell, (cell & ~VALUE_MASK) | value)
+                    if fenced:
+                        fence()
+                    now = load(s.control, SEQUENCE)
+                    if now != seen:
+                        seen = catch_up(s, cpu, seen)
+                        redone += 1
+                        continue
+                    if not stored:
+                        redone += 1
+                        continue
+                    # Validated: from here on it counts.
+                    if level == EMPTY and allowed:
+                        hits += 1
+                    elif allowed:
+                        if checked and level != 3:
+                            other = overlapping(cpu, level, bits, gfn)
+                            if other != EMPTY:
+                                report(s, _CONFLICT, vcpu, gfn, level, other, level, 0)
+                        offset = gfn & (pages_at(geo, level) - 1)
+                        fill(cpu, level, bits, gfn, translation - (offset << 2))
+                        cache_walk(cpu, bits, gfn, first, level)
+                    else:
+                        status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level, slot)
+                        if status != RAN:
+                            break
+                        continue
+                    if checked and (cell ^ expected) & watched != 0:
+                        judge_cell(s, vcpu, gfn, cell, expected)
+                    accesses += 1
+                    if write:
+                        writes += 1
+                    break
+                if status != RAN:
+                    break
+            counters = s.counters[vcpu, slot]
+            counters[C_WRITES] += writes
+            counters[C_HITS] += hits
+            counters[C_WALKS] += accesses - hits
+            counters[C_REDONE] += redone
+            store(s.counters, (vcpu, slot, C_ACCESSES), counters[C_ACCESSES] + accesses)
+            s.procs[vcpu, HEARTBEAT] += 1
+            s.procs[vcpu, AT_GFN] = geo.base_gfn + page
+            if s.procs[vcpu, FIRST_ACCESS_NS] == 0:
+                s.procs[vcpu, FIRST_ACCESS_NS] = clock_ns()
+            if status != RAN:
+                break
+        cpu.registers[R_SEEN] = seen
+        cpu.registers[R_PAGE] = page
+        cpu.registers[R_RANDOM] = random
+        cpu.registers[R_VALUE] = value
+        return status
+
+    return entry_point(run)
+
+
+run = build_run(True)

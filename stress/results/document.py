@@ -1,0 +1,265 @@
+"""The JSON document of a run, built from what the executor measured.
+
+`stress.results.keys` says what each key means. Only plain JSON values come out; what was
+not measured is null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from stress import __version__
+from stress.results.data import COUNTERS, FAULT_CLASSES, OrderData, RunData
+from stress.results.ratios import CONFIDENCE, MIN_CYCLES, estimates, ratios
+from stress.results.statistics import histogram_quantiles, quantiles
+from stress.results.warnings import RunWarning
+
+SCHEMA_VERSION: Final = 1
+
+#: With fewer rebuilds than this a p99 is the maximum.
+_SHORT_RUN: Final = 100
+#: An interval that contains 1 and spans more than this factor says nothing about which order is better.
+_WIDE: Final = 2.0
+
+_OUTSIDE, _INSIDE = 0, 1  # second axis of OrderData.counters
+
+
+def build(data: RunData) -> dict[str, Any]:
+    """The whole document, schema version 1. Rates and quantiles of nothing are None, never NaN."""
+    config = plain(data.config)
+    comparison = _comparison(data)
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "stress_version": __version__,
+        "complete": data.complete,
+        "verdict": _verdict(data),
+        "exit_code": int(data.exit_code),
+        "failure": plain(data.failure),
+        "seed": int(data.seed),
+        "config": config,
+        "config_hash": config_hash(config),
+        "host": plain(data.host),
+        "started_at": data.started_at,
+        "elapsed_ns": int(data.elapsed_ns),
+        "start_up_ns": int(data.start_up_ns),
+        "memory": plain(data.memory),
+        "warnings": _warnings(data, comparison),
+        "violations": [
+            {"kind": str(found.kind), "count": int(found.count), "evidence": plain(found.evidence)}
+            for found in data.violations
+        ],
+        "orders": [_order(order) for order in data.orders],
+        "extra": plain(data.extra),
+    }
+    if comparison:
+        document["comparison"] = comparison
+    return document
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits, equal for equal configurations whatever the order of their keys."""
+    canonical = json.dumps(plain(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """``value`` in JSON's own types: numpy's, enums, tuples and paths converted, NaN is None."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _verdict(data: RunData) -> str:
+    # A violation is never a false alarm, so it outweighs the way in which the run ended.
+    if data.violations:
+        return "violations"
+    if data.failure is not None:
+        return "broken"
+    return "correct" if data.complete else "interrupted"
+
+
+def _per_s(count: int, time_ns: int) -> float | None:
+    return count * 1e9 / time_ns if time_ns > 0 else None
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def _order(data: OrderData) -> dict[str, Any]:
+    rows = data.rows
+    counters = data.counters
+    total = dict(zip(COUNTERS, (int(count) for count in counters.sum(axis=(0, 1))), strict=True))
+    accesses = counters[:, :, COUNTERS.index("accesses")].sum(axis=0)
+    time_ns = int(data.outside_ns) + int(data.inside_ns)
+    stalls = data.stall_counts.sum(axis=0)
+    return {
+        "order": data.order.name,
+        "description": data.order.description,
+        "provenance": data.order.provenance,
+        "steps": [step.value for step in data.order.steps],
+        "rebuilds": int(data.rebuilds),
+        "rebuilds_hit": int(data.rebuilds_hit),
+        "rebuilds_hit_share": _share(int(data.rebuilds_hit), int(data.rebuilds)),
+        "window_ns": quantiles(rows["window_ns"]),
+        "rebuild_ns": quantiles(rows["rebuild_ns"]),
+        "step_ns": {
+            step.value: quantiles(rows["step_ns"][:, index]) for index, step in enumerate(data.order.steps)
+        },
+        "window_faults_per_rebuild": float(rows["window_faults"].mean()) if rows.size else None,
+        "faults": {name: total[name] for name in FAULT_CLASSES},
+        "stall_ns": histogram_quantiles(data.stall_buckets_ns, stalls, int(data.stall_max_ns)),
+        "stall_by_class_ns": {
+            name: histogram_quantiles(data.stall_buckets_ns, counts, int(data.stall_max_ns))
+            for name, counts in zip(FAULT_CLASSES, data.stall_counts, strict=True)
+        },
+        "mmu_lock": {
+            "rebuilder_wait_ns": quantiles(rows["lock_wait_ns"]),
+            "rebuilder_hold_ns": quantiles(rows["lock_hold_ns"]),
+            "vcpu_acquisitions": total["lock_acquisitions"],
+            "vcpu_wait_ns_total": total["lock_wait_ns"],
+            "vcpu_hold_ns_total": total["lock_hold_ns"],
+        },
+        "accesses": total["accesses"],
+        "accesses_per_s": _per_s(total["accesses"], time_ns),
+        "accesses_per_s_outside": _per_s(int(accesses[_OUTSIDE]), int(data.outside_ns)),
+        "accesses_per_s_inside": _per_s(int(accesses[_INSIDE]), int(data.inside_ns)),
+        "outside_ns": int(data.outside_ns),
+        "inside_ns": int(data.inside_ns),
+        "writes": total["writes"],
+        "tlb_hits": total["tlb_hits"],
+        "walks": total["walks"],
+        "redone": total["redone"],
+        "tlbis": int(data.tlbis),
+        "cleaned_bytes": int(data.cleaned_bytes),
+        "tables": {
+            "allocated": int(data.tables_allocated),
+            "freed": int(data.tables_freed),
+            "peak": int(data.tables_peak),
+        },
+        "events_drained": int(data.events_drained),
+        "events_dropped": int(data.events_dropped),
+        "per_vcpu": [_vcpu(index, each, time_ns) for index, each in enumerate(counters.sum(axis=1))],
+    }
+
+
+def _vcpu(index: int, counts: Any, time_ns: int) -> dict[str, Any]:
+    """One vCPU's counters, (n_counters,), over the order's time."""
+    total = dict(zip(COUNTERS, (int(count) for count in counts), strict=True))
+    return {
+        "vcpu": index,
+        "accesses": total["accesses"],
+        "accesses_per_s": _per_s(total["accesses"], time_ns),
+        "writes": total["writes"],
+        "tlb_hits": total["tlb_hits"],
+        "walks": total["walks"],
+        "redone": total["redone"],
+        "faults": {name: total[name] for name in FAULT_CLASSES},
+        "lock_acquisitions": total["lock_acquisitions"],
+        "lock_wait_ns": total["lock_wait_ns"],
+        "lock_hold_ns": total["lock_hold_ns"],
+    }
+
+
+def _comparison(data: RunData) -> list[dict[str, Any]]:
+    """Every other order against the first; empty when there is nothing to compare."""
+    if len(data.orders) < 2:
+        return []
+    # Independent draws for each order; the same run always gives the same intervals.
+    seeds = np.random.SeedSequence(data.seed % 2**64).spawn(len(data.orders))
+    measured = [
+        (each.order.name, estimates(each, np.random.default_rng(seed)))
+        for each, seed in zip(data.orders, seeds, strict=True)
+    ]
+    (baseline_name, baseline), *others = measured
+    return [
+        {
+            "baseline": baseline_name,
+            "order": name,
+            "confidence": CONFIDENCE,
+            "ratios": ratios(baseline_name, baseline, name, other),
+        }
+        for name, other in others
+    ]
+
+
+def _warnings(data: RunData, comparison: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The executor's warnings, then those that the numbers themselves give; each kind of ours once."""
+    found = [(RunWarning(name), detail) for name, detail in data.warnings]
+    known = {warning for warning, _ in found}
+    found += [item for item in _derived(data, comparison) if item[0] not in known]
+    return [
+        {"name": warning.value, "detail": detail or warning.description, "remedy": warning.remedy}
+        for warning, detail in found
+    ]
+
+
+def _derived(data: RunData, comparison: list[dict[str, Any]]) -> list[tuple[RunWarning, str]]:
+    derived = []
+
+    def about(warning: RunWarning, details: list[str]) -> None:
+        if details:
+            derived.append((warning, "; ".join(details)))
+
+    orders = data.orders
+    if not data.complete:
+        derived.append((RunWarning.INCOMPLETE, RunWarning.INCOMPLETE.description))
+    about(
+        RunWarning.SHORT_RUN,
+        [
+            f"{each.order.name}: {each.rebuilds} rebuilds, a p99 needs {_SHORT_RUN}"
+            for each in orders
+            if each.rebuilds < _SHORT_RUN
+        ],
+    )
+    about(
+        RunWarning.SAMPLED,
+        [
+            f"{each.order.name}: {each.rows.size:,} of {each.rebuilds:,} rebuilds kept"
+            for each in orders
+            if each.rows.size < each.rebuilds
+        ],
+    )
+    about(
+        RunWarning.EVENTS_DROPPED,
+        [
+            f"{each.order.name}: {each.events_dropped:,} fault events dropped, {each.events_drained:,} kept"
+            for each in orders
+            if each.events_dropped
+        ],
+    )
+    about(RunWarning.NOISY, [detail for each in comparison for detail in _undecided(data, each)])
+    return derived
+
+
+def _undecided(data: RunData, comparison: dict[str, Any]) -> list[str]:
+    """What the intervals of one comparison leave open."""
+    pair = f"{comparison['order']} against {comparison['baseline']}"
+    names = (comparison["baseline"], comparison["order"])
+    fewest = min(each.rebuilds for each in data.orders if each.order.name in names)
+    if fewest < MIN_CYCLES:
+        return [f"{pair}: {fewest} rebuilds, an interval needs {MIN_CYCLES}"]
+    wide = [
+        f"{metric} {low:.2g} to {high:.2g}"
+        for metric, low, high in (
+            (metric, found["low"], found["high"]) for metric, found in comparison["ratios"].items()
+        )
+        if high is not None and low <= 1 <= high and high > _WIDE * low
+    ]
+    return [f"{pair}: too wide to tell: {', '.join(wide)}"] if wide else []

@@ -1,0 +1,169 @@
+"""Registry of every key a result document may have: unit, type, meaning. Documentation comes from it.
+
+A path joins keys with dots; ``[]`` stands for the elements of a list, ``<step>`` for any step's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stress.orders import STEPS
+
+
+@dataclass(frozen=True, slots=True)
+class ResultKey:
+    """One leaf of the document. ``type`` is JSON's; ``number?`` may be null, ``object`` is free of form."""
+
+    path: str
+    type: str
+    unit: str  # "" for counts, ratios and words
+    meaning: str
+    optional: bool = False  # absent from some documents
+
+
+def _quantiles(path: str, meaning: str, *, mean: bool = True) -> list[ResultKey]:
+    keys = [ResultKey(f"{path}.count", "integer", "", f"{meaning}: how many")]
+    if mean:
+        keys.append(ResultKey(f"{path}.mean", "number?", "ns", f"{meaning}: mean"))
+    for name, words in (("p50", "median"), ("p90", "90th percentile"), ("p99", "99th percentile")):
+        keys.append(ResultKey(f"{path}.{name}", "integer?", "ns", f"{meaning}: {words}, nearest rank"))
+    return [*keys, ResultKey(f"{path}.max", "integer?", "ns", f"{meaning}: longest")]
+
+
+def _faults(path: str, whose: str) -> list[ResultKey]:
+    return [
+        ResultKey(f"{path}.window", "integer", "", f"{whose} faults on an entry a rebuild had invalidated"),
+        ResultKey(f"{path}.spurious", "integer", "", f"{whose} faults whose handler found the mapping there"),
+        ResultKey(f"{path}.population", "integer", "", f"{whose} faults on pages never mapped before"),
+        ResultKey(f"{path}.permission", "integer", "", f"{whose} faults on a write to a read-only mapping"),
+    ]
+
+
+def _ratio(metric: str, unit: str, meaning: str) -> list[ResultKey]:
+    path = f"comparison[].ratios.{metric}"
+    return [
+        ResultKey(f"{path}.ratio", "number?", "", f"{meaning}: this order over the baseline"),
+        ResultKey(f"{path}.low", "number?", "", "lower end of the ratio's interval"),
+        ResultKey(f"{path}.high", "number?", "", "upper end of the ratio's interval; null if it has none"),
+        ResultKey(f"{path}.baseline", "number?", unit, f"{meaning}: the baseline's value"),
+        ResultKey(f"{path}.value", "number?", unit, f"{meaning}: this order's value"),
+        ResultKey(f"{path}.reason", "string", "", "why ratio, low or high is null", optional=True),
+    ]
+
+
+_RUN: Final = [
+    ResultKey("schema_version", "integer", "", "version of this format; newer ones are refused"),
+    ResultKey("stress_version", "string", "", "version of stress that wrote the document"),
+    ResultKey("complete", "boolean", "", "false if the run was interrupted or broke"),
+    ResultKey("verdict", "string", "", "correct, violations (outweighs the rest), broken or interrupted"),
+    ResultKey("exit_code", "integer", "", "exit code of the run"),
+    ResultKey("failure", "object?", "", "who died or hung, and in which state; null if nobody did"),
+    ResultKey("seed", "integer", "", "seed of every random choice in the run"),
+    ResultKey("config", "object", "", "the run's configuration"),
+    ResultKey("config_hash", "string", "", "16 hexadecimal digits, equal for equal configurations"),
+    ResultKey("host", "object", "", "the machine and the software that ran it"),
+    ResultKey("started_at", "string", "", "start of the run, ISO 8601, UTC"),
+    ResultKey("elapsed_ns", "integer", "ns", "the run's wall-clock time"),
+    ResultKey("start_up_ns", "integer", "ns", "process launch to the first guest access of the last vCPU"),
+    ResultKey("memory", "object", "bytes", "size of the shared segment and memory unique to each process"),
+    ResultKey("warnings[].name", "string", "", "reason to trust the result less, from a closed set"),
+    ResultKey("warnings[].detail", "string", "", "the case at hand"),
+    ResultKey("warnings[].remedy", "string", "", "what to do about it"),
+    ResultKey("violations[].kind", "string", "", "invariant that was broken"),
+    ResultKey("violations[].count", "integer", "", "how often, exactly"),
+    ResultKey("violations[].evidence[]", "object", "", "a first case: vCPU, IPA, level, step, time"),
+    ResultKey("extra", "object", "", "what the executor adds of its own"),
+]
+
+_ORDER: Final = [
+    ResultKey("orders[].order", "string", "", "the order's name"),
+    ResultKey("orders[].description", "string", "", "what the order does, in one line"),
+    ResultKey("orders[].provenance", "string", "", "kernel versions or posting the order comes from"),
+    ResultKey("orders[].steps[]", "string", "", "the order's steps in sequence"),
+    ResultKey("orders[].rebuilds", "integer", "", "completed rebuilds"),
+    ResultKey("orders[].rebuilds_hit", "integer", "", "rebuilds with at least one window fault"),
+    ResultKey("orders[].rebuilds_hit_share", "number?", "", "rebuilds_hit over rebuilds, 0 to 1"),
+    *_quantiles("orders[].window_ns", "invalid window, invalidating to installing store"),
+    *_quantiles("orders[].rebuild_ns", "whole rebuild, first step's start to last step's end"),
+    *_quantiles("orders[].step_ns.<step>", "time of this step"),
+    ResultKey("orders[].window_faults_per_rebuild", "number?", "", "mean number of window faults"),
+    *_faults("orders[].faults", "all vCPUs'"),
+    *_quantiles("orders[].stall_ns", "stall of a vCPU, faulting access to retry, all faults", mean=False),
+    *(
+        key
+        for name in ("window", "spurious", "population", "permission")
+        for key in _quantiles(f"orders[].stall_by_class_ns.{name}", f"stall of {name} faults", mean=False)
+    ),
+    *_quantiles("orders[].mmu_lock.rebuilder_wait_ns", "the rebuilder's wait for mmu_lock"),
+    *_quantiles("orders[].mmu_lock.rebuilder_hold_ns", "how long the rebuilder held mmu_lock"),
+    ResultKey("orders[].mmu_lock.vcpu_acquisitions", "integer", "", "times vCPUs took mmu_lock"),
+    ResultKey("orders[].mmu_lock.vcpu_wait_ns_total", "integer", "ns", "vCPUs' total time waiting for it"),
+    ResultKey("orders[].mmu_lock.vcpu_hold_ns_total", "integer", "ns", "vCPUs' total time holding it"),
+    ResultKey("orders[].accesses", "integer", "", "checked guest accesses of all vCPUs"),
+    ResultKey("orders[].accesses_per_s", "number?", "1/s", "accesses over the order's time, all vCPUs"),
+    ResultKey("orders[].accesses_per_s_outside", "number?", "1/s", "the same outside of rebuilds"),
+    ResultKey("orders[].accesses_per_s_inside", "number?", "1/s", "the same while a rebuild runs"),
+    ResultKey("orders[].outside_ns", "integer", "ns", "the order's time outside of rebuilds"),
+    ResultKey("orders[].inside_ns", "integer", "ns", "the order's time inside rebuilds"),
+    ResultKey("orders[].writes", "integer", "", "accesses that were writes"),
+    ResultKey("orders[].tlb_hits", "integer", "", "accesses translated by the TLB"),
+    ResultKey("orders[].walks", "integer", "", "translation table walks"),
+    ResultKey("orders[].redone", "integer", "", "attempts thrown away because of a TLBI in their midst"),
+    ResultKey("orders[].tlbis", "integer", "", "TLB invalidations issued"),
+    ResultKey("orders[].cleaned_bytes", "integer", "bytes", "guest memory cleaned to the point of coherency"),
+    ResultKey("orders[].tables.allocated", "integer", "", "table pages allocated"),
+    ResultKey("orders[].tables.freed", "integer", "", "table pages freed"),
+    ResultKey("orders[].tables.peak", "integer", "", "most table pages in use at once"),
+    ResultKey("orders[].events_drained", "integer", "", "fault events the collector read"),
+    ResultKey("orders[].events_dropped", "integer", "", "fault events lost because a ring was full"),
+    ResultKey("orders[].per_vcpu[].vcpu", "integer", "", "number of the vCPU"),
+    ResultKey("orders[].per_vcpu[].accesses", "integer", "", "its checked accesses"),
+    ResultKey("orders[].per_vcpu[].accesses_per_s", "number?", "1/s", "its accesses over the order's time"),
+    ResultKey("orders[].per_vcpu[].writes", "integer", "", "its accesses that were writes"),
+    ResultKey("orders[].per_vcpu[].tlb_hits", "integer", "", "its accesses translated by its TLB"),
+    ResultKey("orders[].per_vcpu[].walks", "integer", "", "its translation table walks"),
+    ResultKey("orders[].per_vcpu[].redone", "integer", "", "its attempts thrown away"),
+    *_faults("orders[].per_vcpu[].faults", "its"),
+    ResultKey("orders[].per_vcpu[].lock_acquisitions", "integer", "", "times it took mmu_lock"),
+    ResultKey("orders[].per_vcpu[].lock_wait_ns", "integer", "ns", "its time waiting for mmu_lock"),
+    ResultKey("orders[].per_vcpu[].lock_hold_ns", "integer", "ns", "its time holding mmu_lock"),
+]
+
+_COMPARISON: Final = [
+    ResultKey("comparison[].baseline", "string", "", "the first order, which ratios refer to"),
+    ResultKey("comparison[].order", "string", "", "the order compared with it"),
+    ResultKey("comparison[].confidence", "number", "", "confidence of the intervals"),
+    *_ratio("window", "ns", "median invalid window"),
+    *_ratio("rebuilds_hit_share", "", "share of rebuilds hit"),
+    *_ratio("window_faults_per_rebuild", "", "window faults per rebuild"),
+    *_ratio("stall_p99", "ns", "99th percentile of all stalls"),
+    *_ratio("throughput", "1/s", "accesses per second"),
+]
+
+#: Every key, in the order of the documentation.
+RESULT_KEYS: Final = (*_RUN, *_ORDER, *_COMPARISON)
+
+_BY_PATH: Final = {key.path: key for key in RESULT_KEYS}
+_OBJECTS: Final = frozenset(key.path for key in RESULT_KEYS if key.type.startswith("object"))
+
+
+def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (path, value) of a document; free-form objects are leaves, empty lists have none."""
+    if path in _OBJECTS:
+        yield path, document
+    elif isinstance(document, dict):
+        for key, value in document.items():
+            name = "<step>" if path.endswith("step_ns") and key in STEPS else key
+            yield from leaves(value, f"{path}.{name}" if path else name)
+    elif isinstance(document, list):
+        for value in document:
+            yield from leaves(value, f"{path}[]")
+    else:
+        yield path, document
+
+
+def find_key(path: str) -> ResultKey | None:
+    """The registered key of a path that `leaves` yields, or None."""
+    return _BY_PATH.get(path)

@@ -1,0 +1,125 @@
+"""Result files: checked before the run, written whole or not at all, refused if they cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from stress.errors import RunBroken, UsageError
+from stress.results.document import SCHEMA_VERSION
+
+_ELSEWHERE: Final = "choose another path with --output"
+
+
+def check_writable(path: Path) -> None:
+    """Raise `UsageError` unless a result can be written to ``path``. Leaves nothing behind."""
+    target = _target(path)
+    if _is_special(target):
+        if not os.access(target, os.W_OK):
+            raise UsageError(f"cannot write {path}: permission denied", _ELSEWHERE)
+        return
+    if target.is_file() and not os.access(target, os.W_OK):
+        raise UsageError(f"cannot write {path}: the file is read-only", f"make it writable or {_ELSEWHERE}")
+    try:
+        descriptor, temporary = _create(target.parent)
+    except FileNotFoundError as error:
+        remedy = "create the directory first, or choose another path with --output"
+        raise UsageError(f"cannot write {path}: no directory {target.parent}", remedy) from error
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {_why(error)}", _ELSEWHERE) from error
+    os.close(descriptor)
+    temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Write ``document`` so that ``path`` holds either all of it or what it held before.
+
+    A special file (``/dev/null``, a pipe) is written to directly. Raises `StressError`.
+    """
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    encoded = text.encode()
+    target = _target(path)
+    try:
+        if _is_special(target):
+            target.write_bytes(encoded)
+        else:
+            _replace(target, encoded)
+    except OSError as error:
+        remedy = "make room or choose another path with --output, and run again"
+        raise RunBroken(f"cannot write {path}: {_why(error)}", remedy) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The document in ``path``. `UsageError` if it is missing, cut off, no result, or of a newer schema."""
+    again = "the file is damaged or no result of stress; run again with --output"
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UsageError(f"cannot read {path}: no such file", "write one with --output") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {_why(error)}", "name a readable result file") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", again) from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: not JSON", again) from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UsageError(f"cannot read {path}: it has no schema_version", again)
+    if version > SCHEMA_VERSION:
+        message = f"{path} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
+        raise UsageError(message, "read it with the newer stress that wrote it")
+    return dict(document)
+
+
+def _target(path: Path) -> Path:
+    """Where a write to ``path`` must land: links are followed, so that a rename does not replace them."""
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            raise UsageError(f"cannot write {path}: it is a directory", "name a file in it with --output")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"cannot write {str(path)!r}: {_why(error)}", _ELSEWHERE) from error
+    return target
+
+
+def _is_special(target: Path) -> bool:
+    try:
+        return not stat.S_ISREG(target.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _create(directory: Path) -> tuple[int, Path]:
+    """A new empty file in ``directory``, open for writing, with the permissions any new file gets."""
+    temporary = directory / f".stress-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
+
+
+def _replace(target: Path, encoded: bytes) -> None:
+    descriptor, temporary = _create(target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(encoded)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The rename itself must survive a power cut; not every file system lets a directory be synced.
+    with contextlib.suppress(OSError):
+        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()

@@ -1,0 +1,66 @@
+"""The closed set of warnings a result may carry, each with what it means and what to do about it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunWarning(StrEnum):
+    """One reason to trust a result less. The value is the name in the JSON document."""
+
+    description: str
+    remedy: str
+
+    def __new__(cls, value: str, description: str = "", remedy: str = "") -> RunWarning:
+        """A member that is its own name and carries two sentences."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        member.remedy = remedy
+        return member
+
+    OVERSUBSCRIBED = (
+        "oversubscribed",
+        "more runnable processes than cores: a descheduled lock holder blurs windows and stalls",
+        "use fewer vCPUs (--vcpus), at most the number of cores less one",
+    )
+    NO_MEMBARRIER = (
+        "no-membarrier",
+        "the kernel offers no expedited membarrier, so every guest access pays for a fence",
+        "run on Linux 4.16 or later outside a sandbox that filters membarrier; throughput is not comparable",
+    )
+    NOISY = (
+        "noisy",
+        "a ratio has no interval, or one too wide to tell which order is better",
+        "run longer (--duration, --rebuilds) on a quiet machine, with processes pinned (--pin)",
+    )
+    EVENTS_DROPPED = (
+        "events-dropped",
+        "fault events came faster than the collector drained them; counters stay exact, stalls do not",
+        "use fewer vCPUs or a longer --dwell, so that faults come less densely",
+    )
+    SHORT_RUN = (
+        "short-run",
+        "fewer than 100 rebuilds of an order: a p99 is then no more than the maximum",
+        "run longer: raise --duration and --rebuilds",
+    )
+    JIT_DISABLED = (
+        "jit-disabled",
+        "kernels ran as plain Python: verdicts hold, times and rates mean nothing",
+        "unset NUMBA_DISABLE_JIT",
+    )
+    INCOMPLETE = (
+        "incomplete",
+        "the run ended before it was done; everything here covers what was measured until then",
+        "run again; the same --seed replays the same accesses",
+    )
+    SAMPLED = (
+        "sampled",
+        "rebuilds were too many to keep each one: quantiles, maxima and ratios come from a uniform sample",
+        "nothing to do for typical values; for the exact maximum limit the run with --rebuilds",
+    )
+    LOAD = (
+        "load",
+        "the host was busy when the run started",
+        "stop other work on this machine and run again",
+    )

@@ -1,0 +1,153 @@
+"""The collector: empties the rings while the run goes on, and turns the segment's counters into results."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from stress.kernels.drain import copy_record, drain_events
+from stress.orders import Order
+from stress.results.data import COUNTERS, MAX_STEPS, REBUILD_ROW, STALL_ROW, OrderData
+from stress.run.reservoir import Reservoir
+from stress.shm import layout
+from stress.shm.histogram import lower_edges
+from stress.shm.layout import Machine
+
+_ROWS_KEPT = 1 << 17
+_STALLS_KEPT = 1 << 18
+_BATCH = 4096
+# A vCPU that was descheduled right after a window fault charges its rebuild late: rows are read after this time.
+_SETTLE_S = 0.25
+
+
+class Collector:
+    """Everything measured, order by order."""
+
+    def __init__(self, machine: Machine, orders: tuple[Order, ...], seed: int) -> None:
+        self._machine = machine
+        self._orders = orders
+        self._rows = [Reservoir(REBUILD_ROW, _ROWS_KEPT, seed + i) for i in range(len(orders))]
+        self._stalls = [Reservoir(STALL_ROW, _STALLS_KEPT, seed + i) for i in range(len(orders))]
+        self._events = np.zeros((_BATCH, layout.EVENT_WORDS), np.int64)
+        self._records = np.zeros((_BATCH, layout.RECORD_WORDS), np.int64)
+        self._drained = np.zeros(machine.geo.hypervisor, np.int64)
+        self._drained_of = np.zeros(len(orders), np.int64)
+        self._settling: deque[tuple[float, int]] = deque()  # (when seen, rebuilds complete by then)
+        self._next = 1
+        self.rows_missed = 0
+
+    @property
+    def rebuilds(self) -> int:
+        """Rebuilds completed so far."""
+        return int(self._machine.totals[:, layout.T_REBUILDS].sum())
+
+    @property
+    def sampled(self) -> bool:
+        """Whether rows or stalls are a sample, because there were too many of them or the ring was overrun."""
+        return self.rows_missed > 0 or any(kept.sampled for kept in (*self._rows, *self._stalls))
+
+    def recent_windows(self, order: int, count: int = 64) -> npt.NDArray[np.int64]:
+        """The last invalid windows of an order in ns, at most ``count``."""
+        windows: npt.NDArray[np.int64] = self._rows[order].rows["window_ns"][-count:]
+        return windows
+
+    def poll(self, final: bool = False) -> None:
+        """Drain what there is; ``final`` once no worker runs any more."""
+        now = time.monotonic()
+        self._settling.append((now, self.rebuilds))
+        settled = self._next - 1
+        while self._settling and (final or self._settling[0][0] <= now - _SETTLE_S):
+            settled = self._settling.popleft()[1]
+        self._take_records(settled)
+        for vcpu in range(self._machine.geo.hypervisor):
+            while count := drain_events(self._machine, vcpu, self._events):
+                self._drained[vcpu] += count
+                self._take_events(self._events[:count])
+
+    def _take_records(self, last: int) -> None:
+        while self._next <= last:
+            taken = 0
+            while self._next <= last and taken < _BATCH:
+                if copy_record(self._machine, self._next, self._records[taken]):
+                    taken += 1
+                else:
+                    self.rows_missed += 1  # overwritten before it could be read
+                self._next += 1
+            self._keep_rows(self._records[:taken])
+
+    def _keep_rows(self, records: npt.NDArray[np.int64]) -> None:
+        rows = np.zeros(len(records), REBUILD_ROW)
+        invalid, valid = records[:, layout.R_INVALID_NS], records[:, layout.R_VALID_NS]
+        rows["number"] = records[:, layout.R_NUMBER]
+        rows["block"] = records[:, layout.R_BLOCK]
+        rows["window_ns"] = np.where((invalid > 0) & (valid > invalid), valid - invalid, 0)
+        rows["rebuild_ns"] = records[:, layout.R_END_NS] - records[:, layout.R_START_NS]
+        rows["lock_wait_ns"] = records[:, layout.R_LOCKED_NS] - records[:, layout.R_REQUESTED_NS]
+        rows["lock_hold_ns"] = records[:, layout.R_UNLOCKED_NS] - records[:, layout.R_LOCKED_NS]
+        rows["step_ns"] = records[:, layout.R_STEPS : layout.R_STEPS + MAX_STEPS]
+        rows["window_faults"] = records[:, layout.R_FAULTS]
+        rows["cycle_ns"] = records[:, layout.R_CYCLE_NS]
+        rows["accesses"] = records[:, layout.R_ACCESSES]
+        for order, kept in enumerate(self._rows):
+            kept.extend(rows[records[:, layout.R_ORDER] == order])
+
+    def _take_events(self, events: npt.NDArray[np.int64]) -> None:
+        rows = np.zeros(len(events), STALL_ROW)
+        what = events[:, layout.E_WHAT]
+        rows["number"] = events[:, layout.E_NUMBER]
+        rows["fault_class"] = what & 0xF
+        rows["stall_ns"] = events[:, layout.E_STALL_NS]
+        rows["lock_wait_ns"] = events[:, layout.E_LOCK_WAIT_NS]
+        orders = what >> 17  # the slot's order
+        for order, kept in enumerate(self._stalls):
+            chosen = rows[orders == order]
+            self._drained_of[order] += len(chosen)
+            kept.extend(chosen)
+
+    def lost_events(self) -> list[tuple[int, int, int]]:
+        """(vCPU, logged, drained + dropped) wherever the two differ; only after a final poll."""
+        lost = []
+        for vcpu, drained in enumerate(self._drained):
+            index = self._machine.event_index[vcpu]
+            logged = int(index[layout.EVENT_LOGGED])
+            found = int(drained + index[layout.EVENT_DROPPED])
+            if logged != found:
+                lost.append((vcpu, logged, found))
+        return lost
+
+    def results(self) -> list[OrderData]:
+        """The data of every order, after a final poll."""
+        return [self._result(i, order) for i, order in enumerate(self._orders)]
+
+    def _result(self, i: int, order: Order) -> OrderData:
+        machine = self._machine
+        totals = machine.totals[i]
+        slots = machine.counters[:, 2 * i : 2 * i + 2]
+        stalls = self._stalls[i].rows
+        edges = lower_edges()
+        counts = machine.stalls[:, i].sum(axis=0)
+        reached = np.flatnonzero(counts.sum(axis=0))
+        coarse_max = int(edges[reached[-1]]) if len(reached) else 0
+        return OrderData(
+            order=order,
+            rebuilds=int(totals[layout.T_REBUILDS]),
+            rebuilds_hit=int(machine.hits[i]),
+            rows=self._rows[i].rows.copy(),
+            stalls=stalls.copy(),
+            stall_buckets_ns=edges,
+            stall_counts=counts,
+            stall_max_ns=max(coarse_max, int(stalls["stall_ns"].max(initial=0))),
+            counters=slots[:, :, : len(COUNTERS)].copy(),
+            outside_ns=int(totals[layout.T_CYCLE_NS] - totals[layout.T_INSIDE_NS]),
+            inside_ns=int(totals[layout.T_INSIDE_NS]),
+            tlbis=int(totals[layout.T_TLBIS]),
+            cleaned_bytes=int(totals[layout.T_CLEANED]),
+            tables_allocated=int(totals[layout.T_ALLOCATED]),
+            tables_freed=int(totals[layout.T_FREED]),
+            tables_peak=int(machine.control[layout.POOL_PEAK]),
+            events_drained=int(self._drained_of[i]),
+            events_dropped=int(slots[:, :, layout.C_DROPPED].sum()),
+        )

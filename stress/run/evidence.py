@@ -1,0 +1,73 @@
+"""Violations as results: the segment's counts and evidence in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stress.arch import bbm
+from stress.kernels.audit import LINKED_WHEN_FREE
+from stress.kernels.vcpu import FREED_TOO_EARLY, OUTSIDE_MEMORY, WALKED, WRONG_FRAME
+from stress.orders import STEPS
+from stress.results.data import Violation
+from stress.shm import layout
+from stress.shm.layout import Kind, Machine
+
+_DETAIL = {
+    Kind.BBM: dict(enumerate(bbm.VERDICTS)),
+    Kind.STALE_TRANSLATION: {
+        WRONG_FRAME: "the cell carries another frame's tag",
+        OUTSIDE_MEMORY: "a leaf maps something else than guest memory",
+    },
+    Kind.TABLE_USE_AFTER_FREE: {
+        WALKED: "a committed walk read a freed table page",
+        FREED_TOO_EARLY: "freed while a vCPU could still walk into it: no completed TLBI since the break",
+        LINKED_WHEN_FREE: "a freed table page is still linked",
+    },
+}
+_TEXT = {
+    Kind.TLB_CONFLICT: "the TLB holds an entry of a smaller size (found: its level) inside the new one's range",
+    Kind.NOT_AT_POC: "with caches off, data the host wrote was never cleaned to the PoC",
+    Kind.REFCOUNT: "page_count (found) is not 1 + counted entries (expected)",
+    Kind.TABLE_LEAK: "table page (found) is in use but not reachable from the root",
+    Kind.DOUBLE_FREE: "table page (found) freed twice",
+}
+
+
+def _process_name(machine: Machine, who: int) -> str:
+    return "hypervisor" if who == machine.geo.hypervisor else f"vcpu {who}"
+
+
+def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str, Any]:
+    step = int(row[layout.V_STEP])
+    level = int(row[layout.V_LEVEL])
+    detail = int(row[layout.V_DETAIL])
+    return {
+        "process": _process_name(machine, int(row[layout.V_WHO])),
+        "ipa": f"{int(row[layout.V_GFN]) << machine.geo.granule_shift:#x}",
+        "level": level if level >= 0 else None,
+        "step": STEPS[step].value if step >= 0 else None,
+        "time_ns": int(row[layout.V_TIME_NS]) - started_ns,
+        "found": f"{int(row[layout.V_FOUND]):#x}",
+        "expected": f"{int(row[layout.V_EXPECTED]):#x}",
+        "detail": _DETAIL.get(kind, {}).get(detail) or _TEXT.get(kind, ""),
+    }
+
+
+def violations(machine: Machine, started_ns: int) -> list[Violation]:
+    """Every kind of violation that occurred, with its first pieces of evidence; times relative to ``started_ns``."""
+    found = []
+    for kind in Kind:
+        count = int(machine.control[layout.VIOLATIONS + kind])
+        if count:
+            rows = machine.evidence[kind][: min(count, layout.EVIDENCE_KEPT)]
+            pieces = [_piece(machine, kind, row, started_ns) for row in rows if row[layout.V_READY]]
+            found.append(Violation(kind.label, count, pieces))
+    return found
+
+
+def lost_events(lost: list[tuple[int, int, int]]) -> list[Violation]:
+    """The ``lost-event`` violation, if a vCPU logged other than what was drained and dropped."""
+    if not lost:
+        return []
+    evidence = [{"process": f"vcpu {vcpu}", "logged": logged, "found": found} for vcpu, logged, found in lost]
+    return [Violation(Kind.LOST_EVENT.label, len(lost), evidence)]

@@ -1,0 +1,236 @@
+"""The supervisor: sets a run up, watches it, tears it down whatever happens, and hands over what was measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from stress.config import RunConfig
+from stress.errors import ExitCode, MachineError
+from stress.results.data import FAULT_CLASSES, RunData
+from stress.results.warnings import RunWarning
+from stress.run import evidence, host
+from stress.run.collector import Collector
+from stress.run.plan import Plan
+from stress.run.workers import Workers
+from stress.shm import cache, layout
+from stress.shm.atomics import JIT_DISABLED
+from stress.shm.segment import Segment
+from stress.shm.syscalls import membarrier_available
+
+_TICK_S = 0.1
+# After Ctrl-C: time for the hypervisor to end its cycle and audit, before everybody is told to leave at once.
+_WIND_UP_S = 1.0
+_COMPILE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a run looks like right now."""
+
+    elapsed_ns: int
+    duration_ns: int | None
+    rebuilds: int
+    rebuilds_target: int | None
+    accesses_per_s: float  # since the last report
+    window_p50_ns: float  # of the first order's recent rebuilds
+    faults: dict[str, int]  # by class, so far
+    violations: int
+    phase: str
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event while the run goes on."""
+    event = threading.Event()
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        event.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def execute(
+    config: RunConfig,
+    progress: Callable[[Progress], None] | None = None,
+    note: Callable[[str], None] | None = None,
+) -> RunData:
+    """Run ``config`` and return what was measured, complete or not.
+
+    Raises MachineError if the machine cannot run it. A dead or hung process, or Ctrl-C, ends the run early:
+    the data then says so in ``complete``, ``exit_code`` and ``failure``.
+    """
+    if os.uname().sysname != "Linux":
+        raise MachineError("stress needs Linux: /dev/shm, forkserver, membarrier", "run it on Linux")
+    plan = Plan.of(config)
+    with _interrupts() as interrupted:
+        segment = Segment.create(plan.geo, len(plan.orders))
+        try:
+            return _Run(config, plan, segment, progress, note).play(interrupted)
+        finally:
+            segment.remove()
+
+
+class _Run:
+    """One run from start to teardown."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        plan: Plan,
+        segment: Segment,
+        progress: Callable[[Progress], None] | None,
+        note: Callable[[str], None] | None,
+    ) -> None:
+        self._config = config
+        self._plan = plan
+        self._segment = segment
+        self._machine = segment.machine
+        self._report = progress
+        self._note = note or (lambda line: None)
+        self._workers = Workers(plan, segment.machine)
+        self._collector = Collector(segment.machine, config.parsed_orders, config.seed)
+        self._host = host.describe()
+        self._memory: dict[str, int] = {}
+        self._failure: dict[str, Any] | None = None
+        self._started_ns = 0
+        self._last = (0, 0)  # (clock in ns, accesses) at the last progress report
+
+    def play(self, interrupted: threading.Event) -> RunData:
+        machine = self._machine
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        if not membarrier_available():
+            machine.control[layout.FENCED] = 1
+        if not JIT_DISABLED and not cache.is_complete():
+            self._note(f"compiling kernels for this version, once (up to {_COMPILE_S} s)")
+        self._started_ns = time.monotonic_ns()
+        try:
+            self._workers.start(self._segment.name)
+            self._watch(interrupted)
+        finally:
+            if machine.control[layout.STOP] == 0:
+                machine.control[layout.STOP] = layout.STOP_ABORT
+            self._workers.stop()
+        elapsed_ns = time.monotonic_ns() - self._started_ns
+        self._collector.poll(final=True)
+        return self._result(started_at, elapsed_ns, interrupted.is_set())
+
+    def _watch(self, interrupted: threading.Event) -> None:
+        """Collect until the run ends, by itself or because something is wrong."""
+        control = self._machine.control
+        give_up_at: float | None = None
+        measure_at = time.monotonic() + 0.3
+        while self._workers.wait(_TICK_S) or not self._workers.all_gone():
+            self._collector.poll()
+            if control[layout.STOP]:
+                return
+            self._failure = self._workers.casualty()
+            if self._failure is None and self._running():
+                self._failure = self._workers.hung(self._config.watchdog_ns / 1e9)
+            if self._failure is not None:
+                return
+            now = time.monotonic()
+            if interrupted.is_set():
+                control[layout.FINISH] = 1
+                give_up_at = give_up_at or now + _WIND_UP_S
+                if now >= give_up_at:
+                    return
+            if now >= measure_at and self._running():
+                self._memory = self._workers.unique_bytes()
+                measure_at = now + 5.0
+            if self._report is not None:
+                self._report(self._progress())
+
+    def _running(self) -> bool:
+        """Every vCPU has reached the guest: kernels are compiled, processes started."""
+        return bool(self._machine.procs[: self._plan.geo.hypervisor, layout.FIRST_ACCESS_NS].all())
+
+    def _progress(self) -> Progress:
+        machine = self._machine
+        now = time.monotonic_ns()
+        accesses = int(machine.counters[:, :, layout.C_ACCESSES].sum())
+        then, before = self._last if self._last[0] else (self._started_ns, 0)
+        self._last = (now, accesses)
+        faults = machine.counters[:, :, layout.C_FAULTS : layout.C_FAULTS + layout.FAULT_KINDS].sum(axis=(0, 1))
+        windows = self._collector.recent_windows(0)
+        config = self._config
+        return Progress(
+            elapsed_ns=now - self._started_ns,
+            duration_ns=config.duration_ns,
+            rebuilds=self._collector.rebuilds,
+            rebuilds_target=config.rebuilds * len(config.orders) if config.rebuilds else None,
+            accesses_per_s=(accesses - before) / max(1, now - then) * 1e9,
+            window_p50_ns=float(np.median(windows)) if len(windows) else 0.0,
+            faults=dict(zip(FAULT_CLASSES, map(int, faults), strict=True)),
+            violations=self._violation_count(),
+            phase="running" if self._running() else "starting",
+        )
+
+    def _violation_count(self) -> int:
+        return int(self._machine.control[layout.VIOLATIONS : layout.VIOLATIONS + len(layout.Kind)].sum())
+
+    def _result(self, started_at: str, elapsed_ns: int, interrupted: bool) -> RunData:
+        machine = self._machine
+        violations = evidence.violations(machine, self._started_ns)
+        lost = self._collector.lost_events() if self._failure is None and not interrupted else []
+        violations += evidence.lost_events(lost)
+        done = machine.control[layout.STOP] == layout.STOP_DONE
+        if self._failure is None and not done and not interrupted:
+            self._failure = {"what": "ended early", "how": "the workers left before the scenario was done"}
+        if violations:
+            code = ExitCode.CHECK_FAILED
+        elif self._failure is not None:
+            code = ExitCode.BROKEN
+        else:
+            code = ExitCode.INTERRUPTED if interrupted else ExitCode.OK
+        first = machine.procs[: self._plan.geo.hypervisor, layout.FIRST_ACCESS_NS]
+        return RunData(
+            complete=self._failure is None and not interrupted,
+            exit_code=int(code),
+            seed=self._config.seed,
+            config=self._config.to_json(),
+            host=self._host,
+            warnings=self._warnings(),
+            orders=self._collector.results(),
+            violations=violations,
+            started_at=started_at,
+            elapsed_ns=elapsed_ns,
+            start_up_ns=int(first.max()) - self._started_ns if first.all() else 0,
+            memory={"segment_bytes": self._segment.size, "unique_bytes": self._memory},
+            failure=self._failure,
+        )
+
+    def _warnings(self) -> list[tuple[str, str]]:
+        """What the executor knows that makes the figures less trustworthy."""
+        found = []
+        cores = self._host["cores"]
+        if self._config.vcpus + 1 > cores:
+            found.append((RunWarning.OVERSUBSCRIBED, f"{self._config.vcpus} vCPUs and the hypervisor on {cores} cores"))
+        if not self._host["membarrier"]:
+            found.append((RunWarning.NO_MEMBARRIER, "membarrier(2) is not available"))
+        if JIT_DISABLED:
+            found.append((RunWarning.JIT_DISABLED, "NUMBA_DISABLE_JIT is set"))
+        if self._host["load_1min"] > 0.5 * cores:
+            found.append((RunWarning.LOAD, f"load {self._host['load_1min']} on {cores} cores"))
+        if self._collector.sampled:
+            missed = self._collector.rows_missed
+            found.append((RunWarning.SAMPLED, f"{missed} rebuild rows were overwritten before they were read"))
+        return [(str(warning), detail) for warning, detail in found]

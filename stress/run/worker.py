@@ -1,0 +1,72 @@
+"""The worker processes: what each does first, and the main functions of a vCPU and of the hypervisor."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+from stress.kernels.fault import POOL_EXHAUSTED, STOPPED
+from stress.kernels.tlb import new_cpu
+from stress.kernels.vcpu import R_PAGE, R_RANDOM, run
+from stress.run.hypervisor import Hypervisor, Stopped
+from stress.run.plan import Plan
+from stress.run.scenario import Rebuild
+from stress.shm.atomics import JIT_DISABLED
+from stress.shm.layout import FINISH, STATE, STOP, STOP_DONE, State
+from stress.shm.segment import Segment
+from stress.shm.syscalls import membarrier_register
+
+_PR_SET_PDEATHSIG = 1
+
+# Chunks of accesses per call into compiled code, which looks at the control words itself.
+_CHUNKS = 4 if JIT_DISABLED else 20_000
+
+
+def _enter(name: str, plan: Plan, who: int) -> Segment:
+    """Set this process up as number ``who`` of the run that owns segment ``name``."""
+    # If the supervisor is killed, its forkserver ends, and with it every worker.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    segment = Segment.attach(name, plan.geo, len(plan.orders))
+    membarrier_register()
+    if plan.cpus:
+        # The hypervisor gets the first processor, the vCPUs the others in turn.
+        first, *others = plan.cpus
+        hypervisor = who == plan.geo.hypervisor or not others
+        os.sched_setaffinity(0, {first if hypervisor else others[who % len(others)]})
+    return segment
+
+
+def _leave() -> None:
+    """End the process at once: its mappings go with it, and nothing of the interpreter needs tidying."""
+    os._exit(0)
+
+
+def vcpu_main(name: str, plan: Plan, vcpu: int) -> None:
+    """Run guest accesses until the run stops."""
+    machine = _enter(name, plan, vcpu).machine
+    cpu = new_cpu()
+    cpu.registers[R_PAGE] = plan.first_page(vcpu)
+    cpu.registers[R_RANDOM] = plan.random_state(vcpu)
+    machine.procs[vcpu, STATE] = State.GUEST
+    while (status := run(machine, cpu, plan.workload, vcpu, _CHUNKS)) != STOPPED:
+        if status == POOL_EXHAUSTED:
+            machine.control[FINISH] = 1  # a leak; the hypervisor's last audit says of what
+    machine.procs[vcpu, STATE] = State.DONE
+    _leave()
+
+
+def hypervisor_main(name: str, plan: Plan) -> None:
+    """Play the scenario, audit once more, stop the run."""
+    machine = _enter(name, plan, plan.geo.hypervisor).machine
+    hypervisor = Hypervisor(machine, plan)
+    try:
+        hypervisor.wait_for_guests()
+        Rebuild(hypervisor).play()
+        hypervisor.audit()
+        machine.control[STOP] = STOP_DONE
+    except Stopped:
+        pass
+    hypervisor.state(State.DONE)
+    _leave()

@@ -1,0 +1,161 @@
+"""Atomic 64-bit operations on int64 arrays, for compiled code.
+
+``load`` has acquire, ``store`` release, read-modify-writes acquire-release order (C11 names). An index is an
+integer or a tuple of integers, never negative, and is not checked. Aligned 64-bit words are single-copy atomic on
+every 64-bit host, so these are ordinary moves plus the fences that the host's memory model needs.
+
+With ``NUMBA_DISABLE_JIT=1`` each operation is a Python twin: loads and stores are one aligned 8-byte copy;
+read-modify-writes of different processes exclude each other through ``rmw_lock``, which a worker points at a lock
+on the segment.
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+JIT_DISABLED: bool = bool(config.DISABLE_JIT)
+
+
+class _Twin:
+    """State of the pure-Python twins."""
+
+    rmw_lock: AbstractContextManager[Any] = nullcontext()
+
+
+def set_rmw_lock(lock: AbstractContextManager[Any]) -> None:
+    """Make ``lock`` exclude read-modify-writes of other processes (only without the JIT)."""
+    _Twin.rmw_lock = lock
+
+
+if JIT_DISABLED:
+
+    def load(array: Any, index: Any) -> int:
+        """Load-acquire."""
+        return int(array[index])
+
+    def store(array: Any, index: Any, value: int) -> None:
+        """Store-release."""
+        array[index] = value
+
+    def _rmw(array: Any, index: Any, update: Any) -> int:
+        with _Twin.rmw_lock:
+            old = int(array[index])
+            array[index] = update(old)
+        return old
+
+    def fetch_add(array: Any, index: Any, value: int) -> int:
+        """Add ``value``; returns the old word."""
+        return _rmw(array, index, lambda old: old + value)
+
+    def fetch_and(array: Any, index: Any, value: int) -> int:
+        """Bitwise AND; returns the old word."""
+        return _rmw(array, index, lambda old: old & value)
+
+    def fetch_or(array: Any, index: Any, value: int) -> int:
+        """Bitwise OR; returns the old word."""
+        return _rmw(array, index, lambda old: old | value)
+
+    def fetch_max(array: Any, index: Any, value: int) -> int:
+        """Signed maximum; returns the old word."""
+        return _rmw(array, index, lambda old: max(old, value))
+
+    def exchange(array: Any, index: Any, value: int) -> int:
+        """Swap in ``value``; returns the old word."""
+        return _rmw(array, index, lambda _old: value)
+
+    def compare_exchange(array: Any, index: Any, expected: int, value: int) -> bool:
+        """Store ``value`` if the word is ``expected``; returns whether it was."""
+        return _rmw(array, index, lambda old: value if old == expected else old) == expected
+
+    def pause() -> None:
+        """Spin-wait hint."""
+
+else:
+
+    def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array_type, index_type = signature.args[:2]
+        array = context.make_array(array_type)(context, builder, args[0])
+        if isinstance(index_type, types.BaseTuple):
+            indices = cgutils.unpack_tuple(builder, args[1], len(index_type))
+            kinds = list(index_type)
+        else:
+            indices, kinds = [args[1]], [index_type]
+        wide = [
+            context.cast(builder, i, kind, types.intp) for i, kind in zip(indices, kinds, strict=True)
+        ]
+        return cgutils.get_item_pointer(context, builder, array_type, array, wide, wraparound=False)
+
+    @intrinsic
+    def load(typing_context: Any, array: Any, index: Any) -> Any:
+        """Load-acquire."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load_atomic(_pointer(context, builder, signature, args), "acquire", 8)
+
+        return types.int64(array, index), generate
+
+    @intrinsic
+    def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+        """Store-release."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = context.cast(builder, args[2], signature.args[2], types.int64)
+            builder.store_atomic(word, _pointer(context, builder, signature, args), "release", 8)
+            return context.get_dummy_value()
+
+        return types.void(array, index, value), generate
+
+    def _read_modify_write(operation: str) -> Any:
+        def typed(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                word = context.cast(builder, args[2], signature.args[2], types.int64)
+                pointer = _pointer(context, builder, signature, args)
+                return builder.atomic_rmw(operation, pointer, word, "acq_rel")
+
+            return types.int64(array, index, value), generate
+
+        return typed
+
+    fetch_add = intrinsic(_read_modify_write("add"))
+    fetch_and = intrinsic(_read_modify_write("and"))
+    fetch_or = intrinsic(_read_modify_write("or"))
+    fetch_max = intrinsic(_read_modify_write("max"))
+    exchange = intrinsic(_read_modify_write("xchg"))
+
+    @intrinsic
+    def compare_exchange(typing_context: Any, array: Any, index: Any, expected: Any, value: Any) -> Any:
+        """Store ``value`` if the word is ``expected``; returns whether it was."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            old = context.cast(builder, args[2], signature.args[2], types.int64)
+            new = context.cast(builder, args[3], signature.args[3], types.int64)
+            pointer = _pointer(context, builder, signature, args)
+            result = builder.cmpxchg(pointer, old, new, "acq_rel", "acquire")
+            return builder.extract_value(result, 1)
+
+        return types.boolean(array, index, expected, value), generate
+
+    #: LLVM intrinsics: x86 PAUSE; Arm HINT #1 (YIELD).
+    _SPIN_HINTS = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,))}
+
+    @intrinsic
+    def pause(typing_context: Any) -> Any:
+        """Spin-wait hint."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            hint = _SPIN_HINTS.get(platform.machine())
+            if hint is not None:
+                name, operands = hint
+                constants = [ir.Constant(ir.IntType(32), operand) for operand in operands]
+                kind = ir.FunctionType(ir.VoidType(), [constant.type for constant in constants])
+                builder.call(cgutils.get_or_insert_function(builder.module, kind, name), constants)
+            return context.get_dummy_value()
+
+        return types.void(), generate

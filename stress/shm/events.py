@@ -1,0 +1,42 @@
+"""Fault events: one single-producer, single-consumer ring per vCPU. A full ring drops the event and counts it."""
+
+from __future__ import annotations
+
+from stress.shm.atomics import load, store
+from stress.shm.jit import kernel
+from stress.shm.layout import (
+    E_GFN,
+    E_LOCK_WAIT_NS,
+    E_NUMBER,
+    E_STALL_NS,
+    E_TIME_NS,
+    E_WHAT,
+    EVENT_DROPPED,
+    EVENT_HEAD,
+    EVENT_LOGGED,
+    EVENT_RING,
+    EVENT_TAIL,
+    Machine,
+)
+
+
+@kernel
+def log_fault(
+    s: Machine, vcpu: int, time_ns: int, gfn: int, stall_ns: int, lock_wait_ns: int, number: int, what: int
+) -> bool:
+    """Append one fault event, ``what`` being class | level << 4 | write << 8 | slot << 16; False if dropped."""
+    index = s.event_index[vcpu]
+    index[EVENT_LOGGED] += 1
+    head = index[EVENT_HEAD]
+    if head - load(s.event_index, (vcpu, EVENT_TAIL)) >= EVENT_RING:
+        index[EVENT_DROPPED] += 1
+        return False
+    row = s.events[vcpu, head & (EVENT_RING - 1)]
+    row[E_TIME_NS] = time_ns
+    row[E_GFN] = gfn
+    row[E_STALL_NS] = stall_ns
+    row[E_LOCK_WAIT_NS] = lock_wait_ns
+    row[E_NUMBER] = number
+    row[E_WHAT] = what
+    store(s.event_index, (vcpu, EVENT_HEAD), head + 1)
+    return True

@@ -1,0 +1,30 @@
+"""How functions are compiled here.
+
+Compiled functions take the machine as a tuple of array views of the segment. They never allocate, so Numba's
+reference counting is off (``_nrt``): with it every call would count each view up and down atomically, which made a
+TLB walk eight times slower.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba import njit
+
+from stress.shm.cache import cache_directory
+
+# Numba does not see a change in a function that a cached one calls from another file, so the cache is keyed by a
+# hash of all sources that get compiled.
+numba.config.CACHE_DIR = str(cache_directory())
+
+_OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False}
+
+#: A function called from compiled code, as Numba and LLVM see fit.
+kernel = njit(**_OPTIONS)
+
+#: A function of the vCPU's fast path, always inlined.
+inline = njit(forceinline=True, **_OPTIONS)
+
+#: A function called from Python, cached on disk.
+entry_point = njit(cache=True, **_OPTIONS)

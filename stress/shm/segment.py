@@ -1,0 +1,160 @@
+"""Life cycle of the segment: created and removed by the supervisor, attached by the others.
+
+Only the creator unlinks. After SIGKILL of everything a segment may stay; its name tells its creator.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from multiprocessing import shared_memory
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from stress.errors import MachineError
+from stress.shm.atomics import JIT_DISABLED, set_rmw_lock
+from stress.shm.layout import MAGIC, Geo, Machine, carve, initialise, segment_bytes
+from stress.units import format_size
+
+PREFIX = "stress-"
+_SHM = Path("/dev/shm")
+
+
+class _FileLock:
+    """Excludes other processes with a lock on a file, which the kernel drops when its holder dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+
+    def __enter__(self) -> Self:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+class _Memory(shared_memory.SharedMemory):
+    """Shared memory whose mapping may outlive the object, for as long as a view needs it."""
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except BufferError:
+            pass  # a view is still alive: the mapping goes when the process does
+
+
+class Segment:
+    """One shared segment and its views. Use ``create`` or ``attach``."""
+
+    def __init__(self, memory: _Memory, geo: Geo, orders: int, owner: bool) -> None:
+        self._memory = memory
+        self._owner = owner
+        self.name = memory.name
+        self.size = memory.size
+        self.machine: Machine = carve(memory.buf, geo, orders)
+        if JIT_DISABLED:
+            set_rmw_lock(_FileLock(_SHM / memory.name))
+
+    @classmethod
+    def create(cls, geo: Geo, orders: int) -> Segment:
+        """Reserve and initialise a segment; MachineError if it does not fit into /dev/shm."""
+        size = segment_bytes(geo, orders)
+        free = _free_bytes()
+        if size > free:
+            raise _too_large(size, free)
+        name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            memory = _Memory(name, create=True, size=size)
+        except OSError as error:
+            raise MachineError(
+                f"cannot create shared memory: {error.strerror}", "check that /dev/shm is mounted and writable"
+            ) from error
+        try:
+            # Without a reservation a store past a full /dev/shm is a SIGBUS.
+            with (_SHM / name).open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            memory.close()
+            memory.unlink()
+            if error.errno == errno.ENOSPC:
+                raise _too_large(size, _free_bytes()) from error
+            raise MachineError(
+                f"cannot reserve {format_size(size)} in /dev/shm: {error.strerror}", "use fewer or smaller blocks"
+            ) from error
+        segment = cls(memory, geo, orders, owner=True)
+        initialise(segment.machine)
+        np.frombuffer(memory.buf, dtype=np.int64, count=1)[0] = MAGIC
+        return segment
+
+    @classmethod
+    def attach(cls, name: str, geo: Geo, orders: int) -> Segment:
+        """Map the segment of another process of this run."""
+        memory = _Memory(name)
+        if np.frombuffer(memory.buf, dtype=np.int64, count=1)[0] != MAGIC:
+            raise MachineError(f"{name} is not a segment of this version", "run `stress clean`")
+        return cls(memory, geo, orders, owner=False)
+
+    def remove(self) -> None:
+        """Unlink the segment (creator only). The views stay usable until they are garbage."""
+        if self._owner:
+            self._owner = False
+            self._memory.unlink()
+
+
+def _free_bytes() -> int:
+    try:
+        status = os.statvfs(_SHM)
+    except OSError as error:
+        raise MachineError("there is no /dev/shm", "run on Linux with a tmpfs on /dev/shm") from error
+    return status.f_bavail * status.f_frsize
+
+
+def _too_large(size: int, free: int) -> MachineError:
+    return MachineError(
+        f"the run needs {format_size(size)} of shared memory, /dev/shm has {format_size(free)} free",
+        "use fewer blocks, or enlarge it: mount -o remount,size=... /dev/shm",
+    )
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def stale_segments() -> list[Path]:
+    """Segments whose creator is gone."""
+    found = []
+    for path in sorted(_SHM.glob(f"{PREFIX}*")):
+        creator = path.name[len(PREFIX) :].split("-")[0]
+        if creator.isdigit() and not _alive(int(creator)):
+            found.append(path)
+    return found
+
+
+def remove_stale() -> list[str]:
+    """Remove the segments whose creator is gone; returns their names."""
+    removed = []
+    for path in stale_segments():
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise MachineError(f"cannot remove {path}: {error.strerror}", "remove it as its owner") from error
+        removed.append(path.name)
+    return removed
+
+

@@ -1,0 +1,221 @@
+"""Quantiles and ratio intervals, against slow obvious twins and against known truth."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import EDGES, histogram, order_data
+
+from stress.orders import BLOCK_FIRST
+from stress.results import ratios as module
+from stress.results.data import STALL_ROW
+from stress.results.ratios import Estimate, estimates, ratios
+from stress.results.statistics import PERCENTS, histogram_quantiles, quantiles
+
+DURATIONS = st.lists(st.integers(0, 10**10), min_size=1, max_size=300)
+
+
+def slow_quantile(values: list[int], percent: int) -> int:
+    """The smallest value with at least that share of all values at or below it, in exact arithmetic."""
+    enough = Fraction(percent, 100) * len(values)
+    return next(value for below, value in enumerate(sorted(values)) if below + 1 >= enough)
+
+
+def slow_p99(stalls: list[tuple[int, int]], drawn: dict[int, int]) -> int:
+    """p99 of the stalls of the cycles drawn, each as often as its cycle."""
+    return slow_quantile([ns for number, ns in stalls for _ in range(drawn.get(number, 0))], 99)
+
+
+@given(DURATIONS)
+def test_quantiles_equal_their_definition(values: list[int]) -> None:
+    found = quantiles(np.array(values))
+    assert found["count"] == len(values)
+    assert found["max"] == max(values)
+    assert found["mean"] == pytest.approx(sum(values) / len(values))
+    for name, percent in PERCENTS.items():
+        assert found[name] == slow_quantile(values, percent)
+
+
+@given(DURATIONS)
+def test_histogram_quantiles_name_the_top_of_the_right_bucket(values: list[int]) -> None:
+    found = histogram_quantiles(EDGES, histogram(np.array(values)), max(values))
+    assert found["count"] == len(values)
+    assert found["max"] == max(values)
+    for name, percent in PERCENTS.items():
+        exact, reported = slow_quantile(values, percent), found[name]
+        assert reported is not None
+        assert exact <= reported <= max(values)
+        assert reported < exact + max(1, exact / 16)  # a bucket's width
+
+
+def test_histogram_maximum_of_part_of_the_values_is_its_last_bucket() -> None:
+    found = histogram_quantiles(EDGES, histogram(np.array([3, 3, 5])), maximum=10**6)
+    assert found == {"count": 3, "p50": 3, "p90": 5, "p99": 5, "max": 5}
+
+
+def test_quantiles_of_nothing_are_none() -> None:
+    nothing = dict.fromkeys([*PERCENTS, "max"])
+    assert quantiles(np.empty(0, np.int64)) == {"count": 0, "mean": None, **nothing}
+    assert histogram_quantiles(EDGES, np.zeros(EDGES.size, np.int64), 0) == {"count": 0, **nothing}
+
+
+def test_resamples_are_those_of_a_loop_over_the_drawn_cycles() -> None:
+    data = order_data(np.random.default_rng(1), rebuilds=40, stalls_per_cycle=30)
+    draws = np.concatenate(list(module._multiplicities(np.random.default_rng(2), 40, 40)))
+    assert draws.shape == (module.REPLICATES, 40)
+    assert (draws.sum(axis=1) == 40).all()
+    found = module._cycle_estimates(data.rows, np.random.default_rng(2))
+    rows = np.sort(data.rows, order="window_ns")  # the draws index cycles by window
+    for replicate in range(0, module.REPLICATES, 97):
+        drawn = np.repeat(rows, draws[replicate])
+        expected = {
+            "window": slow_quantile(drawn["window_ns"].tolist(), 50),
+            "window_faults_per_rebuild": drawn["window_faults"].sum() / 40,
+            "throughput": 1e9 * drawn["accesses"].sum() / drawn["cycle_ns"].sum(),
+        }
+        for metric, value in expected.items():
+            resampled = found[metric].resampled
+            assert resampled is not None
+            assert resampled[replicate] == pytest.approx(value, rel=1e-12)
+
+
+def test_stalls_of_one_cycle_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MIN_TAIL_CYCLES", 1)
+    stalls = np.zeros(1650, STALL_ROW)
+    stalls["number"] = np.maximum(np.arange(1650) // 100 - 4, 1)  # 12 cycles, the first of 600 stalls
+    stalls["stall_ns"] = np.random.default_rng(1).permutation(1650)
+    stalls["stall_ns"][:600] += 10_000  # and slow: a resample without it needs a longer walk down
+    pairs = [(int(row["number"]), int(row["stall_ns"])) for row in stalls]
+    draws = np.concatenate(list(module._multiplicities(np.random.default_rng(2), 12, 412)))
+    found = module._stall_p99(stalls, np.random.default_rng(2))
+    assert found.value == slow_p99(pairs, dict.fromkeys(range(1, 13), 1))
+    assert found.resampled is not None
+    for replicate in range(0, module.REPLICATES, 41):
+        drawn = {cycle + 1: int(times) for cycle, times in enumerate(draws[replicate])}
+        assert found.resampled[replicate] == slow_p99(pairs, drawn)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_claim() -> None:
+    truth = {
+        "window": 0.05,
+        "rebuilds_hit_share": 0.2,
+        "window_faults_per_rebuild": 0.2,
+        "stall_p99": 0.5,
+        "throughput": 1.02,
+    }
+    rng = np.random.default_rng(11)
+    covered = dict.fromkeys(truth, 0)
+    for _ in range(100):
+        baseline = order_data(rng, rebuilds=150, stalls_per_cycle=30)
+        other = order_data(
+            rng,
+            BLOCK_FIRST,
+            rebuilds=150,
+            stalls_per_cycle=30,
+            window_ns=50_000,
+            hit_share=0.1,
+            stall_ns=10_000,
+            accesses_per_ns=0.3 * 1.02,
+        )
+        found = ratios("a", estimates(baseline, rng), "b", estimates(other, rng))
+        for metric, expected in truth.items():
+            assert "reason" not in found[metric]
+            covered[metric] += found[metric]["low"] <= expected <= found[metric]["high"]
+    assert all(90 <= times <= 99 for times in covered.values()), covered
+
+
+def test_pooling_the_events_would_promise_too_much() -> None:
+    """The reason for resampling cycles: with stalls drawn one by one the interval is much too narrow."""
+    data = order_data(np.random.default_rng(3), rebuilds=100, stalls_per_cycle=200)
+    by_cycle = module._stall_p99(data.stalls, np.random.default_rng(4)).resampled
+    pooled_rows = data.stalls.copy()
+    pooled_rows["number"] = np.arange(pooled_rows.size)
+    pooled = module._stall_p99(pooled_rows, np.random.default_rng(4)).resampled
+    assert by_cycle is not None
+    assert pooled is not None
+    assert by_cycle.std() > 2 * pooled.std()
+
+
+def test_a_share_of_0_or_1_is_not_certain() -> None:
+    rng = np.random.default_rng(5)
+    always, never = module._share(500, 500, rng), module._share(0, 500, rng)
+    same = module._ratio("a", always, "b", always)
+    none = module._ratio("a", always, "b", never)
+    assert none["ratio"] == none["low"] == 0
+    assert 3 / 500 > none["high"] > 1 / 500
+    assert same["ratio"] == 1
+    assert module._ratio("a", always, "b", module._share(500, 500, rng))["low"] < 1
+
+
+def test_too_few_cycles_give_a_ratio_without_interval() -> None:
+    rng = np.random.default_rng(6)
+    few, many = (
+        estimates(order_data(rng, rebuilds=count, stalls_per_cycle=100), rng)
+        for count in (module.MIN_CYCLES - 1, 200)
+    )
+    for metric, found in ratios("few", few, "many", many).items():
+        assert found["ratio"] is not None, metric
+        assert found["low"] is found["high"] is None
+        assert "few has" in found["reason"]
+        assert "interval needs" in found["reason"]
+
+
+def test_a_baseline_of_zero_gives_no_ratio_and_says_why() -> None:
+    rng = np.random.default_rng(7)
+    silent = estimates(order_data(rng, hit_share=0, window_ns=0), rng)
+    normal = estimates(order_data(rng), rng)
+    found = ratios("silent", silent, "normal", normal)
+    for metric in ("window", "rebuilds_hit_share", "window_faults_per_rebuild"):
+        assert found[metric]["ratio"] is found[metric]["low"] is found[metric]["high"] is None
+        assert found[metric]["reason"] == "silent is 0, so there is no ratio"
+        assert found[metric]["value"] > 0
+    assert found["throughput"]["ratio"] is not None
+
+
+def test_a_baseline_that_is_zero_in_many_resamples_gives_no_upper_bound() -> None:
+    resampled = np.tile([0.0, 1.0], 500)
+    found = module._ratio("a", Estimate(0.5, resampled), "b", Estimate(1.0, np.ones(1000)))
+    assert (found["ratio"], found["low"], found["high"]) == (2.0, 1.0, None)
+    assert "no upper bound" in found["reason"]
+    # 0 over 0 may be anything: it must not shrink the interval.
+    found = module._ratio("a", Estimate(0.5, resampled), "b", Estimate(0.5, resampled))
+    assert (found["low"], found["high"]) == (0.0, None)
+
+
+def test_no_rebuilds_at_all() -> None:
+    rng = np.random.default_rng(8)
+    nothing = estimates(order_data(rng, rebuilds=0), rng)
+    for found in ratios("nothing", nothing, "some", estimates(order_data(rng), rng)).values():
+        assert found["ratio"] is found["low"] is found["high"] is found["baseline"] is None
+        assert found["reason"].startswith("nothing has no ")
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    data = order_data(np.random.default_rng(9))
+    first, second, third = (estimates(data, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    for metric, estimate in first.items():
+        assert np.array_equal(estimate.resampled, second[metric].resampled)  # type: ignore[arg-type]
+        assert not np.array_equal(estimate.resampled, third[metric].resampled)  # type: ignore[arg-type]
+
+
+def test_long_runs_draw_fewer_replicates() -> None:
+    cycles = 60_000
+    drawn = module._multiplicities(np.random.default_rng(1), cycles, cycles)
+    first = next(drawn)
+    assert first.size <= module._CHUNK_CELLS
+    replicates = module._MAX_DRAWS // cycles
+    assert module._MIN_REPLICATES < replicates < module.REPLICATES
+    assert first.shape[0] + sum(chunk.shape[0] for chunk in drawn) == replicates
+
+
+def test_ten_thousand_cycles_take_little_time() -> None:
+    data = order_data(np.random.default_rng(10), rebuilds=10_000, stalls_per_cycle=20)
+    assert data.stalls.size > 190_000
+    before = time.process_time()
+    estimates(data, np.random.default_rng(1))
+    assert time.process_time() - before < 5  # 0.4 s here; a loop over stalls would take minutes
