@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 from stress.shm.atomics import JIT_DISABLED
-from stress.shm.jit import inline
+from stress.shm.jit import inline, kernel
 
 
 class Pattern(IntEnum):
@@ -58,24 +59,41 @@ def zipf_rank(uniform: int, pages: int, exponent: float) -> int:
     return min(int(x) - 1, pages - 1)
 
 
-@inline
-def next_page(
-    pattern: int, page: int, state: int, pages: int, stride: int, exponent: float, scatter: int
-) -> int:
-    """Page in [0, pages) that follows ``page``; ``state`` is this access's random word.
+class Workload(NamedTuple):
+    """What a vCPU does."""
 
-    ``scatter`` is coprime to ``pages`` and spreads Zipf's popular ranks over the memslot.
-    """
-    if pattern == _SEQUENTIAL:
+    pattern: int
+    pages: int
+    stride: int
+    exponent: float
+    scatter: int  # coprime to pages; spreads Zipf's popular ranks over the memslot
+    write_below: int  # write if 12 random bits are below it: 0 never, 4096 always
+
+
+@inline
+def next_page(work: Workload, page: int, state: int) -> int:
+    """Page in [0, pages) that follows ``page``; ``state`` is this access's random word."""
+    if work.pattern == _SEQUENTIAL:
         page += 1
-        return 0 if page >= pages else page
-    if pattern == _UNIFORM:
-        return (draw(state) * pages) >> RANDOM_BITS
-    if pattern == _STRIDED:
-        page += stride
+        return 0 if page >= work.pages else page
+    if work.pattern == _UNIFORM:
+        return (draw(state) * work.pages) >> RANDOM_BITS
+    if work.pattern == _STRIDED:
+        page += work.stride
         # Each lap starts one page further on, so that every page is reached.
-        return (page % stride + 1) % stride if page >= pages else page
-    return zipf_rank(draw(state), pages, exponent) * scatter % pages
+        return (page % work.stride + 1) % work.stride if page >= work.pages else page
+    return zipf_rank(draw(state), work.pages, work.exponent) * work.scatter % work.pages
+
+
+@kernel
+def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
+    """Fill ``upcoming`` with accesses, page << 1 | write, that follow ``page``; the new page and random state."""
+    for i in range(len(upcoming)):
+        state = advance(state)
+        page = next_page(work, page, state)
+        # These random bits decide on nothing else: uniform and Zipf use the upper half.
+        upcoming[i] = page << 1 | ((state >> 12) & 0xFFF < work.write_below)
+    return page, state
 
 
 def scatter_for(pages: int) -> int:

@@ -15,7 +15,7 @@ from stress.kernels.tlbi import tlbi_vmid
 from stress.kernels.vcpu import FREED_TOO_EARLY
 from stress.orders import Step
 from stress.shm.atomics import load, store
-from stress.shm.jit import entry_point, kernel
+from stress.shm.jit import kernel
 from stress.shm.layout import (
     AT_STEP,
     PHASE,
@@ -65,18 +65,32 @@ NOT_A_TABLE = 1
 
 
 @kernel
+def unmap_last(s: Machine, page: int, gfn: int, who: int) -> None:
+    """Drop a reference per page that a level 3 table maps, then free the table."""
+    bits = s.geo.index_bits
+    for index in range(page << bits, (page + 1) << bits):
+        if load(s.tables, index) & 1:
+            put_page(s, page)
+    free_table(s, page, gfn, who)
+
+
+@kernel
 def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> None:
-    """Drop a reference per counted entry of a detached table, free the tables below it, then the table itself.
+    """Visit a detached table and those below it, drop a reference per counted entry, free the tables.
 
     As ``stage2_map_walk_leaf`` and ``stage2_map_walk_table_post`` do under an anchor (Linux 5.10): entries keep
-    their values until the page is freed, because a walker may still read them.
+    their values until the page is freed, because a walker may still read them. Blocks exist at levels 1 and 2
+    only, so a detached subtree has one or two levels of tables.
     """
+    if level == LAST_LEVEL:
+        unmap_last(s, page, gfn, who)
+        return
     bits = s.geo.index_bits
     for index in range(page << bits, (page + 1) << bits):
         descriptor = load(s.tables, index)
         if descriptor & 1:
             if is_table(descriptor, level):
-                unmap_table(s, next_page(s.geo, descriptor), level + 1, gfn, who)
+                unmap_last(s, next_page(s.geo, descriptor), gfn, who)
             put_page(s, page)
     free_table(s, page, gfn, who)
 
@@ -91,7 +105,7 @@ def reachable(s: Machine, index: int, old: int, clock: int) -> bool:
     return load(s.tables, index) == old or clock < 0 or load(s.control, TLBI_DONE) <= clock
 
 
-@entry_point
+@kernel
 def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: int) -> int:
     """Turn the table of block number ``block`` into a block entry by ``steps`` (int64 step codes, shape (n,)).
 
@@ -158,7 +172,7 @@ def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: in
     return DONE
 
 
-@entry_point
+@kernel
 def complete(
     s: Machine, order: int, number: int, cycle_ns: int, accesses: int, tlbis: int, allocated: int
 ) -> None:

@@ -9,8 +9,8 @@ from stress.kernels.entries import break_entry, find, set_entry, settle_leaf
 from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, map_leaf
 from stress.kernels.pool import allocate_table
 from stress.kernels.tlbi import tlbi_range
-from stress.shm.atomics import fetch_or, load, store
-from stress.shm.jit import entry_point, kernel
+from stress.shm.atomics import fetch_or, load
+from stress.shm.jit import kernel
 from stress.shm.layout import NOT_AT_POC, Machine, State
 from stress.shm.mmu_lock import acquire, release
 
@@ -25,36 +25,40 @@ def is_populated(page: int, share: int) -> bool:
 
 
 @kernel
-def fill_table(s: Machine, page: int, level: int, first: int, offset: int, share: int) -> int:
-    """Fill an unlinked table at ``level`` for the frames from ``first`` on; DONE or POOL_EXHAUSTED.
+def fill_last(s: Machine, page: int, first: int, offset: int, share: int) -> None:
+    """Fill an unlinked level 3 table for the frames from ``first`` on, page ``offset`` of their block.
 
-    ``offset`` is the number of its first page within the block. Nobody sees the table yet: plain stores, and one
-    addition for all of a table's references.
+    Nobody sees the table yet: plain stores, and one addition for all of its references.
     """
     base = page << s.geo.index_bits
-    pages = pages_at(s.geo, level)
     counted = 0
     for i in range(1 << s.geo.index_bits):
-        at = offset + i * pages
-        if level == LAST_LEVEL:
-            if is_populated(at, share):
-                clean_frames(s, first + at, 1)
-                s.tables[base + i] = leaf_descriptor(s.geo, first + at, level)
-                counted += 1
-        else:
-            child = allocate_table(s, level + 1)
-            if child < 0:
-                return POOL_EXHAUSTED
-            below = fill_table(s, child, level + 1, first, at, share)
-            if below != DONE:
-                return below
-            s.tables[base + i] = table_descriptor(s.geo, child)
+        if is_populated(offset + i, share):
+            clean_frames(s, first + i, 1)
+            s.tables[base + i] = leaf_descriptor(s.geo, first + i, LAST_LEVEL)
             counted += 1
-    store(s.page_count, page, s.page_count[page] + counted)
+    s.page_count[page] += counted
+
+
+@kernel
+def fill_table(s: Machine, page: int, level: int, first: int, share: int) -> int:
+    """Fill an unlinked table for the frames of a block from ``first`` on; DONE or POOL_EXHAUSTED."""
+    if level == LAST_LEVEL:
+        fill_last(s, page, first, 0, share)
+        return DONE
+    base = page << s.geo.index_bits
+    pages = pages_at(s.geo, level)
+    for i in range(1 << s.geo.index_bits):
+        child = allocate_table(s, level + 1)
+        if child < 0:
+            return POOL_EXHAUSTED
+        fill_last(s, child, first + i * pages, i * pages, share)
+        s.tables[base + i] = table_descriptor(s.geo, child)
+        s.page_count[page] += 1
     return DONE
 
 
-@entry_point
+@kernel
 def split(s: Machine, who: int, block: int, share: int) -> int:
     """Replace block number ``block`` by a table with ``share`` of 2**20 of its pages; DONE, STOPPED, POOL_EXHAUSTED.
 
@@ -72,7 +76,7 @@ def split(s: Machine, who: int, block: int, share: int) -> int:
         index, level = find(s, gfn, geo.block_level)
     if status != POOL_EXHAUSTED and not is_table(load(s.tables, index), level):
         page = allocate_table(s, level + 1)
-        status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, block * pages, 0, share)
+        status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, block * pages, share)
         if status == DONE:
             break_entry(s, index, level, gfn, who, 0)
             tlbi_range(s, gfn, gfn + pages)
@@ -82,7 +86,7 @@ def split(s: Machine, who: int, block: int, share: int) -> int:
     return POOL_EXHAUSTED if status == POOL_EXHAUSTED else DONE
 
 
-@entry_point
+@kernel
 def write_unmapped(s: Machine, who: int, block: int) -> int:
     """The VMM writes every unmapped page of a block through its cache: not at the PoC; DONE or STOPPED.
 

@@ -19,7 +19,9 @@ SETS, WAYS = 64, 4
 PER_LEVEL = SETS * WAYS
 CACHED = 64  # walk-cache slots per level, direct mapped
 LEVELS = LAST_LEVEL + 1
-EMPTY = -1
+EMPTY = -1  # key of a free slot
+MISS = 0  # a translation without permissions
+CHUNK = 128  # accesses drawn at a time
 
 
 class Cpu(NamedTuple):
@@ -32,6 +34,7 @@ class Cpu(NamedTuple):
     walk_key: npt.NDArray[np.int64]  # (LEVELS * CACHED,)
     walk_page: npt.NDArray[np.int64]  # (LEVELS * CACHED,) table page that serves this level
     path: npt.NDArray[np.int64]  # (LEVELS,) table pages of the walk under way, not yet committed
+    upcoming: npt.NDArray[np.int64]  # (CHUNK,) the chunk's accesses, page << 1 | write
     registers: npt.NDArray[np.int64]  # (16,) what survives between calls; see stress.kernels.vcpu
 
 
@@ -45,36 +48,40 @@ def new_cpu() -> Cpu:
         walk_key=np.full(LEVELS * CACHED, EMPTY, np.int64),
         walk_page=np.zeros(LEVELS * CACHED, np.int64),
         path=np.zeros(LEVELS, np.int64),
+        upcoming=np.zeros(CHUNK, np.int64),
         registers=np.zeros(16, np.int64),
     )
 
 
 @inline
 def lookup_level(cpu: Cpu, level: int, bits: int, gfn: int) -> int:
-    """Translation of ``gfn`` from the entries of one size, or EMPTY."""
+    """Translation of ``gfn`` from the entries of one size, or MISS."""
     low = (LAST_LEVEL - level) * bits
     key = gfn >> low
     at = level * PER_LEVEL + (key & (SETS - 1)) * WAYS
     for way in range(WAYS):
         if cpu.key[at + way] == key:
             return cpu.value[at + way] + ((gfn & ((1 << low) - 1)) << 2)
-    return EMPTY
+    return MISS
 
 
 @inline
-def lookup(cpu: Cpu, bits: int, gfn: int) -> int:
-    """Translation of ``gfn`` (frame << 2 | permissions), or EMPTY if every size misses."""
-    if cpu.live[3] != 0:
-        value = lookup_level(cpu, 3, bits, gfn)
-        if value != EMPTY:
-            return value
-    if cpu.live[2] != 0:
-        value = lookup_level(cpu, 2, bits, gfn)
-        if value != EMPTY:
-            return value
-    if cpu.live[1] != 0:
-        return lookup_level(cpu, 1, bits, gfn)
-    return EMPTY
+def sizes_held(cpu: Cpu) -> int:
+    """Bit per level of which the TLB holds entries: the others need no lookup."""
+    return (cpu.live[1] != 0) << 1 | (cpu.live[2] != 0) << 2 | (cpu.live[3] != 0) << 3
+
+
+@inline
+def lookup(cpu: Cpu, bits: int, gfn: int, sizes: int) -> int:
+    """Translation of ``gfn`` (frame << 2 | permissions), or MISS; ``sizes`` as ``sizes_held`` says."""
+    translation = MISS
+    if sizes & 1 << 3:
+        translation = lookup_level(cpu, 3, bits, gfn)
+    if translation == MISS and sizes & 1 << 2:
+        translation = lookup_level(cpu, 2, bits, gfn)
+    if translation == MISS and sizes & 1 << 1:
+        translation = lookup_level(cpu, 1, bits, gfn)
+    return translation
 
 
 @inline
@@ -93,7 +100,7 @@ def fill(cpu: Cpu, level: int, bits: int, gfn: int, value: int) -> None:
 
 @kernel
 def overlapping(cpu: Cpu, level: int, bits: int, gfn: int) -> int:
-    """Level of a live entry of a smaller size inside the new entry's range, or EMPTY.
+    """Level of a live entry of a smaller size inside the new entry's range, or -1.
 
     A larger one needs no search: it would have hit.
     """
@@ -106,7 +113,7 @@ def overlapping(cpu: Cpu, level: int, bits: int, gfn: int) -> int:
                 found += cpu.key[at] >> down == key
             if found:
                 return smaller
-    return EMPTY
+    return -1
 
 
 @kernel

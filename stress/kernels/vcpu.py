@@ -8,17 +8,28 @@ guest store is a compare-and-swap from the cell just checked, so it cannot land 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from stress.arch.descriptors import POISON
-from stress.kernels.descriptor import READ, WRITE, first_frame, is_leaf, pages_at, permissions
+from stress.arch.geometry import LAST_LEVEL
+from stress.kernels.descriptor import READ, first_frame, is_leaf, pages_at, permissions
 from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, handle
 from stress.kernels.oracle import report
-from stress.kernels.pattern import advance, next_page
-from stress.kernels.tlb import EMPTY, Cpu, catch_up, fill, flush_range, lookup, overlapping
+from stress.kernels.pattern import Workload, draw_accesses
+from stress.kernels.tlb import (
+    CHUNK,
+    MISS,
+    Cpu,
+    catch_up,
+    fill,
+    flush_range,
+    lookup,
+    overlapping,
+    sizes_held,
+)
 from stress.kernels.walk import cache_walk, walk
-from stress.shm.atomics import compare_exchange, load, store
-from stress.shm.jit import entry_point, kernel
+from stress.shm.atomics import compare_exchange, likely, load, store
+from stress.shm.jit import kernel
 from stress.shm.layout import (
     AT_GFN,
     C_ACCESSES,
@@ -44,13 +55,10 @@ from stress.shm.layout import (
 )
 from stress.shm.syscalls import clock_ns, fence, sched_yield
 
-CHUNK = 128  # accesses between looks at the control words; counters are published once per chunk
-
 # Cpu.registers
 R_SEEN = 0  # number of the newest TLBI applied
 R_PAGE = 1  # page of the last access
 R_RANDOM = 2
-R_VALUE = 3  # last value written
 
 # What `run` returns.
 RAN = 0
@@ -63,18 +71,6 @@ _AT_POC = int(Kind.NOT_AT_POC)
 # Detail codes of stale-translation evidence, and of table-use-after-free evidence.
 WRONG_FRAME, OUTSIDE_MEMORY = range(2)
 WALKED, FREED_TOO_EARLY = range(2)
-_WRITE_BITS = 12  # bits of the random word that decide on a write; Zipf and uniform use others
-
-
-class Workload(NamedTuple):
-    """What a vCPU does."""
-
-    pattern: int
-    pages: int
-    stride: int
-    exponent: float
-    scatter: int
-    write_below: int  # write if 12 random bits are below it: 0 never, 4096 always
 
 
 @kernel
@@ -109,9 +105,9 @@ def missed(
     bits = s.geo.index_bits
     if load(s.control, STOP) != 0:
         return STOPPED
-    if level != EMPTY and descriptor == POISON:
+    if level >= 0 and descriptor == POISON:
         report(s, _AFTER_FREE, vcpu, gfn, level, descriptor, 0, WALKED)
-    elif level != EMPTY and translation == EMPTY and is_leaf(descriptor, level):
+    elif level >= 0 and translation == MISS and is_leaf(descriptor, level):
         report(s, _STALE, vcpu, gfn, level, descriptor, 0, OUTSIDE_MEMORY)
     outcome = handle(s, vcpu, gfn, write, descriptor, level, slot)
     if outcome == STOPPED or outcome == POOL_EXHAUSTED:
@@ -131,10 +127,11 @@ def build_run(checked: bool) -> Callable[..., Any]:
         bits = geo.index_bits
         fenced = load(s.control, FENCED) != 0
         watched = (~VALUE_MASK) if geo.poc_checked != 0 else ~(VALUE_MASK | NOT_AT_POC)
+        if not checked:
+            watched = 0
         seen = cpu.registers[R_SEEN]
         page = cpu.registers[R_PAGE]
         random = cpu.registers[R_RANDOM]
-        value = cpu.registers[R_VALUE]
         status = RAN
         for _ in range(chunks):
             if load(s.control, STOP) != 0:
@@ -143,78 +140,88 @@ def build_run(checked: bool) -> Callable[..., Any]:
             if load(s.control, PARK) != 0:
                 park(s, vcpu)
             slot = load(s.control, PHASE) & 0xFF
-            accesses, writes, hits, redone = 0, 0, 0, 0
-            for _ in range(CHUNK):
-                random = advance(random)
-                page = next_page(
-                    work.pattern, page, random, work.pages, work.stride, work.exponent, work.scatter
-                )
-                write = (random >> 12) & 0xFFF < work.write_below
-                needed = (READ | WRITE) if write else READ
-                gfn = geo.base_gfn + page
-                expected = (page + 1) << TAG_SHIFT
-                while True:
-                    level = EMPTY
-                    first = 0
-                    descriptor = 0
-                    cell = expected
-                    translation = lookup(cpu, bits, gfn)
-                    if translation == EMPTY:
-                        descriptor, level, first = walk(s, cpu, gfn)
-                        if is_leaf(descriptor, level):
-                            pages = pages_at(geo, level)
-                            frame = first_frame(geo, descriptor, level)
-                            if 0 <= frame and frame + pages <= geo.frames:
-                                frame += gfn & (pages - 1)
-                                translation = frame << 2 | permissions(descriptor)
-                    allowed = translation != EMPTY and translation & needed == needed
-                    stored = True
-                    if allowed:
-                        frame = translation >> 2
-                        cell = load(s.cells, frame)
-                        if write and (not checked or (cell ^ expected) & watched == 0):
-                            value = (value + 1) & VALUE_MASK
-                            stored = compare_exchange(s.cells, frame, cell, (cell & ~VALUE_MASK) | value)
-                    if fenced:
-                        fence()
-                    now = load(s.control, SEQUENCE)
-                    if now != seen:
-                        seen = catch_up(s, cpu, seen)
-                        redone += 1
-                        continue
-                    if not stored:
-                        redone += 1
-                        continue
-                    # Validated: from here on it counts.
-                    if level == EMPTY and allowed:
-                        hits += 1
-                    elif allowed:
-                        if checked and level != 3:
-                            other = overlapping(cpu, level, bits, gfn)
-                            if other != EMPTY:
-                                report(s, _CONFLICT, vcpu, gfn, level, other, level, 0)
-                        offset = gfn & (pages_at(geo, level) - 1)
-                        fill(cpu, level, bits, gfn, translation - (offset << 2))
-                        cache_walk(cpu, bits, gfn, first, level)
-                    else:
-                        status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level, slot)
-                        if status != RAN:
-                            break
-                        continue
-                    if checked and (cell ^ expected) & watched != 0:
-                        judge_cell(s, vcpu, gfn, cell, expected)
-                    accesses += 1
-                    if write:
-                        writes += 1
-                    break
-                if status != RAN:
-                    break
+            page, random = draw_accesses(work, cpu.upcoming, page, random)
+            sizes = sizes_held(cpu)
+            done, writes, walks, redone = 0, 0, 0, 0
+            while done < CHUNK:
+                access = cpu.upcoming[done]
+                write = access & 1
+                needed = READ | write << 1
+                gfn = geo.base_gfn + (access >> 1)
+                expected = ((access >> 1) + 1) << TAG_SHIFT
+                # A validated, unsuspicious TLB hit takes this path; anything else starts over below.
+                translation = lookup(cpu, bits, gfn, sizes)
+                if likely(translation & needed == needed):
+                    cell = load(s.cells, translation >> 2)
+                    if likely((cell ^ expected) & watched == 0):
+                        stored = True
+                        if write:
+                            new = (cell & ~VALUE_MASK) | (done + 1)
+                            stored = compare_exchange(s.cells, translation >> 2, cell, new)
+                        if fenced:
+                            fence()
+                        if likely(stored and load(s.control, SEQUENCE) == seen):
+                            done += 1
+                            writes += write
+                            continue
+                now = load(s.control, SEQUENCE)
+                if now != seen:
+                    seen = catch_up(s, cpu, seen)
+                    sizes = sizes_held(cpu)
+                    redone += 1
+                    continue
+
+                level, first, descriptor = -1, 0, 0
+                cell = expected
+                if translation == MISS:
+                    descriptor, level, first = walk(s, cpu, gfn)
+                    if is_leaf(descriptor, level):
+                        pages = pages_at(geo, level)
+                        frame = first_frame(geo, descriptor, level)
+                        if 0 <= frame and frame + pages <= geo.frames:
+                            translation = (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor)
+                allowed = translation & needed == needed
+                stored = True
+                if allowed:
+                    cell = load(s.cells, translation >> 2)
+                    if write and (cell ^ expected) & watched == 0:
+                        new = (cell & ~VALUE_MASK) | (done + 1)
+                        stored = compare_exchange(s.cells, translation >> 2, cell, new)
+                if fenced:
+                    fence()
+                now = load(s.control, SEQUENCE)
+                if now != seen or not stored:
+                    seen = catch_up(s, cpu, seen)
+                    sizes = sizes_held(cpu)
+                    redone += 1
+                    continue
+                # Validated: from here on it counts.
+                if not allowed:
+                    status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level, slot)
+                    if status != RAN:
+                        break
+                    sizes = sizes_held(cpu)
+                    continue
+                if level >= 0:
+                    if checked and level < LAST_LEVEL:
+                        smaller = overlapping(cpu, level, bits, gfn)
+                        if smaller >= 0:
+                            report(s, _CONFLICT, vcpu, gfn, level, smaller, level, 0)
+                    offset = gfn & (pages_at(geo, level) - 1)
+                    fill(cpu, level, bits, gfn, translation - (offset << 2))
+                    cache_walk(cpu, bits, gfn, first, level)
+                    sizes |= 1 << level
+                    walks += 1
+                if (cell ^ expected) & watched != 0:
+                    judge_cell(s, vcpu, gfn, cell, expected)
+                done += 1
+                writes += write
             counters = s.counters[vcpu, slot]
             counters[C_WRITES] += writes
-            counters[C_HITS] += hits
-            counters[C_WALKS] += accesses - hits
+            counters[C_WALKS] += walks
+            counters[C_HITS] += done - walks
             counters[C_REDONE] += redone
-            store(s.counters, (vcpu, slot, C_ACCESSES), counters[C_ACCESSES] + accesses)
+            store(s.counters, (vcpu, slot, C_ACCESSES), counters[C_ACCESSES] + done)
             s.procs[vcpu, HEARTBEAT] += 1
             s.procs[vcpu, AT_GFN] = geo.base_gfn + page
             if s.procs[vcpu, FIRST_ACCESS_NS] == 0:
@@ -224,10 +231,9 @@ def build_run(checked: bool) -> Callable[..., Any]:
         cpu.registers[R_SEEN] = seen
         cpu.registers[R_PAGE] = page
         cpu.registers[R_RANDOM] = random
-        cpu.registers[R_VALUE] = value
         return status
 
-    return entry_point(run)
+    return kernel(run)
 
 
 run = build_run(True)

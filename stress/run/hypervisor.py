@@ -76,7 +76,6 @@ class Hypervisor:
         while not self.machine.procs[: self.who, PARKED].all():
             self.beat()
             time.sleep(_POLL_S)
-        self._seen[:] = 0
         audit(self.machine, self.who, self._seen)
         control[PHASE] = phase
         control[PARK] = 0

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import Geometry
 from stress.config import RunConfig
-from stress.kernels.pattern import Pattern, scatter_for, seed_for
-from stress.kernels.vcpu import Workload
+from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
 from stress.shm.layout import Geo, geo_for
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import typeof
 
 from stress.arch.geometry import MIB, Geometry
-from stress.kernels import audit, drain, rebuild, split, vcpu
+from stress.kernels import audit, drain, pattern, rebuild, split, vcpu
 from stress.kernels.tlb import new_cpu
 from stress.shm import cache, layout
 from stress.shm.atomics import JIT_DISABLED
@@ -29,7 +29,7 @@ def compile_all() -> None:
     s = _sample_machine()
     words = np.zeros(1, np.int64)
     rows = np.zeros((1, 1), np.int64)
-    workload = vcpu.Workload(0, 0, 0, 0.0, 0, 0)
+    workload = pattern.Workload(0, 0, 0, 0.0, 0, 0)
     entry_points: list[tuple[Any, tuple[Any, ...]]] = [
         (vcpu.run, (s, new_cpu(), workload, 0, 0)),
         (split.split, (s, 0, 0, 0)),

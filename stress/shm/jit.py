@@ -18,13 +18,10 @@ from stress.shm.cache import cache_directory
 # hash of all sources that get compiled.
 numba.config.CACHE_DIR = str(cache_directory())
 
-_OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False}
+_OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False, "cache": True}
 
-#: A function called from compiled code, as Numba and LLVM see fit.
+#: A compiled function, called from other compiled code or from Python.
 kernel = njit(**_OPTIONS)
 
 #: A function of the vCPU's fast path, always inlined.
 inline = njit(forceinline=True, **_OPTIONS)
-
-#: A function called from Python, cached on disk.
-entry_point = njit(cache=True, **_OPTIONS)
