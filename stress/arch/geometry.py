@@ -60,8 +60,9 @@ class Geometry:
 
     @property
     def start_level(self) -> int:
-        """Level of the root: as few levels as concatenation allows, as KVM chooses it."""
-        return LAST_LEVEL + 1 - levels_needed(self.ipa_bits - CONCATENATION_BITS, self.granule_shift)
+        """Level of the root: as few levels as concatenation allows, but two, as KVM chooses it (``kvm_get_vtcr``)."""
+        needed = levels_needed(self.ipa_bits - CONCATENATION_BITS, self.granule_shift)
+        return LAST_LEVEL + 1 - max(2, needed)
 
     @property
     def root_pages(self) -> int:

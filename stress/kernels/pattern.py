@@ -30,7 +30,7 @@ if JIT_DISABLED:
 
     def advance(state: int) -> int:
         """Next state of the generator, a signed 64-bit word."""
-        state = (state * _FACTOR + _ADDEND) & (1 << 64) - 1
+        state = (int(state) * _FACTOR + _ADDEND) & (1 << 64) - 1
         return state - (1 << 64) if state >> 63 else state
 
 else:

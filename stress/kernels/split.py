@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.clean import clean_frames
-from stress.kernels.descriptor import is_leaf, is_table, leaf_descriptor, pages_at, table_descriptor
+from stress.kernels.descriptor import is_table, leaf_descriptor, pages_at, table_descriptor
 from stress.kernels.entries import break_entry, find, set_entry, settle_leaf
 from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, map_leaf
 from stress.kernels.pool import allocate_table
@@ -62,7 +62,7 @@ def fill_table(s: Machine, page: int, level: int, first: int, share: int) -> int
 def split(s: Machine, who: int, block: int, share: int) -> int:
     """Replace block number ``block`` by a table with ``share`` of 2**20 of its pages; DONE, STOPPED, POOL_EXHAUSTED.
 
-    A block that is not mapped yet is mapped first.
+    A block that is not mapped yet is mapped first; one that is a table already stays as it is.
     """
     geo = s.geo
     pages = pages_at(geo, geo.block_level)
@@ -71,7 +71,7 @@ def split(s: Machine, who: int, block: int, share: int) -> int:
         return STOPPED
     index, level = find(s, gfn, geo.block_level)
     status = DONE
-    if not is_leaf(load(s.tables, index), level):
+    if load(s.tables, index) & 1 == 0:
         status = map_leaf(s, gfn, geo.block_level, who)
         index, level = find(s, gfn, geo.block_level)
     if status != POOL_EXHAUSTED and not is_table(load(s.tables, index), level):

@@ -54,18 +54,22 @@ class Collector:
         windows: npt.NDArray[np.int64] = self._rows[order].rows["window_ns"][-count:]
         return windows
 
-    def poll(self, final: bool = False) -> None:
-        """Drain what there is; ``final`` once no worker runs any more."""
+    def poll(self, final: bool = False) -> float:
+        """Drain what there is; ``final`` once no worker runs any more. How full the fullest event ring was."""
         now = time.monotonic()
         self._settling.append((now, self.rebuilds))
         settled = self._next - 1
         while self._settling and (final or self._settling[0][0] <= now - _SETTLE_S):
             settled = self._settling.popleft()[1]
         self._take_records(settled)
+        fullest = 0
         for vcpu in range(self._machine.geo.hypervisor):
+            before = self._drained[vcpu]
             while count := drain_events(self._machine, vcpu, self._events):
                 self._drained[vcpu] += count
                 self._take_events(self._events[:count])
+            fullest = max(fullest, int(self._drained[vcpu] - before))
+        return fullest / layout.EVENT_RING
 
     def _take_records(self, last: int) -> None:
         while self._next <= last:

@@ -22,13 +22,16 @@ from stress.results.warnings import RunWarning
 from stress.run import evidence, host
 from stress.run.collector import Collector
 from stress.run.plan import Plan
+from stress.run.warm import compile_in_background
 from stress.run.workers import Workers
 from stress.shm import cache, layout
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.segment import Segment
 from stress.shm.syscalls import membarrier_available
 
+# How long the supervisor sleeps between looks; less while the event rings fill up quickly.
 _TICK_S = 0.1
+_BUSY_TICK_S = 0.02
 # After Ctrl-C: time for the hypervisor to end its cycle and audit, before everybody is told to leave at once.
 _WIND_UP_S = 1.0
 _COMPILE_S = 60
@@ -119,12 +122,17 @@ class _Run:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         if not membarrier_available():
             machine.control[layout.FENCED] = 1
-        if not JIT_DISABLED and not cache.is_complete():
-            self._note(f"compiling kernels for this version, once (up to {_COMPILE_S} s)")
         self._started_ns = time.monotonic_ns()
         try:
+            if not JIT_DISABLED and not cache.is_complete():
+                self._note(f"compiling kernels for this version, once (up to {_COMPILE_S} s)")
+                if not compile_in_background(interrupted):
+                    return self._result(started_at, time.monotonic_ns() - self._started_ns, True)
+            self._started_ns = time.monotonic_ns()
             self._workers.start(self._segment.name)
             self._watch(interrupted)
+        except (OSError, EOFError) as error:  # the forkserver died
+            self._failure = {"process": "forkserver", "what": "died", "how": str(error) or type(error).__name__}
         finally:
             if machine.control[layout.STOP] == 0:
                 machine.control[layout.STOP] = layout.STOP_ABORT
@@ -137,9 +145,10 @@ class _Run:
         """Collect until the run ends, by itself or because something is wrong."""
         control = self._machine.control
         give_up_at: float | None = None
-        measure_at = time.monotonic() + 0.3
-        while self._workers.wait(_TICK_S) or not self._workers.all_gone():
-            self._collector.poll()
+        measure_at = 0.0
+        tick = _TICK_S
+        while self._workers.wait(tick) or not self._workers.all_gone():
+            tick = _BUSY_TICK_S if self._collector.poll() > 0.1 else _TICK_S
             if control[layout.STOP]:
                 return
             self._failure = self._workers.casualty()
@@ -150,7 +159,7 @@ class _Run:
             now = time.monotonic()
             if interrupted.is_set():
                 control[layout.FINISH] = 1
-                give_up_at = give_up_at or now + _WIND_UP_S
+                give_up_at = give_up_at or now + (_WIND_UP_S if self._running() else 0)
                 if now >= give_up_at:
                     return
             if now >= measure_at and self._running():

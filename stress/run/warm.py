@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import numpy as np
 from numba import typeof
 
 from stress.arch.geometry import MIB, Geometry
+from stress.errors import RunBroken
 from stress.kernels import audit, drain, pattern, rebuild, split, vcpu
 from stress.kernels.tlb import new_cpu
 from stress.shm import cache, layout
@@ -43,3 +47,23 @@ def compile_all() -> None:
     for function, arguments in entry_points:
         function.compile(tuple(typeof(argument) for argument in arguments))
     cache.mark_complete()
+
+
+def compile_in_background(interrupted: threading.Event) -> bool:
+    """Fill the cache in a process of its own, which an interrupt can end at any time; False if it did.
+
+    Raises RunBroken if the kernels do not compile.
+    """
+    command = [sys.executable, "-c", "from stress.run.warm import compile_all; compile_all()"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as compiler:
+        while not interrupted.is_set():
+            try:
+                _, errors = compiler.communicate(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            if compiler.returncode != 0:
+                last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {compiler.returncode}"
+                raise RunBroken(f"kernels do not compile: {last}", "run `stress clean` and try again")
+            return True
+        compiler.kill()
+    return False

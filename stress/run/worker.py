@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
+import threading
+from multiprocessing.connection import wait
 
 from stress.kernels.fault import POOL_EXHAUSTED, STOPPED
 from stress.kernels.tlb import new_cpu
@@ -25,9 +28,9 @@ _CHUNKS = 4 if JIT_DISABLED else 20_000
 
 def _enter(name: str, plan: Plan, who: int) -> Segment:
     """Set this process up as number ``who`` of the run that owns segment ``name``."""
-    # If the supervisor is killed, its forkserver ends, and with it every worker.
+    # Neither the forkserver's death nor the supervisor's may leave this process running.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_supervisor, daemon=True).start()
     segment = Segment.attach(name, plan.geo, len(plan.orders))
     membarrier_register()
     if plan.cpus:
@@ -36,6 +39,14 @@ def _enter(name: str, plan: Plan, who: int) -> Segment:
         hypervisor = who == plan.geo.hypervisor or not others
         os.sched_setaffinity(0, {first if hypervisor else others[who % len(others)]})
     return segment
+
+
+def _follow_supervisor() -> None:
+    """End this process when the supervisor is gone, whatever compiled code is doing."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        wait([supervisor.sentinel])
+        os._exit(1)
 
 
 def _leave() -> None:

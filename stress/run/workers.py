@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -33,6 +34,13 @@ class Workers:
         """Start all of them on segment ``name``."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["stress.run.preload"])
+        # Ctrl-C reaches the whole foreground process group. The server inherits the mask before its first
+        # instruction, and its workers from it: only the supervisor acts on the signal.
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         vcpus = self._plan.geo.hypervisor
         for vcpu in range(vcpus):
             self._launch(context.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))

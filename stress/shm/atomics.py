@@ -72,7 +72,12 @@ if JIT_DISABLED:
 
     def compare_exchange(array: Any, index: Any, expected: int, value: int) -> bool:
         """Store ``value`` if the word is ``expected``; returns whether it was."""
-        return _rmw(array, index, lambda old: value if old == expected else old) == expected
+        with _Twin.rmw_lock:
+            # A failure must not write: the word's owner may be storing to it without the lock.
+            if int(array[index]) != expected:
+                return False
+            array[index] = value
+        return True
 
     def pause() -> None:
         """Spin-wait hint."""

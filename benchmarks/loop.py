@@ -1,0 +1,76 @@
+"""Two versions of the vCPU loop on one workload: proved to do the same work, then timed in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.figure import Figure, Floats, elapsed_s, interleave
+from benchmarks.machine import VCPU, Snapshot, cpu_for
+from stress.errors import RunBroken
+from stress.kernels.pattern import Workload
+from stress.kernels.tlb import CHUNK, Cpu
+from stress.kernels.vcpu import RAN
+from stress.shm.layout import C_ACCESSES, C_HITS, C_WALKS, Machine
+
+#: A version of the loop, with the arguments of ``stress.kernels.vcpu.run``.
+Run = Callable[[Machine, Cpu, Workload, int, int], int]
+
+_ROUND_S = 0.2
+_PROOF_CHUNKS = 20_000
+_WARM_SHARE = 0.01  # of the accesses: what a TLB that starts empty may miss
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One workload on one machine."""
+
+    name: str
+    machine: Machine
+    work: Workload
+    counted: int  # C_HITS or C_WALKS: what nearly every access is to be, or C_ACCESSES where either will do
+
+
+def _ends(case: Case, run: Run) -> tuple[Snapshot, Snapshot]:
+    """What ``run`` makes of the machine and of a fresh vCPU; the machine is put back."""
+    start = Snapshot(case.machine)
+    cpu = cpu_for(case.machine)
+    before = case.machine.counters.sum(axis=(0, 1))
+    if run(case.machine, cpu, case.work, VCPU, _PROOF_CHUNKS) != RAN:
+        raise RunBroken(f"{case.name}: the vCPU stopped")
+    counted = (case.machine.counters.sum(axis=(0, 1)) - before)[case.counted]
+    if counted < (1 - _WARM_SHARE) * _PROOF_CHUNKS * CHUNK:
+        raise RunBroken(f"{case.name}: only {counted:,} of {_PROOF_CHUNKS * CHUNK:,} accesses are of that kind")
+    ends = Snapshot(case.machine), Snapshot(cpu)
+    start.restore()
+    return ends
+
+
+def prove_same_work(case: Case, ours: Run, other: Run) -> None:
+    """RunBroken unless both leave every region of the machine and every array of the vCPU alike."""
+    for end, other_end in zip(_ends(case, ours), _ends(case, other), strict=True):
+        if different := end.differences(other_end):
+            raise RunBroken(f"{case.name}: the two versions disagree about {', '.join(different)}")
+
+
+def accesses_per_s(case: Case, ours: Run, other: Run, rounds: int) -> tuple[Floats, Floats]:
+    """Rates of both versions, (rounds,) each, on one vCPU that they continue in turns."""
+    cpu = cpu_for(case.machine)
+
+    def seconds(run: Run, chunks: int) -> float:
+        return elapsed_s(lambda: run(case.machine, cpu, case.work, VCPU, chunks))
+
+    seconds(ours, _PROOF_CHUNKS)
+    chunks = max(1, round(_PROOF_CHUNKS * _ROUND_S / seconds(ours, _PROOF_CHUNKS)))
+    taken = interleave(rounds, lambda: seconds(ours, chunks), lambda: seconds(other, chunks))
+    return chunks * CHUNK / taken[0], chunks * CHUNK / taken[1]
+
+
+def contest(case: Case, ours: Run, other: Run, rounds: int, bound: float) -> Figure:
+    """The rate of ``ours`` over that of ``other``; RunBroken if they do not do the same."""
+    prove_same_work(case, ours, other)
+    rates = accesses_per_s(case, ours, other, rounds)
+    shown = (f"{np.median(rate) / 1e6:.0f} M/s" for rate in rates)
+    return Figure(case.name, *shown, ratios=rates[0] / rates[1], bound=bound)

@@ -1,0 +1,113 @@
+"""End to end with real processes: every named order on every geometry, and every wrong order caught."""
+
+from __future__ import annotations
+
+import pytest
+from live import run_json
+
+from stress.arch.geometry import BLOCK_SIZES
+from stress.orders import NAMED_ORDERS
+from stress.units import format_size
+
+GEOMETRIES = [
+    (format_size(granule), format_size(size)) for granule, sizes in BLOCK_SIZES.items() for size in sizes.values()
+]
+NO_FWB = ("--no-fwb", "--no-guest-caches")
+
+
+def kinds(document: dict[str, object]) -> set[str]:
+    return {violation["kind"] for violation in document["violations"]}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("granule", "size"), GEOMETRIES)
+@pytest.mark.parametrize("caches", [(), NO_FWB], ids=["fwb", "no-fwb"])
+def test_named_orders_are_correct(granule: str, size: str, caches: tuple[str, ...]) -> None:
+    document = run_json(
+        "compare", *NAMED_ORDERS, "--granule", granule, "--block-size", size, "--blocks", "3", "--vcpus", "2",
+        "--populated", "0.7", "--dwell", "1ms", "--rebuilds", "12", "--duration", "4s", "--pattern", "uniform", *caches,
+    )  # fmt: skip
+    assert document["exit"] == 0
+    assert document["violations"] == []
+    assert document["complete"] is True
+    assert document["verdict"] == "correct"
+    for order in document["orders"]:
+        assert order["rebuilds"] >= 3
+        assert order["accesses"] > 0
+        assert order["tlb_hits"] + order["walks"] == order["accesses"]
+        assert order["window_ns"]["p50"] > 0
+        assert order["events_drained"] + order["events_dropped"] == sum(order["faults"].values())
+        assert order["tlbis"] >= 2 * order["rebuilds"]  # one to split, one to rebuild
+        assert (order["cleaned_bytes"] > 0) == bool(caches)
+    # The vCPUs really were in the way: some rebuild was hit.
+    assert sum(order["rebuilds_hit"] for order in document["orders"]) > 0
+    assert sum(order["faults"]["population"] for order in document["orders"]) > 0
+
+
+@pytest.mark.parametrize("pattern", ["sequential", "uniform", "zipf", "strided"])
+def test_every_pattern(pattern: str) -> None:
+    document = run_json(
+        "run", "--pattern", pattern, "--block-size", "2M", "--blocks", "32", "--vcpus", "3", "--dwell", "0ms",
+        "--duration", "1s", "--write-fraction", "0.5",
+    )  # fmt: skip
+    assert document["exit"] == 0
+    [order] = document["orders"]
+    assert order["rebuilds"] > 100
+    assert 0.4 < order["writes"] / order["accesses"] < 0.6
+
+
+WRONG = {
+    "no tlbi": ("invalidate,clean,install,unmap", (), "bbm"),
+    "no invalidate": ("tlbi,clean,install,unmap", (), "bbm"),
+    "unmap before tlbi": ("invalidate,unmap,tlbi,clean,install", (), "table-use-after-free"),
+    "no clean": ("invalidate,tlbi,install,unmap", (*NO_FWB, "--populated", "0.5"), "not-at-poc"),
+    "no unmap": ("invalidate,tlbi,clean,install", (), "table-leak"),
+}
+
+
+@pytest.mark.parametrize("size", ["1G", "2M"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_orders_are_caught(wrong: str, size: str) -> None:
+    order, options, kind = WRONG[wrong]
+    document = run_json(
+        "run", "--order", order, *options, "--block-size", size, "--blocks", "4", "--vcpus", "1", "--dwell", "1ms",
+        "--duration", "3s", "--fail-fast",
+    )  # fmt: skip
+    assert document["exit"] == 1
+    assert document["verdict"] == "violations"
+    assert kind in kinds(document)
+    for violation in document["violations"]:
+        assert violation["count"] >= 1
+        assert violation["evidence"]
+
+
+def test_a_missing_clean_is_harmless_with_fwb() -> None:
+    document = run_json(
+        "run", "--order", "invalidate,tlbi,install,unmap", "--populated", "0.5", "--duration", "1s", "--vcpus", "1"
+    )
+    assert document["exit"] == 0
+
+
+def test_same_seed_same_accesses() -> None:
+    # Without rebuilds in the way the vCPU's stream of accesses is a function of the seed alone.
+    first, second = (
+        run_json("run", "--rebuilds", "5", "--block-size", "2M", "--seed", "7", "--vcpus", "1") for _ in range(2)
+    )
+    assert first["seed"] == second["seed"] == 7
+    assert first["config_hash"] == second["config_hash"]
+
+
+def test_json_document_has_the_promised_keys() -> None:
+    document = run_json("run", "--duration", "1s", "--block-size", "2M", "--vcpus", "1")
+    promised = "schema_version complete seed config host warnings orders violations"
+    assert set(promised.split()) <= set(document)
+    [order] = document["orders"]
+    promised = (
+        "order steps rebuilds rebuilds_hit window_ns rebuild_ns step_ns faults stall_ns accesses_per_s accesses "
+        "tlb_hits walks tlbis events_dropped"
+    )
+    assert set(promised.split()) <= set(order)
+    assert set(order["window_ns"]) >= {"p50", "p90", "p99", "max"}
+    assert set(order["faults"]) == {"window", "spurious", "population", "permission"}
+    assert list(order["step_ns"]) == order["steps"]
+    assert document["start_up_ns"] > 0
+    assert document["memory"]["unique_bytes"].keys() == {"supervisor", "vcpu 0", "hypervisor"}
