@@ -175,9 +175,7 @@ class RunConfig(BaseModel):
         serialization_alias="block_size_bytes",
     )
     blocks: int = Field(default=4, ge=1, description="Blocks in the memslot")
-    populated: Fraction = Field(
-        default=1.0, description="Fraction of a block's pages mapped before its rebuild"
-    )
+    populated: Fraction = Field(default=1.0, description="Fraction of a block's pages mapped before its rebuild")
     rebuilds: int | None = Field(default=None, ge=1, le=1 << 40, description="Stop after this many rebuilds")
     duration_ns: Duration | None = Field(
         default_factory=lambda data: None if data["rebuilds"] else 10 * SECOND_NS,
@@ -230,9 +228,7 @@ class RunConfig(BaseModel):
         for index, name in enumerate(orders):
             if name in orders[:index]:
                 steps = ",".join(parse_order(name).steps)
-                raise _problem(
-                    f"{name} is there twice; to compare it with itself, write the other one {steps}"
-                )
+                raise _problem(f"{name} is there twice; to compare it with itself, write the other one {steps}")
         return orders
 
     @field_validator("granule")
@@ -311,9 +307,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(
-            f"cannot read {path}: {error.strerror}", "give --config a readable TOML file"
-        ) from None
+        raise UsageError(f"cannot read {path}: {error.strerror}", "give --config a readable TOML file") from None
     except (ValueError, RecursionError) as error:
         # ValueError: TOMLDecodeError, UnicodeDecodeError, and numbers with thousands of digits.
         raise UsageError(f"{path} is not TOML: {error}", "see configs/ for examples") from None

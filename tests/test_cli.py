@@ -103,9 +103,7 @@ def refused(outcome: Outcome, code: ExitCode = ExitCode.USAGE) -> str:
 
 
 def process(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stress", *arguments], text=True, timeout=60, check=False, **keywords
-    )
+    return subprocess.run([sys.executable, "-m", "stress", *arguments], text=True, timeout=60, check=False, **keywords)
 
 
 # -- help and lists ---------------------------------------------------------------------------
@@ -162,9 +160,7 @@ def test_orders_in_another_format(stress: Callable[..., Outcome]) -> None:
 
 
 def test_listing_orders_does_not_load_the_compiler() -> None:
-    code = (
-        "import sys; from stress.cli.main import invoke; invoke(['orders']); sys.exit('numba' in sys.modules)"
-    )
+    code = "import sys; from stress.cli.main import invoke; invoke(['orders']); sys.exit('numba' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, timeout=60, check=True)
 
 
@@ -220,9 +216,7 @@ def test_no_environment_brings_escape_codes_into_a_file(
     assert "\x1b" not in out + err
 
 
-def test_run_without_options_uses_the_defaults(
-    stress: Callable[..., Outcome], executor: FakeExecutor
-) -> None:
+def test_run_without_options_uses_the_defaults(stress: Callable[..., Outcome], executor: FakeExecutor) -> None:
     assert stress("run")[0] == 0
     assert executor.configs == [RunConfig()]
 
@@ -235,9 +229,7 @@ def test_json_is_the_document_alone(stress: Callable[..., Outcome], executor: Fa
     assert [each["order"] for each in document["orders"]] == ["block-first"]
 
 
-def test_output_holds_what_json_prints(
-    stress: Callable[..., Outcome], executor: FakeExecutor, tmp_path: Path
-) -> None:
+def test_output_holds_what_json_prints(stress: Callable[..., Outcome], executor: FakeExecutor, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     _, out, _ = stress("run", "--json", "--output", str(path))
     assert json.loads(path.read_text()) == json.loads(out)
@@ -370,9 +362,7 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert executor.configs == []
 
 
-def test_run_refuses_a_file_with_several_orders(
-    stress: Callable[..., Outcome], executor: FakeExecutor
-) -> None:
+def test_run_refuses_a_file_with_several_orders(stress: Callable[..., Outcome], executor: FakeExecutor) -> None:
     file = str(CONFIGS / "thread.toml")
     assert "names 2 orders; use stress compare" in refused(stress("run", "--config", file))
     assert stress("run", "--config", file, "--order", "block-first")[0] == 0
@@ -410,10 +400,7 @@ def test_a_full_disk_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = process("orders", stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == ExitCode.BROKEN
-    assert (
-        done.stderr
-        == "stress: cannot write to standard output: No space left on device; redirect it elsewhere\n"
-    )
+    assert done.stderr == "stress: cannot write to standard output: No space left on device; redirect it elsewhere\n"
 
 
 # -- progress ---------------------------------------------------------------------------------
@@ -435,9 +422,7 @@ def test_the_nearer_limit_says_how_far_the_run_is(changes: dict[str, Any], fract
 
 def test_headline() -> None:
     config = RunConfig(orders=("unmap-first", "block-first"), vcpus=1, rebuilds=7)
-    assert (
-        headline(config) == "unmap-first against block-first, 1 vCPU, 4 blocks of 1G (4K granule), 7 rebuilds"
-    )
+    assert headline(config) == "unmap-first against block-first, 1 vCPU, 4 blocks of 1G (4K granule), 7 rebuilds"
     config = RunConfig(vcpus=2, blocks=1, rebuilds=7, duration_ns=10**9)
     assert headline(config) == "block-first, 2 vCPUs, 1 block of 1G (4K granule), 1s or 7 rebuilds"
 

@@ -50,9 +50,7 @@ def names(document: dict[str, Any]) -> list[str]:
     return [warning["name"] for warning in document["warnings"]]
 
 
-@pytest.mark.parametrize(
-    "data", [head_to_head(rng()), broken_run(), run_data([]), run_data([order_data(rng())])]
-)
+@pytest.mark.parametrize("data", [head_to_head(rng()), broken_run(), run_data([]), run_data([order_data(rng())])])
 def test_every_key_is_registered_with_its_type(data: RunData) -> None:
     for path, value in leaves(build(data)):
         key = find_key(path)
@@ -130,15 +128,8 @@ def test_nothing_measured_is_null() -> None:
     document = build(run_data([order_data(rng(), rebuilds=0), order_data(rng(), CLEAN_FIRST, rebuilds=0)]))
     for order in document["orders"]:
         assert order["rebuilds"] == order["window_ns"]["count"] == order["stall_ns"]["count"] == 0
-        assert (
-            order["window_ns"]["p50"] is order["step_ns"]["tlbi"]["max"] is order["stall_ns"]["p99"] is None
-        )
-        assert (
-            order["accesses_per_s"]
-            is order["rebuilds_hit_share"]
-            is order["window_faults_per_rebuild"]
-            is None
-        )
+        assert order["window_ns"]["p50"] is order["step_ns"]["tlbi"]["max"] is order["stall_ns"]["p99"] is None
+        assert order["accesses_per_s"] is order["rebuilds_hit_share"] is order["window_faults_per_rebuild"] is None
     for found in document["comparison"][0]["ratios"].values():
         assert found["ratio"] is None
         assert found["reason"]

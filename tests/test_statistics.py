@@ -155,8 +155,7 @@ def test_a_share_of_0_or_1_is_not_certain() -> None:
 def test_too_few_cycles_give_a_ratio_without_interval() -> None:
     rng = np.random.default_rng(6)
     few, many = (
-        estimates(order_data(rng, rebuilds=count, stalls_per_cycle=100), rng)
-        for count in (module.MIN_CYCLES - 1, 200)
+        estimates(order_data(rng, rebuilds=count, stalls_per_cycle=100), rng) for count in (module.MIN_CYCLES - 1, 200)
     )
     for metric, found in ratios("few", few, "many", many).items():
         assert found["ratio"] is not None, metric

@@ -75,10 +75,7 @@ def test_run_table_holds_the_numbers() -> None:
     ):
         assert value in line
     for name in ("window", "spurious", "population", "permission"):
-        times = [
-            cells.time(order["stall_by_class_ns"][name][quantile])
-            for quantile in ("p50", "p90", "p99", "max")
-        ]
+        times = [cells.time(order["stall_by_class_ns"][name][quantile]) for quantile in ("p50", "p90", "p99", "max")]
         cell = "  ".join([name, cells.count(order["faults"][name]), *times]).split()
         assert cell in [line.split() for line in text.splitlines()]
     for step in order["steps"]:
@@ -98,18 +95,14 @@ def test_compare_table_shows_ratios_with_intervals() -> None:
         ("accesses/s", "throughput"),
     ):
         ratio = found[metric]
-        interval = (
-            f"{cells.factor(ratio['ratio'])}x [{cells.factor(ratio['low'])}, {cells.factor(ratio['high'])}]"
-        )
+        interval = f"{cells.factor(ratio['ratio'])}x [{cells.factor(ratio['low'])}, {cells.factor(ratio['high'])}]"
         assert row(text, title).endswith(interval)
 
 
 def test_many_orders_split_into_tables_that_fit() -> None:
     document = trouble()
     text = compare_table(document)
-    headers = [
-        line.split() for line in text.splitlines() if line.startswith(10 * " ") and "unmap-first" in line
-    ]
+    headers = [line.split() for line in text.splitlines() if line.startswith(10 * " ") and "unmap-first" in line]
     assert headers == [
         ["unmap-first", "clean,invalidate,", "clean-first", "block-first"],
         ["unmap-first", "tlbi,install", "ratio", "[95%", "interval]"],

@@ -46,9 +46,7 @@ def test_ctrl_c_ends_in_order_with_a_partial_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.4, 0.6])
 def test_ctrl_c_while_starting(delay: float) -> None:
     with live_run(*RUN) as run:
-        wait_until(
-            lambda: segments_of(run.pid) or run.process.poll() is not None, 30, "creation of the segment"
-        )
+        wait_until(lambda: segments_of(run.pid) or run.process.poll() is not None, 30, "creation of the segment")
         time.sleep(delay)
         interrupt(run)
         code, out, err, seconds = run.finish(10)

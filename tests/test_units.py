@@ -48,9 +48,7 @@ def test_parse_duration(text: str, ns: int) -> None:
     assert parse_duration(text) == ns
 
 
-@pytest.mark.parametrize(
-    "text", ["", "G", "-1G", "1X", "1 2", "0.3", "1e3", "0x10", "9999999999T", "1\n2", "٣K"]
-)
+@pytest.mark.parametrize("text", ["", "G", "-1G", "1X", "1 2", "0.3", "1e3", "0x10", "9999999999T", "1\n2", "٣K"])
 def test_not_a_size(text: str) -> None:
     with pytest.raises(UsageError, match="size"):
         parse_size(text)

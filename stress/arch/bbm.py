@@ -39,7 +39,13 @@ NO_TLBI = 3
 #: Stores to a freed table page.
 FREED = 4
 
-VERDICTS = ("ok", "no break: size changed", "no break: address changed", "no TLBI since the break", "freed table")
+VERDICTS = (
+    "ok",
+    "no break: size changed",
+    "no break: address changed",
+    "no TLBI since the break",
+    "freed table",
+)
 
 _TYPE = TYPE.mask
 _BLOCK = TYPE_BLOCK

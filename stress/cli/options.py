@@ -82,6 +82,4 @@ def result_options(command: _Command) -> _Command:
         metavar="PATH",
         help="Write the result document to this file",
     )(command)
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print the result document instead of a table"
-    )(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")(command)

@@ -19,9 +19,7 @@ def emit(text: str) -> None:
         _discard_stdout()
     except OSError as error:
         _discard_stdout()
-        raise RunBroken(
-            f"cannot write to standard output: {error.strerror}", "redirect it elsewhere"
-        ) from None
+        raise RunBroken(f"cannot write to standard output: {error.strerror}", "redirect it elsewhere") from None
 
 
 def say(text: str) -> None:

@@ -74,9 +74,7 @@ def render(title: str, progress: Progress) -> RenderableType:
 
 
 @contextmanager
-def display(
-    config: RunConfig, console: Console | None = None
-) -> Iterator[tuple[ProgressSink | None, NoteSink]]:
+def display(config: RunConfig, console: Console | None = None) -> Iterator[tuple[ProgressSink | None, NoteSink]]:
     """Give the executor its two callbacks, for progress (None when nobody looks) and for single lines."""
     title = headline(config)
     if console is None:

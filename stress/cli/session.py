@@ -16,9 +16,7 @@ from stress.errors import StressError
 Render = Callable[[dict[str, Any], str], str]
 
 
-def session(
-    config: RunConfig, render: Render, *, output: Path | None, as_json: bool, table_format: str
-) -> int:
+def session(config: RunConfig, render: Render, *, output: Path | None, as_json: bool, table_format: str) -> int:
     """Run ``config`` and return the process's exit code."""
     from stress.results import document, store
 

@@ -98,7 +98,16 @@ def count_window_fault(s: Machine, window: int) -> None:
 
 @kernel
 def account(
-    s: Machine, vcpu: int, slot: int, kind: int, gfn: int, what: int, start: int, stall: int, wait: int, hold: int
+    s: Machine,
+    vcpu: int,
+    slot: int,
+    kind: int,
+    gfn: int,
+    what: int,
+    start: int,
+    stall: int,
+    wait: int,
+    hold: int,
 ) -> None:
     """Charge one resolved fault to its vCPU: counters, stall histogram, event."""
     counters = s.counters[vcpu, slot]

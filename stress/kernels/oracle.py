@@ -24,9 +24,7 @@ from stress.shm.syscalls import clock_ns
 
 
 @kernel
-def report(
-    s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int
-) -> None:
+def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
     """Record a violation by process ``who``; with fail-fast also ask the run to end.
 
     The step is the hypervisor's current one, whoever reports: it tells in which window a vCPU was.

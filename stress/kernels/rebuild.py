@@ -8,7 +8,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.clean import clean_frames
 from stress.kernels.descriptor import is_table, leaf_descriptor, next_page, pages_at
 from stress.kernels.entries import break_entry, find, page_of, set_entry
-from stress.kernels.fault import POOL_EXHAUSTED, STOPPED
+from stress.kernels.fault import STOPPED
 from stress.kernels.oracle import report
 from stress.kernels.pool import free_table, get_page, put_page
 from stress.kernels.tlbi import tlbi_vmid
@@ -173,9 +173,7 @@ def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: in
 
 
 @kernel
-def complete(
-    s: Machine, order: int, number: int, cycle_ns: int, accesses: int, tlbis: int, allocated: int
-) -> None:
+def complete(s: Machine, order: int, number: int, cycle_ns: int, accesses: int, tlbis: int, allocated: int) -> None:
     """Close the record of rebuild ``number`` with the figures of its whole cycle, and add it to the totals."""
     row = number & (RECORD_RING - 1)
     record = s.records[row]

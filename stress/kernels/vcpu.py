@@ -96,7 +96,15 @@ def judge_cell(s: Machine, vcpu: int, gfn: int, cell: int, expected: int) -> Non
 
 @kernel
 def missed(
-    s: Machine, cpu: Cpu, vcpu: int, gfn: int, write: bool, translation: int, descriptor: int, level: int, slot: int
+    s: Machine,
+    cpu: Cpu,
+    vcpu: int,
+    gfn: int,
+    write: bool,
+    translation: int,
+    descriptor: int,
+    level: int,
+    slot: int,
 ) -> int:
     """A validated access found no usable translation: report what no correct order shows, then fault.
 
@@ -178,7 +186,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     if is_leaf(descriptor, level):
                         pages = pages_at(geo, level)
                         frame = first_frame(geo, descriptor, level)
-                        if 0 <= frame and frame + pages <= geo.frames:
+                        if frame >= 0 and frame + pages <= geo.frames:
                             translation = (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor)
                 allowed = translation & needed == needed
                 stored = True

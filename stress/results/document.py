@@ -119,9 +119,7 @@ def _order(data: OrderData) -> dict[str, Any]:
         "rebuilds_hit_share": _share(int(data.rebuilds_hit), int(data.rebuilds)),
         "window_ns": quantiles(rows["window_ns"]),
         "rebuild_ns": quantiles(rows["rebuild_ns"]),
-        "step_ns": {
-            step.value: quantiles(rows["step_ns"][:, index]) for index, step in enumerate(data.order.steps)
-        },
+        "step_ns": {step.value: quantiles(rows["step_ns"][:, index]) for index, step in enumerate(data.order.steps)},
         "window_faults_per_rebuild": float(rows["window_faults"].mean()) if rows.size else None,
         "faults": {name: total[name] for name in FAULT_CLASSES},
         "stall_ns": histogram_quantiles(data.stall_buckets_ns, stalls, int(data.stall_max_ns)),

@@ -33,9 +33,7 @@ def quantiles(samples: npt.NDArray[Any]) -> Quantiles:
     return {"count": count, "mean": float(ordered.mean()), **found, "max": int(ordered[-1])}
 
 
-def histogram_quantiles(
-    edges: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], maximum: int
-) -> Quantiles:
+def histogram_quantiles(edges: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], maximum: int) -> Quantiles:
     """``count, p50, p90, p99, max`` from bucket counts, both (n_buckets,); ``edges`` are lower edges.
 
     A quantile is the highest value of its bucket, but never above ``maximum``: it may overstate by less than

@@ -31,9 +31,7 @@ def run_table(document: dict[str, Any], fmt: str = "simple") -> str:
         "Faults, and how long they stalled a vCPU": _table(
             _FAULT_HEADERS, [row for each in orders for row in _fault_rows(each)], fmt
         ),
-        "Where a rebuild's time goes": _table(
-            _TIME_HEADERS, [row for each in orders for row in _time_rows(each)], fmt
-        ),
+        "Where a rebuild's time goes": _table(_TIME_HEADERS, [row for each in orders for row in _time_rows(each)], fmt),
     }
     shown = [f"{title}\n\n{table}" for title, table in tables.items() if orders]
     return _joined(_verdict(document), *shown, _violations(document), _warnings(document))
@@ -53,9 +51,7 @@ def compare_table(document: dict[str, Any], fmt: str = "simple") -> str:
         _comparison(baseline, others[start : start + _OTHERS_PER_TABLE], fmt)
         for start in range(0, len(others), _OTHERS_PER_TABLE)
     ]
-    return _joined(
-        _verdict(document), *tables, _interval_notes(comparison), _violations(document), _warnings(document)
-    )
+    return _joined(_verdict(document), *tables, _interval_notes(comparison), _violations(document), _warnings(document))
 
 
 # -- the parts ---------------------------------------------------------------------------
@@ -150,9 +146,7 @@ _METRICS: Final[Sequence[tuple[str, Callable[[dict[str, Any]], str], str]]] = (
 )
 
 
-def _comparison(
-    baseline: dict[str, Any], others: Sequence[tuple[dict[str, Any], dict[str, Any]]], fmt: str
-) -> str:
+def _comparison(baseline: dict[str, Any], others: Sequence[tuple[dict[str, Any], dict[str, Any]]], fmt: str) -> str:
     """One table. Against a single order the ratio has its own column, else it stands below the value."""
     single = len(others) == 1
     headers = ["", cells.name(baseline["order"]), *(cells.name(order["order"]) for order, _ in others)]

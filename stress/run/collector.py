@@ -37,17 +37,23 @@ class Collector:
         self._drained_of = np.zeros(len(orders), np.int64)
         self._settling: deque[tuple[float, int]] = deque()  # (when seen, rebuilds complete by then)
         self._next = 1
-        self.rows_missed = 0
+        self._overwritten = 0
 
     @property
     def rebuilds(self) -> int:
         """Rebuilds completed so far."""
         return int(self._machine.totals[:, layout.T_REBUILDS].sum())
 
-    @property
-    def sampled(self) -> bool:
-        """Whether rows or stalls are a sample, because there were too many of them or the ring was overrun."""
-        return self.rows_missed > 0 or any(kept.sampled for kept in (*self._rows, *self._stalls))
+    def shortfall(self) -> str:
+        """What the rows and stalls kept are a sample of, in words; empty if they are all there is."""
+        parts = []
+        if self._overwritten:
+            parts.append(f"{self._overwritten} rebuild rows were overwritten before they were read")
+        for what, kept in (("rebuilds", self._rows), ("stalls", self._stalls)):
+            if any(reservoir.sampled for reservoir in kept):
+                rows, seen = sum(len(r.rows) for r in kept), sum(r.seen for r in kept)
+                parts.append(f"{rows} of {seen} {what} kept")
+        return ", ".join(parts)
 
     def recent_windows(self, order: int, count: int = 64) -> npt.NDArray[np.int64]:
         """The last invalid windows of an order in ns, at most ``count``."""
@@ -55,13 +61,14 @@ class Collector:
         return windows
 
     def poll(self, final: bool = False) -> float:
-        """Drain what there is; ``final`` once no worker runs any more. How full the fullest event ring was."""
+        """Drain what there is; ``final`` once no worker runs any more. How full the fullest ring was."""
         now = time.monotonic()
         self._settling.append((now, self.rebuilds))
         settled = self._next - 1
         while self._settling and (final or self._settling[0][0] <= now - _SETTLE_S):
             settled = self._settling.popleft()[1]
-        self._take_records(settled)
+        # Better a window fault too few in a row than a row overwritten.
+        self._take_records(max(settled, self.rebuilds - layout.RECORD_RING // 2))
         fullest = 0
         for vcpu in range(self._machine.geo.hypervisor):
             before = self._drained[vcpu]
@@ -69,7 +76,8 @@ class Collector:
                 self._drained[vcpu] += count
                 self._take_events(self._events[:count])
             fullest = max(fullest, int(self._drained[vcpu] - before))
-        return fullest / layout.EVENT_RING
+        waiting = self.rebuilds - self._next
+        return max(fullest / layout.EVENT_RING, waiting / layout.RECORD_RING)
 
     def _take_records(self, last: int) -> None:
         while self._next <= last:
@@ -78,7 +86,7 @@ class Collector:
                 if copy_record(self._machine, self._next, self._records[taken]):
                     taken += 1
                 else:
-                    self.rows_missed += 1  # overwritten before it could be read
+                    self._overwritten += 1
                 self._next += 1
             self._keep_rows(self._records[:taken])
 

@@ -24,7 +24,7 @@ from stress.shm.layout import (
 _POLL_S = 0.0005
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - not an error
     """The run stops: leave whatever is going on."""
 
 

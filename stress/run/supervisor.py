@@ -132,7 +132,11 @@ class _Run:
             self._workers.start(self._segment.name)
             self._watch(interrupted)
         except (OSError, EOFError) as error:  # the forkserver died
-            self._failure = {"process": "forkserver", "what": "died", "how": str(error) or type(error).__name__}
+            self._failure = {
+                "process": "forkserver",
+                "what": "died",
+                "how": str(error) or type(error).__name__,
+            }
         finally:
             if machine.control[layout.STOP] == 0:
                 machine.control[layout.STOP] = layout.STOP_ABORT
@@ -239,7 +243,6 @@ class _Run:
             found.append((RunWarning.JIT_DISABLED, "NUMBA_DISABLE_JIT is set"))
         if self._host["load_1min"] > 0.5 * cores:
             found.append((RunWarning.LOAD, f"load {self._host['load_1min']} on {cores} cores"))
-        if self._collector.sampled:
-            missed = self._collector.rows_missed
-            found.append((RunWarning.SAMPLED, f"{missed} rebuild rows were overwritten before they were read"))
+        if shortfall := self._collector.shortfall():
+            found.append((RunWarning.SAMPLED, shortfall))
         return [(str(warning), detail) for warning, detail in found]

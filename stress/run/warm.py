@@ -45,7 +45,7 @@ def compile_all() -> None:
         (drain.copy_record, (s, 0, words)),
     ]
     for function, arguments in entry_points:
-        function.compile(tuple(typeof(argument) for argument in arguments))
+        function.compile(tuple(typeof(argument) for argument in arguments))  # type: ignore[no-untyped-call]
     cache.mark_complete()
 
 

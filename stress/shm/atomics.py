@@ -20,7 +20,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-JIT_DISABLED: bool = bool(config.DISABLE_JIT)
+JIT_DISABLED: bool = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 
 class _Twin:
@@ -93,12 +93,10 @@ else:
         array = context.make_array(array_type)(context, builder, args[0])
         if isinstance(index_type, types.BaseTuple):
             indices = cgutils.unpack_tuple(builder, args[1], len(index_type))
-            kinds = list(index_type)
+            kinds: list[Any] = [*index_type]  # type: ignore[misc]
         else:
             indices, kinds = [args[1]], [index_type]
-        wide = [
-            context.cast(builder, i, kind, types.intp) for i, kind in zip(indices, kinds, strict=True)
-        ]
+        wide = [context.cast(builder, i, kind, types.intp) for i, kind in zip(indices, kinds, strict=True)]
         return cgutils.get_item_pointer(context, builder, array_type, array, wide, wraparound=False)
 
     @intrinsic
@@ -175,9 +173,7 @@ else:
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             bit = ir.IntType(1)
-            expect = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(bit, [bit, bit]), "llvm.expect.i1"
-            )
+            expect = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bit, [bit, bit]), "llvm.expect.i1")
             return builder.call(expect, [args[0], ir.Constant(bit, 1)])
 
         return types.boolean(types.boolean), generate

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
-from numba import njit
+from numba import config, njit
 
 from stress.shm.cache import cache_directory
 
 # Numba does not see a change in a function that a cached one calls from another file, so the cache is keyed by a
 # hash of all sources that get compiled.
-numba.config.CACHE_DIR = str(cache_directory())
+config.CACHE_DIR = str(cache_directory())  # type: ignore[attr-defined]
 
 _OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False, "cache": True, "nogil": True}
 

@@ -9,12 +9,14 @@ import errno
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from multiprocessing import shared_memory
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from stress.errors import MachineError
 from stress.shm.atomics import JIT_DISABLED, set_rmw_lock
@@ -45,10 +47,14 @@ class _Memory(shared_memory.SharedMemory):
     """Shared memory whose mapping may outlive the object, for as long as a view needs it."""
 
     def __del__(self) -> None:
-        try:
+        with suppress(BufferError):  # a view is still alive: the mapping goes when the process does
             self.close()
-        except BufferError:
-            pass  # a view is still alive: the mapping goes when the process does
+
+
+def _magic(memory: _Memory) -> npt.NDArray[np.int64]:
+    """The segment's first word."""
+    buffer: Any = memory.buf
+    return np.frombuffer(buffer, dtype=np.int64, count=1)
 
 
 class Segment:
@@ -75,7 +81,8 @@ class Segment:
             memory = _Memory(name, create=True, size=size)
         except OSError as error:
             raise MachineError(
-                f"cannot create shared memory: {error.strerror}", "check that /dev/shm is mounted and writable"
+                f"cannot create shared memory: {error.strerror}",
+                "check that /dev/shm is mounted and writable",
             ) from error
         try:
             # Without a reservation a store past a full /dev/shm is a SIGBUS.
@@ -87,18 +94,19 @@ class Segment:
             if error.errno == errno.ENOSPC:
                 raise _too_large(size, _free_bytes()) from error
             raise MachineError(
-                f"cannot reserve {format_size(size)} in /dev/shm: {error.strerror}", "use fewer or smaller blocks"
+                f"cannot reserve {format_size(size)} in /dev/shm: {error.strerror}",
+                "use fewer or smaller blocks",
             ) from error
         segment = cls(memory, geo, orders, owner=True)
         initialise(segment.machine)
-        np.frombuffer(memory.buf, dtype=np.int64, count=1)[0] = MAGIC
+        _magic(memory)[0] = MAGIC
         return segment
 
     @classmethod
     def attach(cls, name: str, geo: Geo, orders: int) -> Segment:
         """Map the segment of another process of this run."""
         memory = _Memory(name)
-        if np.frombuffer(memory.buf, dtype=np.int64, count=1)[0] != MAGIC:
+        if _magic(memory)[0] != MAGIC:
             raise MachineError(f"{name} is not a segment of this version", "run `stress clean`")
         return cls(memory, geo, orders, owner=False)
 
@@ -156,5 +164,3 @@ def remove_stale() -> list[str]:
             raise MachineError(f"cannot remove {path}: {error.strerror}", "remove it as its owner") from error
         removed.append(path.name)
     return removed
-
-

@@ -88,9 +88,7 @@ else:
         """sched_yield(2)."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(_I32, []), "sched_yield"
-            )
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, []), "sched_yield")
             builder.call(function, [])
             return context.get_dummy_value()
 
