@@ -89,50 +89,34 @@ def resolve(s: Machine, gfn: int, write: bool, who: int) -> int:
 
 
 @kernel
-def count_window_fault(s: Machine, window: int) -> None:
-    """Charge a window fault to its rebuild, found by its number modulo 2**24."""
-    row = window & (RECORD_RING - 1)
-    if load(s.records, (row, R_NUMBER)) & 0xFFFFFF == window and fetch_add(s.records, (row, R_FAULTS), 1) == 0:
-        fetch_add(s.hits, s.records[row, R_ORDER], 1)
+def phase_of(s: Machine, descriptor: int) -> int:
+    """What a fault that met ``descriptor`` is charged to, as a PHASE word; counts it if it fell into a window.
+
+    A window fault belongs to the rebuild that broke the entry, found by its number modulo 2**24, even if the
+    hypervisor has gone on since; any other fault to what the hypervisor does now.
+    """
+    phase = load(s.control, PHASE)
+    window = window_of(descriptor)
+    if window != 0:
+        row = window & (RECORD_RING - 1)
+        number = load(s.records, (row, R_NUMBER))
+        if number & 0xFFFFFF == window:
+            order = s.records[row, R_ORDER]
+            if fetch_add(s.records, (row, R_FAULTS), 1) == 0:
+                fetch_add(s.hits, order, 1)
+            phase = number << 8 | (2 * order + 1)
+    return phase
 
 
 @kernel
-def account(
-    s: Machine,
-    vcpu: int,
-    slot: int,
-    kind: int,
-    gfn: int,
-    what: int,
-    start: int,
-    stall: int,
-    wait: int,
-    hold: int,
-) -> None:
-    """Charge one resolved fault to its vCPU: counters, stall histogram, event."""
-    counters = s.counters[vcpu, slot]
-    counters[C_FAULTS + kind] += 1
-    counters[C_LOCKS] += 1
-    counters[C_LOCK_WAIT_NS] += wait
-    counters[C_LOCK_HOLD_NS] += hold
-    if slot + 1 < s.counters.shape[1]:
-        s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
-        number = load(s.control, PHASE) >> 8
-        if not log_fault(s, vcpu, start, gfn, stall, wait, number, what | slot << 16):
-            counters[C_DROPPED] += 1
-
-
-@kernel
-def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level: int, slot: int) -> int:
+def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level: int) -> int:
     """Exit with a validated fault, resolve it, account for it; a class, STOPPED or POOL_EXHAUSTED.
 
-    ``descriptor`` and ``level`` are what the vCPU's walk met; ``slot`` the counters to charge.
+    ``descriptor`` and ``level`` are what the vCPU's walk met (0 and -1 if its TLB hit without permission).
     """
     start = clock_ns()
     store(s.procs, (vcpu, STATE), _FAULT)
-    window = window_of(descriptor)
-    if window != 0:
-        count_window_fault(s, window)
+    phase = phase_of(s, descriptor)
     if not acquire(s, vcpu):
         return STOPPED
     locked = clock_ns()
@@ -141,8 +125,17 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     release(s, vcpu, _GUEST)
     if found == POOL_EXHAUSTED:
         return found
-    kind = WINDOW if window != 0 else found
-    level = max(level, 0)  # a permission fault on a TLB hit walked nothing
-    what = kind | level << 4 | int(write) << 8
-    account(s, vcpu, slot, kind, gfn, what, start, clock_ns() - start, locked - start, done - locked)
+    kind = WINDOW if window_of(descriptor) != 0 else found
+    slot = phase & 0xFF
+    counters = s.counters[vcpu, slot]
+    counters[C_FAULTS + kind] += 1
+    counters[C_LOCKS] += 1
+    counters[C_LOCK_WAIT_NS] += locked - start
+    counters[C_LOCK_HOLD_NS] += done - locked
+    if slot + 1 < s.counters.shape[1]:
+        stall = clock_ns() - start
+        s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
+        what = kind | max(level, 0) << 4 | int(write) << 8 | slot << 16
+        if not log_fault(s, vcpu, start, gfn, stall, locked - start, phase >> 8, what):
+            counters[C_DROPPED] += 1
     return kind

@@ -104,7 +104,6 @@ def missed(
     translation: int,
     descriptor: int,
     level: int,
-    slot: int,
 ) -> int:
     """A validated access found no usable translation: report what no correct order shows, then fault.
 
@@ -117,7 +116,7 @@ def missed(
         report(s, _AFTER_FREE, vcpu, gfn, level, descriptor, 0, WALKED)
     elif level >= 0 and translation == MISS and is_leaf(descriptor, level):
         report(s, _STALE, vcpu, gfn, level, descriptor, 0, OUTSIDE_MEMORY)
-    outcome = handle(s, vcpu, gfn, write, descriptor, level, slot)
+    outcome = handle(s, vcpu, gfn, write, descriptor, level)
     if outcome == STOPPED or outcome == POOL_EXHAUSTED:
         return outcome
     # A cached table pointer may be evicted at any time. After a fault it is: were it stale (a wrong order left out
@@ -205,7 +204,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     continue
                 # Validated: from here on it counts.
                 if not allowed:
-                    status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level, slot)
+                    status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level)
                     if status != RAN:
                         break
                     sizes = sizes_held(cpu)

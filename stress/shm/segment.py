@@ -31,7 +31,10 @@ class _FileLock:
     """Excludes other processes with a lock on a file, which the kernel drops when its holder dies."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        os.close(self._file)
 
     def __enter__(self) -> Self:
         fcntl.flock(self._file, fcntl.LOCK_EX)
