@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import click
 from tabulate import tabulate
 
+from benchmarks import compilation, memory, oracle, startup, unmap, vcpu, window
 from benchmarks.figure import HEADS, Figure
-from stress.errors import ExitCode, StressError
+from stress.errors import ExitCode, StressError, UsageError
+from stress.run.warm import compile_in_background
+from stress.shm import cache
+from stress.shm.atomics import JIT_DISABLED
 
-#: What can be measured: modules of this package, each with ``figures(rounds)``.
-GROUPS = ("vcpu", "unmap")
+#: What can be measured, each with the number of rounds of its contests.
+GROUPS: dict[str, Callable[[int], Iterator[Figure]]] = {
+    "vcpu": vcpu.figures,
+    "unmap": unmap.figures,
+    "oracle": oracle.figures,
+    "window": window.figures,
+    "startup": startup.figures,
+    "compilation": compilation.figures,
+    "memory": memory.figures,
+}
 
 
-@click.command()
-@click.argument("groups", nargs=-1, type=click.Choice(GROUPS), metavar="[FIGURES]...")
-@click.option("--rounds", default=9, show_default=True, type=click.IntRange(min=3), help="Rounds per contest")
-def main(groups: tuple[str, ...], rounds: int) -> None:
-    """Print the figures as ratios measured in one run; all of them unless FIGURES are named."""
-    found: list[Figure] = []
+def measure(groups: tuple[str, ...], rounds: int) -> Iterator[Figure]:
+    """The figures of ``groups``, with a line on standard error before each."""
+    if JIT_DISABLED:
+        raise UsageError("without the JIT there is nothing to measure", "unset NUMBA_DISABLE_JIT")
+    if not cache.is_complete():
+        click.echo("compiling kernels, once", err=True)
+        compile_in_background(threading.Event())
+    for group in groups:
+        click.echo(f"measuring {group}", err=True)
+        yield from GROUPS[group](rounds)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("figures", nargs=-1, type=click.Choice(list(GROUPS)), metavar="[FIGURES]...")
+@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Rounds of each contest")
+def main(figures: tuple[str, ...], rounds: int) -> None:
+    """Print figures as ratios measured in one run: vcpu unmap oracle window startup compilation memory, or all."""
     try:
-        for group in groups or GROUPS:
-            click.echo(f"measuring {group}", err=True)
-            found += importlib.import_module(f"benchmarks.{group}").figures(rounds)
+        found = list(measure(figures or tuple(GROUPS), rounds))
     except StressError as error:
         click.echo(f"benchmarks: {error}", err=True)
         sys.exit(error.exit_code)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.figure import Figure, Floats, elapsed_s, interleave
+from benchmarks.figure import Figure
 from benchmarks.machine import VCPU, Snapshot, cpu_for
+from benchmarks.rounds import Floats, cpu_s, interleave
 from stress.errors import RunBroken
 from stress.kernels.pattern import Workload
 from stress.kernels.tlb import CHUNK, Cpu
 from stress.kernels.vcpu import RAN
-from stress.shm.layout import C_ACCESSES, C_HITS, C_WALKS, Machine
+from stress.shm.layout import Machine
 
 #: A version of the loop, with the arguments of ``stress.kernels.vcpu.run``.
 Run = Callable[[Machine, Cpu, Workload, int, int], int]
 
-_ROUND_S = 0.2
+_ROUND_S = 0.1
 _PROOF_CHUNKS = 20_000
 _WARM_SHARE = 0.01  # of the accesses: what a TLB that starts empty may miss
 
@@ -31,6 +32,10 @@ class Case:
     machine: Machine
     work: Workload
     counted: int  # C_HITS or C_WALKS: what nearly every access is to be, or C_ACCESSES where either will do
+
+    def named(self, name: str) -> Case:
+        """The same under another name."""
+        return replace(self, name=name)
 
 
 def _ends(case: Case, run: Run) -> tuple[Snapshot, Snapshot]:
@@ -56,11 +61,11 @@ def prove_same_work(case: Case, ours: Run, other: Run) -> None:
 
 
 def accesses_per_s(case: Case, ours: Run, other: Run, rounds: int) -> tuple[Floats, Floats]:
-    """Rates of both versions, (rounds,) each, on one vCPU that they continue in turns."""
+    """Rates of both versions per second of processor time, (rounds,) each, on one vCPU that they continue in turns."""
     cpu = cpu_for(case.machine)
 
     def seconds(run: Run, chunks: int) -> float:
-        return elapsed_s(lambda: run(case.machine, cpu, case.work, VCPU, chunks))
+        return cpu_s(lambda: run(case.machine, cpu, case.work, VCPU, chunks))
 
     seconds(ours, _PROOF_CHUNKS)
     chunks = max(1, round(_PROOF_CHUNKS * _ROUND_S / seconds(ours, _PROOF_CHUNKS)))
@@ -72,5 +77,5 @@ def contest(case: Case, ours: Run, other: Run, rounds: int, bound: float) -> Fig
     """The rate of ``ours`` over that of ``other``; RunBroken if they do not do the same."""
     prove_same_work(case, ours, other)
     rates = accesses_per_s(case, ours, other, rounds)
-    shown = (f"{np.median(rate) / 1e6:.0f} M/s" for rate in rates)
-    return Figure(case.name, *shown, ratios=rates[0] / rates[1], bound=bound)
+    ours_shown, other_shown = (f"{np.median(rate) / 1e6:.0f} M/s" for rate in rates)
+    return Figure.of_rounds(case.name, ours_shown, other_shown, rates[0] / rates[1], bound)

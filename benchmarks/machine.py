@@ -9,11 +9,11 @@ import numpy as np
 
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import GIB, Geometry
+from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
 from stress.kernels.split import split
 from stress.kernels.tlb import Cpu, new_cpu
 from stress.kernels.vcpu import R_RANDOM, R_SEEN, RAN, run
-from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
-from stress.shm.layout import FIRST_ACCESS_NS, SEQUENCE, Machine, geo_for
+from stress.shm.layout import SEQUENCE, Machine, geo_for
 from stress.shm.segment import Segment
 
 #: Share of a block's pages, in 2**-20, that a split maps.

@@ -5,7 +5,6 @@
  * layout.h is generated from the Python modules: constants, struct geo, machine, cpu and workload. What never
  * happens in a benchmark (faults, TLBIs, violations, parking) calls abort().
  */
-#include <math.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -220,19 +219,6 @@ static inline void cache_walk(const struct cpu *cpu, int64_t bits, int64_t gfn, 
 
 /* Access pattern */
 
-static inline int64_t zipf_rank(int64_t uniform, int64_t pages, double exponent)
-{
-	const double u = uniform / 4294967296.0, power = 1.0 - exponent;
-	double x;
-
-	if (fabs(power) < 1e-9)
-		x = exp(u * log(pages + 1.0));
-	else
-		x = pow(1.0 + u * (pow(pages + 1.0, power) - 1.0), 1.0 / power);
-	const int64_t rank = (int64_t)x - 1;
-	return rank < pages - 1 ? rank : pages - 1;
-}
-
 static inline int64_t next_page(const struct workload *work, int64_t pattern, int64_t page, int64_t state)
 {
 	const int64_t drawn = (state >> 32) & 0xffffffff;
@@ -242,11 +228,9 @@ static inline int64_t next_page(const struct workload *work, int64_t pattern, in
 		return page + 1 >= work->pages ? 0 : page + 1;
 	case PATTERN_UNIFORM:
 		return (drawn * work->pages) >> 32;
-	case PATTERN_STRIDED:
+	default: /* strided */
 		page += work->stride;
 		return page >= work->pages ? (page % work->stride + 1) % work->stride : page;
-	default:
-		return zipf_rank(drawn, work->pages, work->exponent) * work->scatter % work->pages;
 	}
 }
 
@@ -280,13 +264,20 @@ static __attribute__((noinline)) struct position draw_accesses(const struct work
 	case PATTERN_STRIDED:
 		return draw_by(&local, PATTERN_STRIDED, upcoming, at);
 	default:
-		return draw_by(&local, PATTERN_ZIPF, upcoming, at);
+		abort(); /* not measured */
 	}
 }
 
+/* What one call to vcpu_run checks every access against. */
+struct checks {
+	int64_t watched; /* bits of a cell that must be as expected */
+	int64_t seen; /* number of the newest TLBI applied */
+	bool fenced;
+};
+
 /* Touches the frame's cell and validates the access; from then on it counts. */
-static inline void touch(const struct machine *m, int64_t translation, int64_t access, int64_t done, int64_t watched,
-			 bool fenced, int64_t seen)
+static inline void touch(const struct machine *m, const struct checks *checks, int64_t translation, int64_t access,
+			 int64_t done)
 {
 	const int64_t write = access & 1;
 	const int64_t needed = READ | write << 1;
@@ -296,19 +287,19 @@ static inline void touch(const struct machine *m, int64_t translation, int64_t a
 		abort(); /* a fault */
 	int64_t *word = &m->cells[translation >> 2];
 	const int64_t cell = load(word);
-	if (unlikely((cell ^ expected) & watched))
+	if (unlikely((cell ^ expected) & checks->watched))
 		abort(); /* a violation */
 	if (write && unlikely(!compare_exchange(word, cell, (cell & ~VALUE_MASK) | (done + 1))))
 		abort(); /* the frame moved: redo */
-	if (fenced)
+	if (checks->fenced)
 		atomic_thread_fence(memory_order_seq_cst);
-	if (unlikely(load(&m->control[SEQUENCE]) != seen))
+	if (unlikely(load(&m->control[SEQUENCE]) != checks->seen))
 		abort(); /* a TLBI: redo */
 }
 
 /* Walks, touches, fills; returns the bit of the size that the TLB holds now. */
-static inline int64_t miss(const struct machine *m, const struct cpu *cpu, int64_t access, int64_t done,
-			  int64_t watched, bool fenced, int64_t seen)
+static inline int64_t miss(const struct machine *m, const struct cpu *cpu, const struct checks *checks,
+			   int64_t access, int64_t done)
 {
 	const struct geo *geo = &m->geo;
 	const int64_t bits = geo->index_bits;
@@ -321,7 +312,7 @@ static inline int64_t miss(const struct machine *m, const struct cpu *cpu, int64
 		abort(); /* a fault, or a violation */
 	const int64_t offset = gfn & (pages - 1);
 	const int64_t value = frame << 2 | permissions(walked.descriptor);
-	touch(m, value + (offset << 2), access, done, watched, fenced, seen);
+	touch(m, checks, value + (offset << 2), access, done);
 	if (walked.level < LAST_LEVEL && unlikely(overlapping(cpu, walked.level, bits, gfn) >= 0))
 		abort(); /* a TLB conflict */
 	fill(cpu, walked.level, bits, gfn, value);
@@ -338,9 +329,11 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 	const struct cpu cpu = *private;
 	const struct geo *geo = &m.geo;
 	const int64_t bits = geo->index_bits;
-	const bool fenced = load(&m.control[FENCED]) != 0;
-	const int64_t watched = geo->poc_checked != 0 ? ~VALUE_MASK : ~(VALUE_MASK | NOT_AT_POC);
-	const int64_t seen = cpu.registers[R_SEEN];
+	const struct checks checks = {
+		.watched = geo->poc_checked != 0 ? ~VALUE_MASK : ~(VALUE_MASK | NOT_AT_POC),
+		.seen = cpu.registers[R_SEEN],
+		.fenced = load(&m.control[FENCED]) != 0,
+	};
 	struct position at = {cpu.registers[R_PAGE], cpu.registers[R_RANDOM]};
 	int64_t status = RAN;
 
@@ -363,9 +356,9 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 			const int64_t translation = lookup(&cpu, bits, gfn, sizes);
 
 			if (likely(translation != MISS)) {
-				touch(&m, translation, access, done, watched, fenced, seen);
+				touch(&m, &checks, translation, access, done);
 			} else {
-				sizes |= miss(&m, &cpu, access, done, watched, fenced, seen);
+				sizes |= miss(&m, &cpu, &checks, access, done);
 				walks++;
 			}
 			writes += write;

@@ -27,7 +27,7 @@ _CONSTANTS: tuple[ModuleType, ...] = (geometry, descriptors, layout, tlb, descri
 _DOUBLES = ("exponent",)
 _C_TYPES: dict[str, Any] = {"int64_t": ctypes.c_int64, "double": ctypes.c_double, "int64_t *": ctypes.c_void_p}
 
-#: C type and name of each member, struct by struct; a member that is a struct comes last.
+#: C type and name of each member, struct by struct; ``machine`` goes on with its geo and counter_slots.
 _GEO = [("int64_t", name) for name in Geo._fields]
 _WORKLOAD = [("double" if name in _DOUBLES else "int64_t", name) for name in Workload._fields]
 _CPU = [("int64_t *", name) for name in Cpu._fields]
@@ -49,10 +49,10 @@ def _header() -> str:
     """``layout.h``: the constants and records of the Python modules, in C."""
     constants: dict[str, int] = {f"PATTERN_{pattern.name}": int(pattern) for pattern in Pattern}
     for module in _CONSTANTS:
-        for name, value in vars(module).items():
-            if name.isupper() and name[0] != "_" and isinstance(value, int) and not isinstance(value, bool):
-                if constants.setdefault(name, int(value)) != value:
-                    raise AssertionError(f"{name} means two things")
+        named = {name: value for name, value in vars(module).items() if name.isupper() and name[0] != "_"}
+        for name, value in named.items():
+            if isinstance(value, int) and constants.setdefault(name, int(value)) != value:
+                raise AssertionError(f"{name} means two things")
     lines = [f"#define {name} INT64_C({value})" for name, value in constants.items()]
     for name, members in (("geo", _GEO), ("workload", _WORKLOAD), ("cpu", _CPU), ("machine", _REGIONS)):
         lines += [f"struct {name} {{", *(f"\t{kind} {member};" for kind, member in members)]
@@ -70,7 +70,7 @@ def _library() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="stress-bench-") as directory:
         (Path(directory) / "layout.h").write_text(_header())
         built = Path(directory) / "reference.so"
-        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-I", directory, str(_SOURCE), "-o", str(built), "-lm"]
+        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-I", directory, str(_SOURCE), "-o", str(built)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise MachineError(f"gcc cannot build the C reference: {done.stderr[:500]}", "install gcc and libc6-dev")

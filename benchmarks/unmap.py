@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from benchmarks import reference
-from benchmarks.figure import Figure, interleave
+from benchmarks.figure import Figure
 from benchmarks.machine import Snapshot, machine_of
+from benchmarks.rounds import interleave
 from stress.errors import RunBroken
 from stress.kernels.descriptor import next_page
 from stress.kernels.entries import find
@@ -62,5 +63,5 @@ def figures(rounds: int) -> Iterator[Figure]:
         return float(np.median(times))
 
     ours, other = interleave(rounds, lambda: median_ns(unmap_ns), lambda: median_ns(reference.unmap_ns))
-    shown = (f"{np.median(times) / 1e3:.0f} us" for times in (ours, other))
-    yield Figure("unmap, 1 GiB of 4 KiB pages", *shown, ratios=other / ours, bound=TARGET)
+    ours_shown, other_shown = (f"{np.median(times) / 1e3:.0f} us" for times in (ours, other))
+    yield Figure.of_rounds("unmap, 1 GiB of 4 KiB pages", ours_shown, other_shown, other / ours, TARGET)

@@ -184,7 +184,7 @@ class RunConfig(BaseModel):
         description="Stop after this time; unlimited if left out and --rebuilds is given",
     )
     dwell_ns: Duration = Field(
-        default=5 * MILLISECOND_NS,
+        default=MILLISECOND_NS,
         ge=0,
         le=MAX_NS,
         description="Time the guest runs on pages, and again on the block",

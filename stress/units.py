@@ -71,6 +71,17 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+def format_bytes(size: float) -> str:
+    """A measured size for people, three significant digits: ``512 B``, ``42.3 MiB``, ``353 GiB``."""
+    value, units = float(size), ("B", "KiB", "MiB", "GiB")
+    for unit in units:
+        if value < 999.5 or unit == units[-1]:
+            decimals = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
+            return f"{value:.{decimals}f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
 def format_duration(ns: int) -> str:
     """The shortest exact spelling of a duration in ns, which `parse_duration` reads back: ``500ms``."""
     for unit in ("h", "m", "s", "ms", "us"):

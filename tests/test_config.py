@@ -63,7 +63,7 @@ def test_defaults() -> None:
         "populated": 1.0,
         "rebuilds": None,
         "duration_ns": 10_000_000_000,
-        "dwell_ns": 5_000_000,
+        "dwell_ns": 1_000_000,
         "pattern": "sequential",
         "stride_pages": 17,
         "zipf_exponent": 0.99,

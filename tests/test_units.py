@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stress.errors import UsageError
-from stress.units import format_duration, format_ns, format_si, format_size, parse_duration, parse_size
+from stress.units import format_bytes, format_duration, format_ns, format_si, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,18 @@ def test_format_ns(ns: float, text: str) -> None:
 )
 def test_format_si(value: float, text: str) -> None:
     assert format_si(value) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "0.98 KiB"),
+        (42 << 20, "42.0 MiB"),
+        (378972214400, "353 GiB"),
+        (5 << 40, "5120 GiB"),
+    ],
+)
+def test_format_bytes(size: int, text: str) -> None:
+    assert format_bytes(size) == text

@@ -28,13 +28,11 @@ def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) 
 
 
 @kernel
-def break_entry(s: Machine, index: int, level: int, gfn: int, who: int, rebuild: int) -> int:
-    """Invalidate entry ``index``, leaving the rebuild's number; returns the TLBI clock of the break."""
-    clock = load(s.control, SEQUENCE)
+def break_entry(s: Machine, index: int, level: int, gfn: int, who: int, rebuild: int) -> None:
+    """Invalidate entry ``index``, leaving the rebuild's number and the TLBI clock of the break."""
     old = load(s.tables, index)
     if old & 1:
-        set_entry(s, index, broken(old, level, rebuild, clock), level, gfn, who)
-    return clock
+        set_entry(s, index, broken(old, level, rebuild, load(s.control, SEQUENCE)), level, gfn, who)
 
 
 @kernel

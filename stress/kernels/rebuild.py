@@ -38,6 +38,7 @@ from stress.shm.layout import (
     R_UNLOCKED_NS,
     R_VALID_NS,
     RECORD_RING,
+    SEQUENCE,
     T_ALLOCATED,
     T_CLEANED,
     T_CYCLE_NS,
@@ -96,13 +97,13 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> None:
 
 
 @kernel
-def reachable(s: Machine, index: int, old: int, clock: int) -> bool:
-    """Whether a vCPU may still walk into the table that ``old`` points to.
+def reachable(s: Machine, clock: int) -> bool:
+    """Whether a vCPU may still walk into the table.
 
-    It may while the entry is not broken, and after the break (at TLBI number ``clock``; negative: none) until a
-    VMID-wide TLBI completes.
+    It may while the table is linked, and after it was unlinked (at TLBI number ``clock``; negative: it was not)
+    until a VMID-wide TLBI completes.
     """
-    return load(s.tables, index) == old or clock < 0 or load(s.control, TLBI_DONE) <= clock
+    return clock < 0 or load(s.control, TLBI_DONE) <= clock
 
 
 @kernel
@@ -142,9 +143,11 @@ def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: in
         step = steps[i]
         start = now
         store(s.procs, (who, AT_STEP), step)
+        if clock < 0 and (step == _INVALIDATE or step == _INSTALL):
+            clock = load(s.control, SEQUENCE)  # whichever comes first unlinks the table
         if step == _INVALIDATE:
             record[R_INVALID_NS] = start
-            clock = break_entry(s, index, level, gfn, who, number)
+            break_entry(s, index, level, gfn, who, number)
             put_page(s, page_of(s, index))
         elif step == _TLBI:
             tlbi_vmid(s)
@@ -156,7 +159,7 @@ def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: in
             if broken:
                 get_page(s, page_of(s, index))
         elif step == _UNMAP:
-            if reachable(s, index, old, clock):
+            if reachable(s, clock):
                 report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
             unmap_table(s, next_page(geo, old), level + 1, gfn, who)
         now = clock_ns()

@@ -85,17 +85,19 @@ def lookup(cpu: Cpu, bits: int, gfn: int, sizes: int) -> int:
 
 
 @inline
-def fill(cpu: Cpu, level: int, bits: int, gfn: int, value: int) -> None:
-    """Enter a translation (its first frame << 2 | permissions), replacing round robin within the set."""
-    key = gfn >> ((LAST_LEVEL - level) * bits)
+def fill(cpu: Cpu, level: int, bits: int, gfn: int, translation: int) -> None:
+    """Enter the entry that gives ``gfn`` this translation, replacing round robin within the set."""
+    level &= LAST_LEVEL  # as it is; but Numba then knows that no index below is negative
+    low = (LAST_LEVEL - level) * bits
+    key = gfn >> low
     group = level * SETS + (key & (SETS - 1))
-    way = cpu.turn[group]
+    way = cpu.turn[group] & (WAYS - 1)
     cpu.turn[group] = (way + 1) & (WAYS - 1)
     at = group * WAYS + way
     if cpu.key[at] == EMPTY:
         cpu.live[level] += 1
     cpu.key[at] = key
-    cpu.value[at] = value
+    cpu.value[at] = translation - ((gfn & ((1 << low) - 1)) << 2)
 
 
 @kernel
@@ -104,13 +106,14 @@ def overlapping(cpu: Cpu, level: int, bits: int, gfn: int) -> int:
 
     A larger one needs no search: it would have hit.
     """
+    key = gfn >> ((LAST_LEVEL - level) * bits)
     for smaller in range(level + 1, LEVELS):
         if cpu.live[smaller] != 0:
-            key = gfn >> ((LAST_LEVEL - level) * bits)
             down = (smaller - level) * bits
+            held = cpu.key[smaller * PER_LEVEL : (smaller + 1) * PER_LEVEL]
             found = 0
-            for at in range(smaller * PER_LEVEL, (smaller + 1) * PER_LEVEL):
-                found += cpu.key[at] >> down == key
+            for at in range(PER_LEVEL):  # no early exit, and no index that could be negative: this vectorises
+                found |= held[at] >> down == key
             if found:
                 return smaller
     return -1

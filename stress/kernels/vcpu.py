@@ -28,8 +28,8 @@ from stress.kernels.tlb import (
     sizes_held,
 )
 from stress.kernels.walk import cache_walk, walk
-from stress.shm.atomics import compare_exchange, likely, load, store
-from stress.shm.jit import kernel
+from stress.shm.atomics import compare_exchange, load, store
+from stress.shm.jit import inline, kernel
 from stress.shm.layout import (
     AT_GFN,
     C_ACCESSES,
@@ -49,6 +49,7 @@ from stress.shm.layout import (
     STOP,
     TAG_SHIFT,
     VALUE_MASK,
+    Geo,
     Kind,
     Machine,
     State,
@@ -83,6 +84,18 @@ def park(s: Machine, vcpu: int) -> None:
         sched_yield()
     store(s.procs, (vcpu, PARKED), 0)
     store(s.procs, (vcpu, STATE), _GUEST)
+
+
+@inline
+def translate(geo: Geo, descriptor: int, level: int, gfn: int) -> int:
+    """Translation of ``gfn`` by what its walk met; MISS if that maps nothing, or something else than memory."""
+    if not is_leaf(descriptor, level):
+        return MISS
+    pages = pages_at(geo, level)
+    frame = first_frame(geo, descriptor, level)
+    if frame < 0 or frame + pages > geo.frames:
+        return MISS
+    return (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor)
 
 
 @kernel
@@ -151,78 +164,83 @@ def build_run(checked: bool) -> Callable[..., Any]:
             sizes = sizes_held(cpu)
             done, writes, walks, redone = 0, 0, 0, 0
             while done < CHUNK:
-                access = cpu.upcoming[done]
-                write = access & 1
-                needed = READ | write << 1
-                gfn = geo.base_gfn + (access >> 1)
-                expected = ((access >> 1) + 1) << TAG_SHIFT
-                # A validated, unsuspicious TLB hit takes this path; anything else starts over below.
-                translation = lookup(cpu, bits, gfn, sizes)
-                if likely(translation & needed == needed):
-                    cell = load(s.cells, translation >> 2)
-                    if likely((cell ^ expected) & watched == 0):
-                        stored = True
-                        if write:
-                            new = (cell & ~VALUE_MASK) | (done + 1)
-                            stored = compare_exchange(s.cells, translation >> 2, cell, new)
-                        if fenced:
-                            fence()
-                        if likely(stored and load(s.control, SEQUENCE) == seen):
-                            done += 1
-                            writes += write
-                            continue
-                now = load(s.control, SEQUENCE)
-                if now != seen:
-                    seen = catch_up(s, cpu, seen)
-                    sizes = sizes_held(cpu)
-                    redone += 1
-                    continue
-
-                level, first, descriptor = -1, 0, 0
-                cell = expected
-                if translation == MISS:
-                    descriptor, level, first = walk(s, cpu, gfn)
-                    if is_leaf(descriptor, level):
-                        pages = pages_at(geo, level)
-                        frame = first_frame(geo, descriptor, level)
-                        if frame >= 0 and frame + pages <= geo.frames:
-                            translation = (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor)
-                allowed = translation & needed == needed
-                stored = True
-                if allowed:
-                    cell = load(s.cells, translation >> 2)
-                    if write and (cell ^ expected) & watched == 0:
-                        new = (cell & ~VALUE_MASK) | (done + 1)
-                        stored = compare_exchange(s.cells, translation >> 2, cell, new)
-                if fenced:
-                    fence()
-                now = load(s.control, SEQUENCE)
-                if now != seen or not stored:
-                    seen = catch_up(s, cpu, seen)
-                    sizes = sizes_held(cpu)
-                    redone += 1
-                    continue
-                # Validated: from here on it counts.
-                if not allowed:
-                    status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level)
-                    if status != RAN:
+                # Validated, unsuspicious TLB hits, as long as they last. Anything else starts over below.
+                while done < CHUNK:
+                    access = cpu.upcoming[done & (CHUNK - 1)]  # masked: cannot be negative, so Numba need not check
+                    write = access & 1
+                    expected = ((access >> 1) + 1) << TAG_SHIFT
+                    translation = lookup(cpu, bits, geo.base_gfn + (access >> 1), sizes)
+                    if (READ | write << 1) & ~translation != 0:
                         break
-                    sizes = sizes_held(cpu)
-                    continue
-                if level >= 0:
-                    if checked and level < LAST_LEVEL:
-                        smaller = overlapping(cpu, level, bits, gfn)
-                        if smaller >= 0:
-                            report(s, _CONFLICT, vcpu, gfn, level, smaller, level, 0)
-                    offset = gfn & (pages_at(geo, level) - 1)
-                    fill(cpu, level, bits, gfn, translation - (offset << 2))
-                    cache_walk(cpu, bits, gfn, first, level)
-                    sizes |= 1 << level
-                    walks += 1
-                if (cell ^ expected) & watched != 0:
-                    judge_cell(s, vcpu, gfn, cell, expected)
-                done += 1
-                writes += write
+                    frame = translation >> 2
+                    cell = load(s.cells, frame)
+                    if (cell ^ expected) & watched != 0:
+                        break
+                    if write and not compare_exchange(s.cells, frame, cell, (cell & ~VALUE_MASK) | (done + 1)):
+                        break
+                    if fenced:
+                        fence()
+                    if load(s.control, SEQUENCE) != seen:
+                        break
+                    done += 1
+                    writes += write
+                # One access in full, and those that follow it until one hits the TLB.
+                while done < CHUNK:
+                    access = cpu.upcoming[done & (CHUNK - 1)]
+                    write = access & 1
+                    needed = READ | write << 1
+                    gfn = geo.base_gfn + (access >> 1)
+                    expected = ((access >> 1) + 1) << TAG_SHIFT
+                    translation = lookup(cpu, bits, gfn, sizes)
+                    level, first, descriptor = -1, 0, 0
+                    cell = expected
+                    if translation == MISS:
+                        descriptor, level, first = walk(s, cpu, gfn)
+                        if level == LAST_LEVEL:  # the usual case apart, with its level a constant
+                            translation = translate(geo, descriptor, LAST_LEVEL, gfn)
+                        else:
+                            translation = translate(geo, descriptor, level, gfn)
+                    allowed = translation & needed == needed
+                    stored = True
+                    if allowed:
+                        frame = translation >> 2
+                        cell = load(s.cells, frame)
+                        if write and (cell ^ expected) & watched == 0:
+                            stored = compare_exchange(s.cells, frame, cell, (cell & ~VALUE_MASK) | (done + 1))
+                    if fenced:
+                        fence()
+                    if load(s.control, SEQUENCE) != seen or not stored:
+                        seen = catch_up(s, cpu, seen)
+                        sizes = sizes_held(cpu)
+                        redone += 1
+                        continue
+                    # Validated: from here on it counts.
+                    if not allowed:
+                        status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level)
+                        if status != RAN:
+                            break
+                        sizes = sizes_held(cpu)
+                        continue
+                    if level >= 0:
+                        if level == LAST_LEVEL:
+                            fill(cpu, LAST_LEVEL, bits, gfn, translation)
+                        else:
+                            smaller = overlapping(cpu, level, bits, gfn) if checked else -1
+                            if smaller >= 0:
+                                report(s, _CONFLICT, vcpu, gfn, level, smaller, level, 0)
+                            fill(cpu, level, bits, gfn, translation)
+                        if first != level:
+                            cache_walk(cpu, bits, gfn, first, level)
+                        sizes |= 1 << level
+                        walks += 1
+                    if (cell ^ expected) & watched != 0:
+                        judge_cell(s, vcpu, gfn, cell, expected)
+                    done += 1
+                    writes += write
+                    if level < 0:
+                        break
+                if status != RAN:
+                    break
             counters = s.counters[vcpu, slot]
             counters[C_WRITES] += writes
             counters[C_WALKS] += walks

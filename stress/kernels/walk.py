@@ -16,47 +16,73 @@ from stress.shm.layout import Machine
 
 
 @inline
+def cached_page(cpu: Cpu, bits: int, gfn: int, level: int) -> int:
+    """Pool index of the table that serves ``gfn`` at ``level``, or -1 if the walk cache has none."""
+    key = gfn >> ((LAST_LEVEL + 1 - level) * bits)
+    slot = level * CACHED + (key & (CACHED - 1))
+    return cpu.walk_page[slot] if cpu.walk_key[slot] == key else -1
+
+
+@inline
+def descend(s: Machine, cpu: Cpu, gfn: int, level: int, page: int) -> tuple[int, int, int]:
+    """Walk from table ``page``, which serves ``gfn`` at ``level``; result as ``walk``'s."""
+    geo = s.geo
+    bits = geo.index_bits
+    mask = (1 << bits) - 1
+    first = level
+    slot = gfn >> ((LAST_LEVEL - level) * bits)
+    if level > geo.start_level:  # root tables are concatenated: there the index just goes on
+        slot &= mask
+    descriptor = load(s.tables, (page << bits) + slot)
+    while is_table(descriptor, level):
+        page = next_page(geo, descriptor)
+        if page < 0 or page >= geo.table_pages:
+            return POISON, level, first
+        level += 1
+        cpu.path[level & LAST_LEVEL] = page
+        slot = (gfn >> ((LAST_LEVEL - level) * bits)) & mask
+        descriptor = load(s.tables, (page << bits) + slot)
+    return descriptor, level, first
+
+
+@inline
 def walk(s: Machine, cpu: Cpu, gfn: int) -> tuple[int, int, int]:
     """(descriptor, level, level of the table the walk started from) for guest frame ``gfn``.
 
-    Leaves the pages of the tables it passed in ``cpu.path``.
+    Leaves the pages of the tables it passed in ``cpu.path``. Each way in has its level as a constant.
     """
-    geo = s.geo
-    bits = geo.index_bits
-    level = geo.start_level
-    page = 0
-    for cached in range(LAST_LEVEL, 0, -1):
-        if cached <= geo.start_level:
-            break
-        key = gfn >> ((LAST_LEVEL + 1 - cached) * bits)
-        slot = cached * CACHED + (key & (CACHED - 1))
-        if cpu.walk_key[slot] == key:
-            level = cached
-            page = cpu.walk_page[slot]
-            break
-    first = level
-    slot = gfn >> ((LAST_LEVEL - level) * bits)
-    if level > geo.start_level:
-        slot &= (1 << bits) - 1
-    while True:
-        descriptor = load(s.tables, (page << bits) + slot)
-        if not is_table(descriptor, level):
-            break
-        page = next_page(geo, descriptor)
-        if page < 0 or page >= geo.table_pages:
-            descriptor = POISON
-            break
-        level += 1
-        cpu.path[level] = page
-        slot = (gfn >> ((LAST_LEVEL - level) * bits)) & ((1 << bits) - 1)
-    return descriptor, level, first
+    bits = s.geo.index_bits
+    start = s.geo.start_level
+    if start < 3:
+        page = cached_page(cpu, bits, gfn, 3)
+        if page >= 0:
+            return load(s.tables, (page << bits) + (gfn & ((1 << bits) - 1))), 3, 3
+    if start < 2:
+        page = cached_page(cpu, bits, gfn, 2)
+        if page >= 0:
+            return descend(s, cpu, gfn, 2, page)
+    if start < 1:
+        page = cached_page(cpu, bits, gfn, 1)
+        if page >= 0:
+            return descend(s, cpu, gfn, 1, page)
+    return descend(s, cpu, gfn, start, 0)
+
+
+@inline
+def cache_page(cpu: Cpu, bits: int, gfn: int, level: int) -> None:
+    """Keep the page that the last walk found at ``level``."""
+    key = gfn >> ((LAST_LEVEL + 1 - level) * bits)
+    slot = level * CACHED + (key & (CACHED - 1))
+    cpu.walk_key[slot] = key
+    cpu.walk_page[slot] = cpu.path[level]
 
 
 @inline
 def cache_walk(cpu: Cpu, bits: int, gfn: int, first: int, level: int) -> None:
     """Keep the table pointers of a validated walk from ``first`` down to ``level``."""
-    for cached in range(first + 1, level + 1):
-        key = gfn >> ((LAST_LEVEL + 1 - cached) * bits)
-        slot = cached * CACHED + (key & (CACHED - 1))
-        cpu.walk_key[slot] = key
-        cpu.walk_page[slot] = cpu.path[cached]
+    if first < 3 and level >= 3:
+        cache_page(cpu, bits, gfn, 3)
+    if first < 2 and level >= 2:
+        cache_page(cpu, bits, gfn, 2)
+    if first < 1 and level >= 1:
+        cache_page(cpu, bits, gfn, 1)

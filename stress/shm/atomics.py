@@ -82,10 +82,6 @@ if JIT_DISABLED:
     def pause() -> None:
         """Spin-wait hint."""
 
-    def likely(condition: bool) -> bool:
-        """``condition``, which is nearly always true."""
-        return condition
-
 else:
 
     def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -166,14 +162,3 @@ else:
             return context.get_dummy_value()
 
         return types.void(), generate
-
-    @intrinsic
-    def likely(typing_context: Any, condition: Any) -> Any:
-        """``condition``, which is nearly always true: keeps the other branch out of the way."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            bit = ir.IntType(1)
-            expect = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bit, [bit, bit]), "llvm.expect.i1")
-            return builder.call(expect, [args[0], ir.Constant(bit, 1)])
-
-        return types.boolean(types.boolean), generate

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from stress.errors import MachineError
 from stress.shm.atomics import JIT_DISABLED, set_rmw_lock
 from stress.shm.layout import MAGIC, Geo, Machine, carve, initialise, segment_bytes
-from stress.units import format_size
+from stress.units import format_bytes
 
 PREFIX = "stress-"
 _SHM = Path("/dev/shm")
@@ -97,7 +97,7 @@ class Segment:
             if error.errno == errno.ENOSPC:
                 raise _too_large(size, _free_bytes()) from error
             raise MachineError(
-                f"cannot reserve {format_size(size)} in /dev/shm: {error.strerror}",
+                f"cannot reserve {format_bytes(size)} in /dev/shm: {error.strerror}",
                 "use fewer or smaller blocks",
             ) from error
         segment = cls(memory, geo, orders, owner=True)
@@ -130,7 +130,7 @@ def _free_bytes() -> int:
 
 def _too_large(size: int, free: int) -> MachineError:
     return MachineError(
-        f"the run needs {format_size(size)} of shared memory, /dev/shm has {format_size(free)} free",
+        f"the run needs {format_bytes(size)} of shared memory, /dev/shm has {format_bytes(free)} free",
         "use fewer blocks, or enlarge it: mount -o remount,size=... /dev/shm",
     )
 
