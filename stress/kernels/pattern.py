@@ -71,29 +71,41 @@ class Workload(NamedTuple):
 
 
 @inline
-def next_page(work: Workload, page: int, state: int) -> int:
+def next_page(work: Workload, pattern: int, page: int, state: int) -> int:
     """Page in [0, pages) that follows ``page``; ``state`` is this access's random word."""
-    if work.pattern == _SEQUENTIAL:
+    if pattern == _SEQUENTIAL:
         page += 1
         return 0 if page >= work.pages else page
-    if work.pattern == _UNIFORM:
+    if pattern == _UNIFORM:
         return (draw(state) * work.pages) >> RANDOM_BITS
-    if work.pattern == _STRIDED:
+    if pattern == _STRIDED:
         page += work.stride
         # Each lap starts one page further on, so that every page is reached.
         return (page % work.stride + 1) % work.stride if page >= work.pages else page
     return zipf_rank(draw(state), work.pages, work.exponent) * work.scatter % work.pages
 
 
-@kernel
-def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
-    """Fill ``upcoming`` with accesses, page << 1 | write, that follow ``page``; the new page and random state."""
+@inline
+def draw_by(work: Workload, pattern: int, upcoming: Any, page: int, state: int) -> tuple[int, int]:
+    """``draw_accesses`` for one pattern: called with a constant, so that the loop does not ask for it."""
     for i in range(len(upcoming)):
         state = advance(state)
-        page = next_page(work, page, state)
+        page = next_page(work, pattern, page, state)
         # These random bits decide on nothing else: uniform and Zipf use the upper half.
         upcoming[i] = page << 1 | ((state >> 12) & 0xFFF < work.write_below)
     return page, state
+
+
+@kernel
+def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
+    """Fill ``upcoming`` with accesses, page << 1 | write, that follow ``page``; the new page and random state."""
+    if work.pattern == _SEQUENTIAL:
+        return draw_by(work, _SEQUENTIAL, upcoming, page, state)
+    if work.pattern == _UNIFORM:
+        return draw_by(work, _UNIFORM, upcoming, page, state)
+    if work.pattern == _STRIDED:
+        return draw_by(work, _STRIDED, upcoming, page, state)
+    return draw_by(work, _ZIPF, upcoming, page, state)
 
 
 def scatter_for(pages: int) -> int:
