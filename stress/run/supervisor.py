@@ -35,6 +35,7 @@ _BUSY_TICK_S = 0.02
 # After Ctrl-C: time for the hypervisor to end its cycle and audit, before everybody is told to leave at once.
 _WIND_UP_S = 1.0
 _COMPILE_S = 60
+_START_S = 60.0  # a worker that has not come to life by then never will
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +157,9 @@ class _Run:
             if control[layout.STOP]:
                 return
             self._failure = self._workers.casualty()
-            if self._failure is None and self._running():
-                self._failure = self._workers.hung(self._config.watchdog_ns / 1e9)
+            if self._failure is None:
+                patience_s = self._config.watchdog_ns / 1e9
+                self._failure = self._workers.hung(patience_s if self._running() else max(_START_S, patience_s))
             if self._failure is not None:
                 return
             now = time.monotonic()
