@@ -69,9 +69,14 @@ class ConfigError(UsageError):
         super().__init__(self.problems[0] if count == 1 else f"{count} problems: {' | '.join(self.problems)}")
 
 
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def default_vcpus() -> int:
     """One vCPU per core, less one for the hypervisor process, between 1 and 4."""
-    return max(1, min(4, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(4, cores() - 1))
 
 
 def key_of(field: str) -> str:
@@ -184,10 +189,10 @@ class RunConfig(BaseModel):
         description="Stop after this time; unlimited if left out and --rebuilds is given",
     )
     dwell_ns: Duration = Field(
-        default=MILLISECOND_NS,
+        default=5 * MILLISECOND_NS,
         ge=0,
         le=MAX_NS,
-        description="Time the guest runs on pages, and again on the block",
+        description="Mean time the guest runs on pages, and again on the block",
     )
     pattern: Pattern = Field(
         default=Pattern.SEQUENTIAL, description="Access pattern: sequential, uniform, zipf or strided"
@@ -206,7 +211,10 @@ class RunConfig(BaseModel):
     seed: int = Field(default=1, ge=0, lt=1 << 63, description="Seed of every vCPU's random numbers")
     fwb: bool = Field(default=True, description="The CPU has FEAT_S2FWB: no cache maintenance needed")
     guest_caches: bool = Field(default=True, description="The guest runs with its caches on")
-    pin: bool = Field(default=False, description="Pin each process to a core")
+    pin: bool = Field(
+        default_factory=lambda data: data["vcpus"] < cores(),
+        description="Pin each process to a core; the default if there is a core for each",
+    )
     fail_fast: bool = Field(default=False, description="Stop at the first violation")
     audit_interval_ns: Duration = Field(
         default=SECOND_NS, gt=0, le=MAX_NS, description="Time between audits of the table's reference counts"
