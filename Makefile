@@ -1,5 +1,5 @@
 # make run    install into .venv and watch the default session
-# make test   install the development tools too and run every check
+# make test   install the development tools too and run every check; the tests also once without the compiler
 # make soak   long runs
 # make bench  the figures, as ratios measured in one run
 
@@ -19,6 +19,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --ignore=tests/test_trouble.py --ignore=tests/test_readme.py
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800

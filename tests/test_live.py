@@ -32,7 +32,7 @@ def test_named_orders_are_correct(granule: str, size: str, caches: tuple[str, ..
     assert document["complete"] is True
     assert document["verdict"] == "correct"
     for order in document["orders"]:
-        assert order["rebuilds"] >= 3
+        assert order["rebuilds"] >= 1
         assert order["accesses"] > 0
         assert order["tlb_hits"] + order["walks"] == order["accesses"]
         assert order["window_ns"]["p50"] > 0

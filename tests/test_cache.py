@@ -1,0 +1,102 @@
+"""Where compiled kernels are kept: one directory per version of the sources, and always some directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numba
+import pytest
+
+import stress.shm.jit  # noqa: F401 - sets numba.config.CACHE_DIR
+from stress.shm import cache
+from stress.shm.atomics import JIT_DISABLED
+
+
+@pytest.fixture(autouse=True)
+def forget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Answers are remembered for the life of a process; forget them before and after each test."""
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    forget_all()
+    yield
+    forget_all()
+
+
+def forget_all() -> None:
+    cache._sources_hash.cache_clear()
+    cache.cache_directory.cache_clear()
+
+
+def test_home_then_xdg_then_numbas_own_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache.cache_directory().parent == tmp_path / "home" / ".cache" / "stress"
+    assert cache.cache_directory().is_dir()
+    forget_all()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.cache_directory().parent == tmp_path / "xdg" / "stress"
+    forget_all()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+    assert cache.cache_directory().parent == tmp_path / "numba"
+
+
+def test_no_usable_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no directory can be made below a file
+    directory = cache.cache_directory()
+    assert directory.is_dir()
+    assert directory.is_relative_to(tmp_path / "temporary")
+
+
+def test_nothing_usable_but_a_fresh_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    directory = cache.cache_directory()
+    assert directory.is_dir()
+    assert directory.parent == tmp_path / "temporary"
+
+
+def copy_package(to: Path) -> Path:
+    package = to / "stress"
+    shutil.copytree(cache._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package
+
+
+def hash_of(package: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    forget_all()
+    monkeypatch.setattr(cache, "_PACKAGE", package)
+    return cache.cache_directory().name
+
+
+def test_every_compiled_source_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    original = hash_of(cache._PACKAGE, monkeypatch)
+    package = copy_package(tmp_path)
+    assert hash_of(package, monkeypatch) == original, "where it lies does not count"
+    seen = {original}
+    for source in ("arch/descriptors.py", "shm/layout.py", "kernels/walk.py", "orders.py"):
+        with (package / source).open("a") as file:
+            file.write("# changed\n")
+        seen.add(hash_of(package, monkeypatch))
+    assert len(seen) == 5
+    (package / "kernels" / "new.py").touch()
+    assert hash_of(package, monkeypatch) not in seen
+    before = hash_of(package, monkeypatch)
+    (package / "cli" / "main.py").write_text("")
+    assert hash_of(package, monkeypatch) == before, "what is not compiled does not count"
+
+
+def test_complete_once_marked() -> None:
+    assert not cache.is_complete()
+    cache.mark_complete()
+    assert cache.is_complete()
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_numba_uses_it() -> None:
+    configured: str = vars(numba)["config"].CACHE_DIR
+    name = Path(configured).name
+    assert name == cache.cache_directory().name, "set at import, for the sources as they are"

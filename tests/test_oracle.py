@@ -1,0 +1,41 @@
+"""How violations are kept: counted exactly, the first few with their evidence, and fail-fast winds the run up."""
+
+from __future__ import annotations
+
+import pytest
+from machines import evidence, small_machine, violations
+
+from stress.kernels.oracle import report
+from stress.orders import Step
+from stress.shm.layout import AT_STEP, EVIDENCE_KEPT, FINISH, STOP, V_READY, V_TIME_NS, Kind
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_each_kind_has_its_own_count_and_evidence(kind: Kind) -> None:
+    s = small_machine(vcpus=2)
+    s.procs[2, AT_STEP] = Step.CLEAN.code
+    report(s, int(kind), 1, 4711, 3, 0x123, 0x456, 9)
+    assert violations(s) == {kind.label: 1}
+    expected = {"who": 1, "gfn": 4711, "level": 3, "step": Step.CLEAN.code}
+    assert evidence(s, kind) == expected | {"found": 0x123, "expected": 0x456, "detail": 9}
+    assert s.evidence[kind, 0, V_TIME_NS] > 0
+    assert (s.evidence[:, :, V_READY] != 0).sum() == 1
+
+
+def test_all_are_counted_and_the_first_kept() -> None:
+    s = small_machine()
+    for n in range(EVIDENCE_KEPT + 5):
+        report(s, int(Kind.BBM), 0, n, 1, 0, 0, 0)
+    assert violations(s) == {"bbm": EVIDENCE_KEPT + 5}
+    assert [evidence(s, Kind.BBM, n)["gfn"] for n in range(EVIDENCE_KEPT)] == list(range(EVIDENCE_KEPT))
+    assert (s.evidence[:, :, V_READY] != 0).sum() == EVIDENCE_KEPT
+    assert evidence(s, Kind.BBM)["step"] == -1, "outside any step"
+
+
+@pytest.mark.parametrize("fail_fast", [False, True])
+def test_fail_fast_asks_the_run_to_end(fail_fast: bool) -> None:
+    s = small_machine(fail_fast=fail_fast)
+    assert s.control[FINISH] == 0
+    report(s, int(Kind.REFCOUNT), 0, 0, 0, 0, 0, 0)
+    assert s.control[FINISH] == fail_fast
+    assert s.control[STOP] == 0, "the hypervisor still winds up in order"

@@ -1,0 +1,175 @@
+"""The segment's life: created private and whole, attached by name, removed by its creator, refused when too large."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machines import assert_sound, small_machine
+
+from stress.arch.geometry import GIB, KIB, MIB
+from stress.errors import ExitCode, MachineError
+from stress.shm import segment
+from stress.shm.layout import MAGIC, segment_bytes
+from stress.shm.segment import PREFIX, Segment, remove_stale, stale_segments
+
+GEO = small_machine(blocks=1).geo
+SHM = Path("/dev/shm")
+
+
+def own_segments() -> list[str]:
+    return sorted(path.name for path in SHM.glob(f"{PREFIX}{os.getpid()}-*"))
+
+
+def test_created_attached_and_removed() -> None:
+    assert own_segments() == []
+    created = Segment.create(GEO, 1)
+    try:
+        assert own_segments() == [created.name]
+        status = (SHM / created.name).stat()
+        assert stat.S_IMODE(status.st_mode) == 0o600
+        assert status.st_size >= created.size >= segment_bytes(GEO, 1)
+        assert status.st_blocks * 512 >= segment_bytes(GEO, 1), "reserved, so that no store is a SIGBUS"
+        assert_sound(created.machine)
+        attached = Segment.attach(created.name, GEO, 1)
+        created.machine.cells[3] = 42
+        assert attached.machine.cells[3] == 42
+        attached.remove()
+        assert own_segments() == [created.name], "only the creator unlinks"
+    finally:
+        created.remove()
+    assert own_segments() == []
+    created.remove()  # again: nothing to do
+    assert created.machine.cells[3] == 42, "the views live on"
+
+
+def test_two_segments_of_one_process_have_different_names() -> None:
+    one, two = Segment.create(GEO, 1), Segment.create(GEO, 1)
+    try:
+        assert one.name != two.name
+        assert own_segments() == sorted([one.name, two.name])
+    finally:
+        one.remove()
+        two.remove()
+    assert own_segments() == []
+
+
+def test_something_else_is_not_attached() -> None:
+    memory = shared_memory.SharedMemory(f"{PREFIX}{os.getpid()}-other", create=True, size=segment_bytes(GEO, 1))
+    try:
+        assert memory.buf is not None
+        memory.buf[:8] = (MAGIC + 1).to_bytes(8, "little")
+        with pytest.raises(MachineError, match="not a segment of this version"):
+            Segment.attach(memory.name, GEO, 1)
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+def test_too_large_for_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "_free_bytes", lambda: segment_bytes(GEO, 1) - 1)
+    with pytest.raises(MachineError, match=r"needs .* /dev/shm has .* free; use fewer blocks") as raised:
+        Segment.create(GEO, 1)
+    assert raised.value.exit_code is ExitCode.MACHINE
+    assert own_segments() == []
+
+
+def test_too_large_for_any_machine() -> None:
+    geo = small_machine(4 * KIB, 2 * MIB).geo._replace(table_pages=1 << 40)
+    with pytest.raises(MachineError, match="use fewer blocks"):
+        Segment.create(geo, 1)
+    assert own_segments() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "use fewer blocks"), (errno.EIO, "cannot reserve .* Input/output error")]
+)
+def test_a_failed_reservation_leaves_nothing(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    reserved: list[int] = []
+
+    def fail(fd: int, offset: int, size: int) -> None:
+        reserved.append(size)
+        assert len(own_segments()) == 1, "it existed when the reservation failed"
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(MachineError, match=words):
+        Segment.create(GEO, 1)
+    assert reserved == [segment_bytes(GEO, 1)]
+    assert own_segments() == []
+
+
+def test_shared_memory_that_cannot_be_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(segment, "_Memory", fail)
+    with pytest.raises(MachineError, match="cannot create shared memory: Permission denied"):
+        Segment.create(GEO, 1)
+
+
+def test_no_dev_shm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(segment, "_SHM", tmp_path / "missing")
+    with pytest.raises(MachineError, match="there is no /dev/shm"):
+        Segment.create(GEO, 1)
+
+
+def dead_pid() -> int:
+    """Id of a process that has ended and been waited for."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def shm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A stand-in for /dev/shm."""
+    monkeypatch.setattr(segment, "_SHM", tmp_path)
+    return tmp_path
+
+
+def test_only_segments_of_dead_creators_are_stale(shm: Path) -> None:
+    dead = dead_pid()
+    stale = [f"{PREFIX}{dead}-0a", f"{PREFIX}{dead}-0b"]
+    others = [f"{PREFIX}{os.getpid()}-0c", f"{PREFIX}1-0d", f"{PREFIX}ng-{dead}", f"other-{dead}-0e", f"{dead}"]
+    for name in stale + others:
+        (shm / name).touch()
+    assert [path.name for path in stale_segments()] == stale
+    assert remove_stale() == stale
+    assert sorted(path.name for path in shm.iterdir()) == sorted(others)
+    assert remove_stale() == []
+
+
+def test_another_users_live_process_counts_as_alive(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    (shm / f"{PREFIX}{dead_pid()}-0a").touch()
+    monkeypatch.setattr(os, "kill", forbidden)
+    assert stale_segments() == []
+
+
+def test_a_stale_segment_that_vanishes_meanwhile(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = shm / f"{PREFIX}{dead_pid()}-0a"
+    monkeypatch.setattr(segment, "stale_segments", lambda: [gone])
+    assert remove_stale() == []
+
+
+def test_a_stale_segment_that_cannot_be_removed(shm: Path) -> None:
+    directory = shm / f"{PREFIX}{dead_pid()}-0a"
+    directory.mkdir()  # unlink refuses it, even for root
+    with pytest.raises(MachineError, match="cannot remove"):
+        remove_stale()
+    assert directory.exists()
+
+
+def test_room_is_asked_of_dev_shm() -> None:
+    status = os.statvfs(SHM)
+    assert abs(segment._free_bytes() - status.f_bavail * status.f_frsize) < GIB

@@ -1,0 +1,168 @@
+"""Splitting a block: the share of pages asked for, spread evenly, in sound tables, by the book."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machines import (
+    SHAPES,
+    SMALL,
+    assert_sound,
+    block_leaf,
+    block_pages,
+    naive_audit,
+    naive_tree,
+    page_leaves,
+    run_audit,
+    small_machine,
+    violations,
+)
+
+from stress.arch.geometry import GIB, KIB
+from stress.kernels.entries import find
+from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, resolve
+from stress.kernels.pool import allocate_table
+from stress.kernels.split import DONE, is_populated, split, write_unmapped
+from stress.shm.layout import (
+    LOCK,
+    NOT_AT_POC,
+    POOL_HEAD,
+    POOL_PEAK,
+    POOL_TAIL,
+    SEQUENCE,
+    STATE,
+    STOP,
+    TLBI_DONE,
+    TLBI_END,
+    TLBI_START,
+    State,
+)
+
+ALL = 1 << 20
+SHARES = [0, 1, ALL // 3, ALL // 2, ALL - 1, ALL]
+
+
+def populated(pages: int, share: int) -> list[int]:
+    """The pages that are mapped: each at which the running sum of the share reaches another whole page."""
+    sums = [page * share // ALL for page in range(pages + 1)]
+    return [page for page in range(pages) if sums[page + 1] > sums[page]]
+
+
+@given(st.integers(0, ALL), st.integers(1, 3000))
+def test_the_share_is_spread_evenly(share: int, pages: int) -> None:
+    chosen = [page for page in range(pages) if is_populated(page, share)]
+    assert chosen == populated(pages, share)
+    assert len(chosen) == pages * share // ALL
+    if len(chosen) > 1:
+        gaps = np.diff(chosen)
+        assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(("granule", "block_size"), SHAPES)
+@pytest.mark.parametrize("share", [0, ALL // 1000, ALL])
+def test_split_maps_the_share(granule: int, block_size: int, share: int) -> None:
+    s = small_machine(granule, block_size)
+    pages = block_pages(s.geo)
+    assert resolve(s, s.geo.base_gfn, 0, 0) == resolve(s, s.geo.base_gfn + pages, 0, 0)
+    before = len(naive_tree(s).tables)
+    assert split(s, 1, 1, share) == DONE
+    tree = assert_sound(s)
+    mapped = populated(pages, share)
+    assert tree.leaves == [block_leaf(s.geo, 0), *page_leaves(s.geo, (pages + page for page in mapped))]
+    below = 1 if s.geo.block_level == 2 else 513
+    assert len(tree.tables) == before + below == s.control[POOL_PEAK]
+    assert s.control[SEQUENCE] == 1
+    assert s.control[TLBI_DONE] == 0, "a leaf needs no VMID-wide TLBI"
+    assert s.tlbi[1, TLBI_START] == s.geo.base_gfn + pages
+    assert s.tlbi[1, TLBI_END] == s.geo.base_gfn + 2 * pages
+    assert s.control[LOCK] == 0
+    assert s.procs[1, STATE] == State.DWELL
+
+
+@pytest.mark.parametrize(("granule", "block_size"), SMALL)
+@pytest.mark.parametrize("share", SHARES)
+def test_a_block_that_was_not_mapped_is_mapped_first(granule: int, block_size: int, share: int) -> None:
+    s = small_machine(granule, block_size, fwb=False)
+    assert split(s, 1, 0, share) == DONE
+    tree = assert_sound(s)
+    assert tree.leaves == page_leaves(s.geo, populated(block_pages(s.geo), share))
+    assert not (s.cells[: block_pages(s.geo)] & NOT_AT_POC).any(), "cleaned when it was mapped"
+    assert (s.cells[block_pages(s.geo) :] & NOT_AT_POC).all()
+
+
+@pytest.mark.parametrize("share", [0, ALL // 2, ALL])
+def test_a_block_that_is_split_already_stays_as_it_is(share: int) -> None:
+    s = small_machine()
+    assert split(s, 1, 0, share) == DONE
+    tree, tlbis = naive_tree(s), int(s.control[SEQUENCE])
+    assert split(s, 1, 0, ALL) == DONE
+    assert assert_sound(s) == tree
+    assert s.control[SEQUENCE] == tlbis
+
+
+def test_pages_are_cleaned_as_they_are_mapped() -> None:
+    s = small_machine(fwb=False)
+    assert resolve(s, s.geo.base_gfn, 0, 0) >= 0
+    s.cells[:512] |= NOT_AT_POC
+    assert split(s, 1, 0, ALL // 4) == DONE
+    assert list(np.flatnonzero(s.cells[:512] & NOT_AT_POC == 0)) == populated(512, ALL // 4)
+
+
+@pytest.mark.parametrize(("granule", "block_size"), SHAPES)
+def test_the_vmm_writes_what_is_not_mapped(granule: int, block_size: int) -> None:
+    s = small_machine(granule, block_size, fwb=False)
+    pages = block_pages(s.geo)
+    share = ALL // 512
+    assert split(s, 1, 0, share) == DONE
+    assert split(s, 1, 1, 0) == DONE
+    assert not (s.cells & NOT_AT_POC).any()
+    assert write_unmapped(s, 1, 0) == DONE
+    clean = np.flatnonzero(s.cells & NOT_AT_POC == 0)
+    assert list(clean) == [*populated(pages, share), *range(pages, 2 * pages)], "of that block only"
+    assert (s.cells >> 32 == np.arange(2 * pages) + 1).all()
+    assert s.control[LOCK] == 0
+
+
+def test_the_vmm_leaves_a_mapped_block_alone() -> None:
+    s = small_machine(fwb=False)
+    assert resolve(s, s.geo.base_gfn, 0, 0) >= 0
+    assert write_unmapped(s, 1, 0) == DONE
+    assert not (s.cells[:512] & NOT_AT_POC).any()
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_an_exhausted_pool(left: int) -> None:
+    """Without a page for the table, or (unmapped, and the table above missing) for the block itself."""
+    s = small_machine()
+    while s.control[POOL_TAIL] - s.control[POOL_HEAD] > left:
+        allocate_table(s, 3)
+    assert split(s, 1, 0, ALL) == POOL_EXHAUSTED
+    assert naive_tree(s).leaves == ([block_leaf(s.geo, 0)] if left else [])
+    assert s.control[LOCK] == 0
+    assert "bbm" not in violations(s)
+    index, level = find(s, s.geo.base_gfn, 2)
+    assert level == (2 if left else 1)
+    assert (s.tables[index] & 1 == 1) == (left == 1), "what was mapped still is"
+
+
+def test_exhausted_halfway_shows_as_a_leak() -> None:
+    """The pages of the table under construction are nobody's: the audit says so, and of what the pool was short."""
+    s = small_machine(4 * KIB, GIB, blocks=1)
+    assert resolve(s, s.geo.base_gfn, 0, 0) >= 0
+    while s.control[POOL_TAIL] - s.control[POOL_HEAD] > 3:
+        s.control[POOL_HEAD] += 1  # as if in use elsewhere
+    assert split(s, 1, 0, 0) == POOL_EXHAUSTED
+    assert naive_tree(s).leaves == [block_leaf(s.geo, 0)]
+    run_audit(s)
+    assert violations(s)["table-leak"] == 3
+
+
+def test_a_stopping_run() -> None:
+    s = small_machine()
+    s.control[LOCK], s.control[STOP] = 1, 1
+    assert split(s, 1, 0, ALL) == STOPPED
+    assert write_unmapped(s, 1, 0) == STOPPED
+    assert naive_tree(s).leaves == []
+    assert naive_audit(s) == []
