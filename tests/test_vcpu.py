@@ -30,6 +30,7 @@ from stress.kernels.pool import allocate_table
 from stress.kernels.tlb import CHUNK, MISS, Cpu, fill, lookup, sizes_held
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import R_PAGE, R_RANDOM, R_SEEN, RAN, run
+from stress.kernels.walk import walk
 from stress.shm.layout import (
     AT_GFN,
     C_ACCESSES,
@@ -247,7 +248,7 @@ def test_the_end_of_the_run_reaches_a_parked_vcpu() -> None:
     assert s.procs[0, PARKED] == 0
 
 
-def test_the_tlb_holds_what_was_walked() -> None:
+def test_tlb_and_walk_cache_hold_what_was_walked() -> None:
     s = mapped(ALL)
     cpu = caught_up(s, cpu_before(s, 0))
     assert run(s, cpu, workload(s), 0, 1) == RAN
@@ -256,4 +257,8 @@ def test_the_tlb_holds_what_was_walked() -> None:
         assert lookup(cpu, s.geo.index_bits, gfn, sizes_held(cpu)) == page << 2 | RW
     assert lookup(cpu, s.geo.index_bits, s.geo.base_gfn + CHUNK, sizes_held(cpu)) == MISS
     assert list(cpu.live) == [0, 0, 0, CHUNK]
+    index, level = find(s, s.geo.base_gfn, 3)
+    descriptor, ended, first = walk(s, cpu, s.geo.base_gfn + 1)
+    assert (descriptor, ended) == (s.tables[index + 1], level)
+    assert first == 3, "the walk cache holds the table"
     assert len(naive_tree(s).leaves) == 1024
