@@ -246,7 +246,7 @@ static inline struct position draw_by(const struct workload *work, int64_t patte
 		at.state = (int64_t)((uint64_t)at.state * UINT64_C(6364136223846793005) +
 				     UINT64_C(1442695040888963407));
 		at.page = next_page(work, pattern, at.page, at.state);
-		upcoming[i] = at.page << 1 | (((at.state >> 12) & 0xfff) < work->write_below);
+		upcoming[i] = at.page << 1 | (((at.state >> 20) & 0xfff) < work->write_below);
 	}
 	return at;
 }

@@ -80,7 +80,7 @@ def test_wrong_orders_are_caught(wrong: str, size: str) -> None:
     order, options, kind = WRONG[wrong]
     document = run_json(
         "run", "--order", order, *options, "--block-size", size, "--blocks", "4", "--vcpus", "1",
-        "--dwell", "1ms", "--duration", "3s", "--fail-fast",
+        "--dwell", "0ms", "--duration", "3s", "--fail-fast",
     )  # fmt: skip
     assert document["exit"] == 1
     assert document["verdict"] == "violations"
@@ -129,3 +129,13 @@ def test_json_document_has_the_promised_keys() -> None:
     assert list(order["step_ns"]) == order["steps"]
     assert document["start_up_ns"] > 0
     assert document["memory"]["unique_bytes"].keys() == {"supervisor", "vcpu 0", "hypervisor"}
+
+
+def test_a_guest_that_fills_partial_tables_is_pointed_out() -> None:
+    options = ("run", "--block-size", "2M", "--vcpus", "1", "--duration", "1s", "--populated", "0.5")
+    full = run_json(*options, "--dwell", "20ms")
+    assert full["orders"][0]["mapped_share"] == 1
+    assert "full-tables" in {warning["name"] for warning in full["warnings"]}
+    partial = run_json(*options, "--dwell", "0ms")
+    assert 0.5 <= partial["orders"][0]["mapped_share"] < 1
+    assert "full-tables" not in {warning["name"] for warning in partial["warnings"]}

@@ -53,7 +53,7 @@ def test_wrong_orders_are_caught_every_time(size: str) -> None:
         for order, kind in wrong.items():
             document = run_json(
                 "run", "--order", order, "--block-size", size, "--vcpus", "2", "--duration", "5s", "--fail-fast",
-                "--populated", "0.5", "--no-fwb", "--no-guest-caches",
+                "--dwell", "0ms", "--populated", "0.5", "--no-fwb", "--no-guest-caches",
             )  # fmt: skip
             assert document["exit"] == 1
             assert kind in {violation["kind"] for violation in document["violations"]}

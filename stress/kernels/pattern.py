@@ -92,7 +92,7 @@ def draw_by(work: Workload, pattern: int, upcoming: Any, page: int, state: int) 
         state = advance(state)
         page = next_page(work, pattern, page, state)
         # These random bits decide on nothing else: uniform and Zipf use the upper half.
-        upcoming[i] = page << 1 | ((state >> 12) & 0xFFF < work.write_below)
+        upcoming[i] = page << 1 | ((state >> 20) & 0xFFF < work.write_below)
     return page, state
 
 

@@ -30,6 +30,7 @@ from stress.shm.layout import (
     R_FREED,
     R_INVALID_NS,
     R_LOCKED_NS,
+    R_MAPPED,
     R_NUMBER,
     R_ORDER,
     R_REQUESTED_NS,
@@ -52,7 +53,7 @@ from stress.shm.layout import (
     State,
 )
 from stress.shm.mmu_lock import acquire, release
-from stress.shm.syscalls import clock_ns
+from stress.shm.syscalls import clock_ns, fence
 
 _DWELL = int(State.DWELL)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
@@ -97,6 +98,20 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> None:
 
 
 @kernel
+def mapped_pages(s: Machine, page: int, level: int) -> int:
+    """Pages that a block's table maps, by the reference counts: full if page_count == entries + 1 all over."""
+    if level == LAST_LEVEL:
+        return s.page_count[page] - 1
+    bits = s.geo.index_bits
+    mapped = 0
+    for index in range(page << bits, (page + 1) << bits):
+        descriptor = load(s.tables, index)
+        if is_table(descriptor, level):
+            mapped += s.page_count[next_page(s.geo, descriptor)] - 1
+    return mapped
+
+
+@kernel
 def reachable(s: Machine, clock: int) -> bool:
     """Whether a vCPU may still walk into the table.
 
@@ -116,7 +131,8 @@ def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: in
     pages = pages_at(geo, geo.block_level)
     gfn = geo.base_gfn + block * pages
     record = s.records[number & (RECORD_RING - 1)]
-    record[R_DONE] = 0
+    store(s.records, (number & (RECORD_RING - 1), R_DONE), 0)
+    fence()  # whoever still copies the row's last contents sees that first
     record[R_ORDER] = order
     record[R_BLOCK] = block
     record[R_INVALID_NS] = 0
@@ -136,6 +152,7 @@ def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: in
         store(s.control, PHASE, number << 8 | 2 * order)
         return NOT_A_TABLE
     clock = -1
+    record[R_MAPPED] = mapped_pages(s, next_page(geo, old), level + 1)
     freed = s.control[POOL_TAIL]
     now = clock_ns()
     record[R_START_NS] = now

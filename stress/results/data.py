@@ -42,6 +42,7 @@ REBUILD_ROW = np.dtype(
         ("lock_wait_ns", np.int64),  # the rebuilder's wait for mmu_lock
         ("lock_hold_ns", np.int64),
         ("step_ns", np.int64, (MAX_STEPS,)),
+        ("mapped_share", np.float64),  # of the block's pages, when its rebuild began
         ("window_faults", np.int64),  # window faults of this rebuild, all vCPUs
         ("cycle_ns", np.int64),  # split to end of the dwell on the block
         ("accesses", np.int64),  # committed accesses of all vCPUs in the cycle

@@ -145,6 +145,7 @@ def _order(data: OrderData) -> dict[str, Any]:
         "walks": total["walks"],
         "redone": total["redone"],
         "tlbis": int(data.tlbis),
+        "mapped_share": float(rows["mapped_share"].mean()) if len(rows) else None,
         "cleaned_bytes": int(data.cleaned_bytes),
         "tables": {
             "allocated": int(data.tables_allocated),

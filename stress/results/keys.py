@@ -112,6 +112,7 @@ _ORDER: Final = [
     ResultKey("orders[].walks", "integer", "", "translation table walks"),
     ResultKey("orders[].redone", "integer", "", "attempts thrown away because of a TLBI in their midst"),
     ResultKey("orders[].tlbis", "integer", "", "TLB invalidations issued"),
+    ResultKey("orders[].mapped_share", "number?", "", "mean share of a block's pages mapped when its rebuild began"),
     ResultKey("orders[].cleaned_bytes", "integer", "bytes", "guest memory cleaned to the point of coherency"),
     ResultKey("orders[].tables.allocated", "integer", "", "table pages allocated"),
     ResultKey("orders[].tables.freed", "integer", "", "table pages freed"),

@@ -54,6 +54,11 @@ class RunWarning(StrEnum):
         "the run ended before it was done; everything here covers what was measured until then",
         "run again; the same --seed replays the same accesses",
     )
+    FULL_TABLES = (
+        "full-tables",
+        "the guest had mapped every page again before each rebuild, so no partially populated table was rebuilt",
+        "use --dwell 0ms, larger blocks or fewer accesses: the guest then leaves pages unmapped",
+    )
     SAMPLED = (
         "sampled",
         "rebuilds were too many to keep each one: quantiles, maxima and ratios come from a uniform sample",

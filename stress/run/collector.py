@@ -55,6 +55,10 @@ class Collector:
                 parts.append(f"{rows} of {seen} {what} kept")
         return ", ".join(parts)
 
+    def least_mapped_share(self) -> float:
+        """Smallest share of a block's pages that was mapped when a rebuild began; 1 without rebuilds."""
+        return min((float(kept.rows["mapped_share"].min(initial=1.0)) for kept in self._rows), default=1.0)
+
     def recent_windows(self, order: int, count: int = 64) -> npt.NDArray[np.int64]:
         """The last invalid windows of an order in ns, at most ``count``."""
         windows: npt.NDArray[np.int64] = self._rows[order].rows["window_ns"][-count:]
@@ -100,6 +104,8 @@ class Collector:
         rows["lock_wait_ns"] = records[:, layout.R_LOCKED_NS] - records[:, layout.R_REQUESTED_NS]
         rows["lock_hold_ns"] = records[:, layout.R_UNLOCKED_NS] - records[:, layout.R_LOCKED_NS]
         rows["step_ns"] = records[:, layout.R_STEPS : layout.R_STEPS + MAX_STEPS]
+        block_pages = self._machine.geo.frames // self._machine.geo.blocks
+        rows["mapped_share"] = records[:, layout.R_MAPPED] / block_pages
         rows["window_faults"] = records[:, layout.R_FAULTS]
         rows["cycle_ns"] = records[:, layout.R_CYCLE_NS]
         rows["accesses"] = records[:, layout.R_ACCESSES]
@@ -146,7 +152,8 @@ class Collector:
         return OrderData(
             order=order,
             rebuilds=int(totals[layout.T_REBUILDS]),
-            rebuilds_hit=int(machine.hits[i]),
+            # A rebuild that was cut short may have been hit already.
+            rebuilds_hit=min(int(machine.hits[i]), int(totals[layout.T_REBUILDS])),
             rows=self._rows[i].rows.copy(),
             stalls=stalls.copy(),
             stall_buckets_ns=edges,

@@ -128,7 +128,7 @@ class _Run:
             if not JIT_DISABLED and not cache.is_complete():
                 self._note(f"compiling kernels for this version, once (up to {_COMPILE_S} s)")
                 if not compile_in_background(interrupted):
-                    return self._result(started_at, time.monotonic_ns() - self._started_ns, True)
+                    return self._result(started_at, time.monotonic_ns() - self._started_ns, True, [])
             self._started_ns = time.monotonic_ns()
             self._workers.start(self._segment.name)
             self._watch(interrupted)
@@ -141,10 +141,11 @@ class _Run:
         finally:
             if machine.control[layout.STOP] == 0:
                 machine.control[layout.STOP] = layout.STOP_ABORT
-            self._workers.stop()
+            in_order = self._workers.stop(machine.control[layout.STOP] == layout.STOP_DONE)
         elapsed_ns = time.monotonic_ns() - self._started_ns
         self._collector.poll(final=True)
-        return self._result(started_at, elapsed_ns, interrupted.is_set())
+        lost = self._collector.lost_events() if in_order else []
+        return self._result(started_at, elapsed_ns, interrupted.is_set(), lost)
 
     def _watch(self, interrupted: threading.Event) -> None:
         """Collect until the run ends, by itself or because something is wrong."""
@@ -202,11 +203,9 @@ class _Run:
     def _violation_count(self) -> int:
         return int(self._machine.control[layout.VIOLATIONS : layout.VIOLATIONS + len(layout.Kind)].sum())
 
-    def _result(self, started_at: str, elapsed_ns: int, interrupted: bool) -> RunData:
+    def _result(self, started_at: str, elapsed_ns: int, interrupted: bool, lost: list[tuple[int, int, int]]) -> RunData:
         machine = self._machine
-        violations = evidence.violations(machine, self._started_ns)
-        lost = self._collector.lost_events() if self._failure is None and not interrupted else []
-        violations += evidence.lost_events(lost)
+        violations = evidence.violations(machine, self._started_ns) + evidence.lost_events(lost)
         done = machine.control[layout.STOP] == layout.STOP_DONE
         if self._failure is None and not done and not interrupted:
             self._failure = {"what": "ended early", "how": "the workers left before the scenario was done"}
@@ -245,6 +244,8 @@ class _Run:
             found.append((RunWarning.JIT_DISABLED, "NUMBA_DISABLE_JIT is set"))
         if self._host["load_1min"] > 0.5 * cores:
             found.append((RunWarning.LOAD, f"load {self._host['load_1min']} on {cores} cores"))
+        if self._config.populated < 1 and self._collector.rebuilds and self._collector.least_mapped_share() == 1:
+            found.append((RunWarning.FULL_TABLES, f"--populated {self._config.populated:g} did not last"))
         if shortfall := self._collector.shortfall():
             found.append((RunWarning.SAMPLED, shortfall))
         return [(str(warning), detail) for warning, detail in found]

@@ -9,6 +9,7 @@ import signal
 import threading
 from multiprocessing.connection import wait
 
+from stress.errors import RunBroken
 from stress.kernels.fault import POOL_EXHAUSTED, STOPPED
 from stress.kernels.tlb import new_cpu
 from stress.kernels.vcpu import R_PAGE, R_RANDOM, run
@@ -16,7 +17,7 @@ from stress.run.hypervisor import Hypervisor, Stopped
 from stress.run.plan import Plan
 from stress.run.scenario import Rebuild
 from stress.shm.atomics import JIT_DISABLED
-from stress.shm.layout import FINISH, STATE, STOP, STOP_DONE, State
+from stress.shm.layout import FENCED, FINISH, STATE, STOP, STOP_DONE, State
 from stress.shm.segment import Segment
 from stress.shm.syscalls import membarrier_register
 
@@ -32,7 +33,8 @@ def _enter(name: str, plan: Plan, who: int) -> Segment:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_follow_supervisor, daemon=True).start()
     segment = Segment.attach(name, plan.geo, len(plan.orders))
-    membarrier_register()
+    if not membarrier_register() and segment.machine.control[FENCED] == 0:
+        raise RunBroken("the kernel refuses membarrier to a worker", "run outside of the sandbox that does")
     if plan.cpus:
         # The hypervisor gets the first processor, the vCPUs the others in turn.
         first, *others = plan.cpus

@@ -17,8 +17,9 @@ from stress.run.worker import hypervisor_main, vcpu_main
 from stress.shm import layout
 from stress.shm.layout import Machine, State
 
-# Time for a worker that was told to stop; one that is inside a long step needs a moment.
-_GRACE_S = 0.5
+# Time for workers to leave: at a normal end as long as many of them on few cores need, else what Ctrl-C allows.
+_GRACE_S = 10.0
+_SHORT_GRACE_S = 0.5
 
 
 class Workers:
@@ -90,9 +91,9 @@ class Workers:
         owner = self._owner()
         return self._describe(owner if owner in late else late[0], "hung", f"no progress for {limit_s:g} s")
 
-    def stop(self) -> None:
-        """Wait briefly for workers that were told to stop, then end the others."""
-        deadline = time.monotonic() + _GRACE_S
+    def stop(self, in_order: bool) -> bool:
+        """Wait for workers that were told to stop, then end the others; whether all of them left by themselves."""
+        deadline = time.monotonic() + (_GRACE_S if in_order else _SHORT_GRACE_S)
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
         for process in self._processes:
@@ -100,6 +101,7 @@ class Workers:
                 process.kill()
         for process in self._processes:
             process.join()
+        return all(process.exitcode == 0 for process in self._processes)
 
     def unique_bytes(self) -> dict[str, int]:
         """Memory that only this process has (USS), by name; the mapped part of the segment is shared."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent.parent
 _COMPILED = ("arch", "shm", "kernels")
 _COMPLETE = "complete"
+_VERSIONS_KEPT = 8
 
 
 @lru_cache(maxsize=1)
@@ -38,12 +40,19 @@ def cache_directory() -> Path:
     for base in (_base(), Path(tempfile.gettempdir()) / f"stress-cache-{os.getuid()}"):
         directory = base / name
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
-        if os.access(directory, os.W_OK):
+        if os.access(directory, os.W_OK) and _is_ours(base) and _is_ours(directory):
             return directory
     return Path(tempfile.mkdtemp(prefix="stress-cache-"))
+
+
+def _is_ours(directory: Path) -> bool:
+    """Nobody else can have put code there: cached kernels are unpickled."""
+    status = directory.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def is_complete() -> bool:
@@ -52,5 +61,8 @@ def is_complete() -> bool:
 
 
 def mark_complete() -> None:
-    """Note that every kernel has been compiled and kept."""
+    """Note that every kernel has been compiled and kept; drops the kernels of all but the last few versions."""
     (cache_directory() / _COMPLETE).touch()
+    versions = sorted(cache_directory().parent.glob("kernels-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in versions[_VERSIONS_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)

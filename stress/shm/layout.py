@@ -83,6 +83,7 @@ R_CYCLE_NS = 11
 R_ACCESSES = 12  # of all vCPUs in the cycle
 R_CLEANED = 13  # bytes
 R_FREED = 14  # table pages
+R_MAPPED = 15  # pages the table mapped when its rebuild began
 R_STEPS = 16  # duration of each step in ns
 R_FAULTS = 32  # window faults, added to by the vCPUs; a line of its own
 RECORD_WORDS = 40

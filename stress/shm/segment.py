@@ -117,7 +117,8 @@ class Segment:
         """Unlink the segment (creator only). The views stay usable until they are garbage."""
         if self._owner:
             self._owner = False
-            self._memory.unlink()
+            with suppress(FileNotFoundError):  # somebody was faster
+                self._memory.unlink()
 
 
 def _free_bytes() -> int:
@@ -156,14 +157,17 @@ def stale_segments() -> list[Path]:
 
 
 def remove_stale() -> list[str]:
-    """Remove the segments whose creator is gone; returns their names."""
-    removed = []
+    """Remove the segments whose creator is gone; returns their names. MachineError for those it may not remove."""
+    removed, refused = [], []
     for path in stale_segments():
         try:
             path.unlink()
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise MachineError(f"cannot remove {path}: {error.strerror}", "remove it as its owner") from error
-        removed.append(path.name)
+        except OSError:
+            refused.append(path.name)
+        else:
+            removed.append(path.name)
+    if refused:
+        raise MachineError(f"cannot remove {', '.join(refused)} from /dev/shm", "remove it as its owner")
     return removed
