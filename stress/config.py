@@ -181,7 +181,9 @@ class RunConfig(BaseModel):
     )
     blocks: int = Field(default=4, ge=1, description="Blocks in the memslot")
     populated: Fraction = Field(default=1.0, description="Fraction of a block's pages mapped before its rebuild")
-    rebuilds: int | None = Field(default=None, ge=1, le=1 << 40, description="Stop after this many rebuilds")
+    rebuilds: int | None = Field(
+        default=None, ge=1, le=1 << 40, description="Stop after this many rebuilds of each order"
+    )
     duration_ns: Duration | None = Field(
         default_factory=lambda data: None if data["rebuilds"] else 10 * SECOND_NS,
         gt=0,

@@ -49,6 +49,12 @@ class MachineError(StressError):
     exit_code = ExitCode.MACHINE
 
 
+class Interrupted(StressError):  # noqa: N818 - not an error of anybody
+    """The user ended the run before there was anything to keep."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class RunBroken(StressError):  # noqa: N818 - names a state of the run, like the exit code it stands for
     """The run broke: a process died, hung, or its result could not be kept."""
 

@@ -63,7 +63,7 @@ def small_machine(
         fail_fast=fail_fast,
     )
     machine = layout.carve(bytearray(layout.segment_bytes(geo, orders)), geo, orders)
-    layout.initialise(machine)
+    list(layout.initialise(machine))  # to its end
     return machine
 
 

@@ -64,7 +64,7 @@ def order_data(
     per_cycle = rng.poisson(stalls_per_cycle, rebuilds)
     stalls = np.zeros(int(per_cycle.sum()), STALL_ROW)
     stalls["number"] = np.repeat(rows["number"], per_cycle)
-    stalls["fault_class"] = rng.integers(0, len(FAULT_CLASSES), stalls.size)
+    stalls["fault_class"] = rng.choice(len(FAULT_CLASSES), stalls.size, p=[0.85, 0.05, 0.05, 0.05])
     stalls["stall_ns"] = stall_ns * np.repeat(speed, per_cycle) * rng.lognormal(0, 0.5, stalls.size)
     by_class = [stalls["stall_ns"][stalls["fault_class"] == index] for index in range(len(FAULT_CLASSES))]
 

@@ -13,7 +13,7 @@ from synthetic import EDGES, histogram, order_data
 
 from stress.orders import BLOCK_FIRST
 from stress.results import ratios as module
-from stress.results.data import STALL_ROW
+from stress.results.data import FAULT_CLASSES, NOT_MEASURED, STALL_ROW
 from stress.results.ratios import Estimate, estimates, ratios
 from stress.results.statistics import PERCENTS, histogram_quantiles, quantiles
 
@@ -218,3 +218,36 @@ def test_ten_thousand_cycles_take_little_time() -> None:
     before = time.process_time()
     estimates(data, np.random.default_rng(1))
     assert time.process_time() - before < 5  # 0.4 s here; a loop over stalls would take minutes
+
+
+def test_population_faults_do_not_hide_the_stalls_of_window_faults() -> None:
+    rng = np.random.default_rng(11)
+    plain, crowded = order_data(rng), order_data(rng)
+    crowd = np.zeros(100_000, crowded.stalls.dtype)
+    crowd["fault_class"] = FAULT_CLASSES.index("population")
+    crowd["number"] = crowded.rows["number"][0]
+    crowd["stall_ns"] = 100
+    crowded.stalls = np.concatenate([crowded.stalls, crowd])
+    found = ratios("plain", estimates(plain, rng), "crowded", estimates(crowded, rng))["stall_p99"]
+    assert found["low"] < 1 < found["high"]
+    assert found["value"] > 10_000
+    crowded.events_dropped = 1
+    found = ratios("plain", estimates(plain, rng), "crowded", estimates(crowded, rng))["stall_p99"]
+    assert found["low"] is None
+    assert "dropped" in found["reason"]
+
+
+def test_a_window_without_an_end_is_not_zero() -> None:
+    rng = np.random.default_rng(12)
+    endless = order_data(rng)
+    endless.rows["window_ns"][3] = NOT_MEASURED
+    found = ratios("plain", estimates(order_data(rng), rng), "endless", estimates(endless, rng))["window"]
+    assert found["ratio"] is found["value"] is None
+    assert "no end" in found["reason"]
+
+
+def test_more_hits_than_rebuilds_break_nothing() -> None:
+    # A rebuild that was cut short may have been hit already.
+    data = order_data(np.random.default_rng(13), rebuilds=20)
+    data.rebuilds_hit = 21
+    assert estimates(data, np.random.default_rng(1))["rebuilds_hit_share"].resampled is not None

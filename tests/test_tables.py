@@ -91,7 +91,7 @@ def test_compare_table_shows_ratios_with_intervals() -> None:
         ("window, median", "window"),
         ("rebuilds hit", "rebuilds_hit_share"),
         ("window faults/rebuild", "window_faults_per_rebuild"),
-        ("stall, p99", "stall_p99"),
+        ("window stall, p99", "stall_p99"),
         ("accesses/s", "throughput"),
     ):
         ratio = found[metric]

@@ -43,6 +43,63 @@ def test_ctrl_c_ends_in_order_with_a_partial_result(tmp_path: Path) -> None:
     assert document["violations"] == []
 
 
+@pytest.mark.parametrize("delay", [0.08, 0.12, 0.16, 0.2, 0.25, 0.3])
+def test_ctrl_c_while_importing(delay: float) -> None:
+    # From the command's first lines on an interrupt counts, and the imports do not swallow it.
+    with live_run(*RUN) as run:
+        time.sleep(delay)
+        interrupt(run)
+        code, out, err, seconds = run.finish(10)
+    if code == -signal.SIGINT or "KeyboardInterrupt" in err:
+        pytest.skip("the interpreter itself was still starting")
+    assert code == 130
+    assert seconds < 2.0
+    assert "Traceback" not in out + err
+
+
+def test_ctrl_c_while_a_large_segment_is_prepared() -> None:
+    with live_run("run", "--blocks", "1000") as run:
+        wait_until(lambda: segments_of(run.pid), 30, "creation of the segment")
+        interrupt(run)
+        code, _, err, seconds = run.finish(20)
+    assert code == 130
+    assert seconds < 2.0
+    assert "interrupted while setting up" in err
+
+
+def test_many_interrupts_do_not_lose_the_result(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    with live_run("compare", *RUN[1:], "--block-size", "2M", "--dwell", "0ms", "--output", str(path)) as run:
+        run.wait_for_workers(3)
+        while run.process.poll() is None:
+            interrupt(run)
+            time.sleep(0.03)
+        code, _, err, _ = run.finish(10)
+    assert code == 130
+    assert "Traceback" not in err
+    assert len(partial(path)["orders"]) == 2
+
+
+def test_a_lost_terminal_is_an_interrupt(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    with live_run(*RUN, "--output", str(path)) as run:
+        run.wait_for_workers(3)
+        run.process.send_signal(signal.SIGHUP)
+        code, _, _, _ = run.finish(10)
+    assert code == 130
+    assert partial(path)["verdict"] == "interrupted"
+
+
+def test_an_order_that_leaks_ends_early_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    with live_run("run", "--order", "invalidate,tlbi,clean,install", "--vcpus", "1", "--output", str(path)) as run:
+        code, out, _, _ = run.finish(60)
+    assert code == 1
+    document = partial(path)
+    assert "leaks" in document["failure"]["how"]
+    assert "table-leak" in out
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.4, 0.6])
 def test_ctrl_c_while_starting(delay: float) -> None:
     with live_run(*RUN) as run:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from stress import __version__
+from stress import __version__, interrupt
 from stress.cli.clean import clean
 from stress.cli.compare import compare
 from stress.cli.orders import orders
@@ -33,7 +33,8 @@ for _command in (run, compare, orders, clean):
 def invoke(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (the process's own if None) and return its exit code. Raises nothing."""
     try:
-        return int(cli.main(arguments, prog_name="stress", standalone_mode=False) or ExitCode.OK)
+        code = int(cli.main(arguments, prog_name="stress", standalone_mode=False) or ExitCode.OK)
+        return code or (ExitCode.INTERRUPTED if interrupt.requested.is_set() else ExitCode.OK)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return ExitCode.USAGE
@@ -58,5 +59,7 @@ def _report(error: StressError) -> int:
 
 
 def main() -> None:
-    """Entry point of the ``stress`` script."""
-    sys.exit(invoke())
+    """Run the process's command line and exit."""
+    code = invoke()
+    interrupt.ignore()
+    sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -24,7 +25,8 @@ def emit(text: str) -> None:
 
 def say(text: str) -> None:
     """Print one line about the run to standard error."""
-    click.echo(f"stress: {text}", err=True)
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"stress: {text}", err=True)
 
 
 def _discard_stdout() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -65,7 +65,12 @@ def render(title: str, progress: Progress) -> RenderableType:
     )
     faults = "  ".join(f"{name} {format_si(count)}" for name, count in progress.faults.items())
     figures = Table.grid(padding=(0, 2))
-    figures.add_row("rebuilds", f"{progress.rebuilds}", "window p50", format_ns(progress.window_p50_ns))
+    figures.add_row(
+        "rebuilds",
+        f"{progress.rebuilds}",
+        "window p50",
+        format_ns(progress.window_p50_ns) if progress.window_p50_ns else "-",
+    )
     figures.add_row("accesses", f"{format_si(progress.accesses_per_s)}/s", "faults", faults or "none")
     verdict = Text("violations 0", style="green")
     if progress.violations:
@@ -90,7 +95,12 @@ def display(config: RunConfig, console: Console | None = None) -> Iterator[tuple
         return
     # Refreshed by the executor's calls alone: no thread of ours wakes up beside the vCPUs.
     with Live(Text(title, style="bold"), console=console, auto_refresh=False, transient=True) as live:
+
+        def show(progress: Progress) -> None:
+            with suppress(OSError):  # the terminal may be gone
+                live.update(render(title, progress), refresh=True)
+
         yield (
-            lambda progress: live.update(render(title, progress), refresh=True),
+            show,
             lambda line: live.console.print(Text(line)),
         )

@@ -8,6 +8,7 @@ from stress.shm.layout import (
     AT_STEP,
     EVIDENCE_KEPT,
     FINISH,
+    FINISH_ASKED,
     V_DETAIL,
     V_EXPECTED,
     V_FOUND,
@@ -42,4 +43,4 @@ def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, ex
         row[V_DETAIL] = detail
         store(s.evidence, (kind, n, V_READY), 1)
     if s.geo.fail_fast != 0:
-        store(s.control, FINISH, 1)
+        store(s.control, FINISH, FINISH_ASKED)

@@ -140,19 +140,17 @@ def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: in
     record[R_CLEANED] = 0
     record[R_FAULTS] = 0
     store(s.records, (number & (RECORD_RING - 1), R_NUMBER), number)
+    index, level = find(s, gfn, geo.block_level)  # only the hypervisor changes this entry, so it needs no lock yet
+    old = load(s.tables, index)
+    if not is_table(old, level):
+        return NOT_A_TABLE
+    record[R_MAPPED] = mapped_pages(s, next_page(geo, old), level + 1)
     record[R_REQUESTED_NS] = clock_ns()
     store(s.control, PHASE, number << 8 | (2 * order + 1))
     if not acquire(s, who):
         return STOPPED
     record[R_LOCKED_NS] = clock_ns()
-    index, level = find(s, gfn, geo.block_level)
-    old = load(s.tables, index)
-    if not is_table(old, level):
-        release(s, who, _DWELL)
-        store(s.control, PHASE, number << 8 | 2 * order)
-        return NOT_A_TABLE
     clock = -1
-    record[R_MAPPED] = mapped_pages(s, next_page(geo, old), level + 1)
     freed = s.control[POOL_TAIL]
     now = clock_ns()
     record[R_START_NS] = now

@@ -32,12 +32,15 @@ COUNTERS = (
 #: The most steps one order may have (the vocabulary is smaller; a step appears once).
 MAX_STEPS = 16
 
+#: The window of a rebuild whose entry was still invalid when it ended.
+NOT_MEASURED = -1
+
 #: One row per rebuild. Times in ns; ``step_ns[i]`` belongs to ``order.steps[i]``.
 REBUILD_ROW = np.dtype(
     [
         ("number", np.int64),  # run-wide rebuild number, from 1
         ("block", np.int64),  # index of the block in the memslot
-        ("window_ns", np.int64),  # invalidate's store to install's store; 0 if never invalid
+        ("window_ns", np.int64),  # invalidate's store to install's store; 0 if never invalid, or NOT_MEASURED
         ("rebuild_ns", np.int64),  # first step's start to last step's end
         ("lock_wait_ns", np.int64),  # the rebuilder's wait for mmu_lock
         ("lock_hold_ns", np.int64),

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from stress import __version__
-from stress.results.data import COUNTERS, FAULT_CLASSES, OrderData, RunData
+from stress.results.data import COUNTERS, FAULT_CLASSES, NOT_MEASURED, OrderData, RunData
 from stress.results.ratios import CONFIDENCE, MIN_CYCLES, estimates, ratios
 from stress.results.statistics import histogram_quantiles, quantiles
 from stress.results.warnings import RunWarning
@@ -117,7 +117,7 @@ def _order(data: OrderData) -> dict[str, Any]:
         "rebuilds": int(data.rebuilds),
         "rebuilds_hit": int(data.rebuilds_hit),
         "rebuilds_hit_share": _share(int(data.rebuilds_hit), int(data.rebuilds)),
-        "window_ns": quantiles(rows["window_ns"]),
+        "window_ns": quantiles(rows["window_ns"][rows["window_ns"] != NOT_MEASURED]),
         "rebuild_ns": quantiles(rows["rebuild_ns"]),
         "step_ns": {step.value: quantiles(rows["step_ns"][:, index]) for index, step in enumerate(data.order.steps)},
         "window_faults_per_rebuild": float(rows["window_faults"].mean()) if rows.size else None,

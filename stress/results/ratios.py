@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from stress.results.data import OrderData
+from stress.results.data import FAULT_CLASSES, NOT_MEASURED, OrderData
 from stress.results.statistics import rank
 
 CONFIDENCE: Final = 0.95
@@ -55,7 +55,7 @@ def estimates(data: OrderData, rng: np.random.Generator) -> dict[str, Estimate]:
         "window": by_cycle["window"],
         "rebuilds_hit_share": _share(data.rebuilds_hit, data.rebuilds, rng),
         "window_faults_per_rebuild": by_cycle["window_faults_per_rebuild"],
-        "stall_p99": _stall_p99(data.stalls, rng),
+        "stall_p99": _window_stall_p99(data, rng),
         "throughput": by_cycle["throughput"],
     }
 
@@ -138,6 +138,8 @@ def _cycle_estimates(rows: npt.NDArray[Any], rng: np.random.Generator) -> dict[s
         sums.append(drawn.astype(np.float64) @ columns)
     total = np.concatenate(sums)
     found = {"window": Estimate(values[0], np.concatenate(medians))}
+    if (windows == NOT_MEASURED).any():
+        found["window"] = Estimate(None, reason="leaves the entry invalid, so its window has no end")
     hit = int(np.count_nonzero(rows["window_faults"]))
     if hit < MIN_EVENT_CYCLES:
         reason = f"has {_counted(hit, 'hit rebuild')}, an interval needs {MIN_EVENT_CYCLES}"
@@ -159,15 +161,22 @@ def _share(hit: int, rebuilds: int, rng: np.random.Generator) -> Estimate:
     if rebuilds < MIN_CYCLES:
         reason = f"has {_counted(rebuilds, 'rebuild')}, an interval needs {MIN_CYCLES}"
         return Estimate(hit / rebuilds, reason=reason)
+    hit = min(hit, rebuilds)
     posterior = rng.beta(hit + 0.5, rebuilds - hit + 0.5, size=REPLICATES)
     return Estimate(hit / rebuilds, posterior)
 
 
+def _window_stall_p99(data: OrderData, rng: np.random.Generator) -> Estimate:
+    """The p99 (ns) of window faults' stalls: only they are the order's doing, and population faults would hide them."""
+    found = _stall_p99(data.stalls[data.stalls["fault_class"] == FAULT_CLASSES.index("window")], rng)
+    return Estimate(found.value, reason="had fault events dropped") if data.events_dropped else found
+
+
 def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
-    """The p99 (ns) of all stalls in STALL_ROW rows, stalls of one cycle drawn together."""
+    """The p99 (ns) of STALL_ROW rows, those of one cycle drawn together."""
     count = int(stalls.size)
     if count == 0:
-        return Estimate(None, reason="has no stalls")
+        return Estimate(None, reason="has no such stalls")
     stalls = stalls[np.argsort(stalls["stall_ns"], kind="stable")[::-1]]
     longest_first = stalls["stall_ns"].astype(np.float64)
     numbers, owner, sizes = np.unique(stalls["number"], return_inverse=True, return_counts=True)

@@ -65,8 +65,10 @@ def _verdict(document: dict[str, Any]) -> str:
         found = ", ".join(f"{each['kind']} {cells.count(each['count'])}" for each in violations)
     else:
         found = "no violation"
-    line = f"{document['verdict'].upper()}: {found} in {rebuilds:,} rebuilds and {cells.count(accesses)} "
-    line += f"checked accesses ({cells.time(document['elapsed_ns'])}, seed {document['seed']})"
+    line = f"{document['verdict'].upper()}: {found} in {rebuilds:,} rebuild{'' if rebuilds == 1 else 's'} "
+    line += (
+        f"and {cells.count(accesses)} checked accesses ({cells.time(document['elapsed_ns'])}, seed {document['seed']})"
+    )
     if document["failure"] is None:
         return _wrapped(line)
     return _wrapped(line) + "\n" + _wrapped("What broke: " + _pairs(document["failure"]), "  ")
@@ -139,7 +141,7 @@ _METRICS: Final[Sequence[tuple[str, Callable[[dict[str, Any]], str], str]]] = (
         lambda order: cells.factor(order["window_faults_per_rebuild"]),
         "window_faults_per_rebuild",
     ),
-    ("stall, p99", lambda order: cells.time(order["stall_ns"]["p99"]), "stall_p99"),
+    ("window stall, p99", lambda order: cells.time(order["stall_by_class_ns"]["window"]["p99"]), "stall_p99"),
     ("accesses/s", lambda order: cells.scaled(order["accesses_per_s"]), "throughput"),
     ("accesses/s in rebuilds", lambda order: cells.scaled(order["accesses_per_s_inside"]), ""),
     ("rebuild, median", lambda order: cells.time(order["rebuild_ns"]["p50"]), ""),
@@ -179,16 +181,19 @@ def _interval_notes(comparison: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+_EVIDENCE_SHOWN: Final = 3  # the document has more
+
+
 def _violations(document: dict[str, Any]) -> str:
     violations = document["violations"]
     if not violations:
         return ""
     lines = ["Violations"]
     for found in violations:
-        shown = len(found["evidence"])
+        shown = min(len(found["evidence"]), _EVIDENCE_SHOWN)
         first = f", the first {shown}:" if 0 < shown < found["count"] else ":" if shown else ""
         lines.append(_wrapped(f"{found['kind']}: {found['count']:,}{first}", "  "))
-        lines += [_wrapped(_pairs(evidence), "    ") for evidence in found["evidence"]]
+        lines += [_wrapped(_pairs(evidence), "    ") for evidence in found["evidence"][:shown]]
     return "\n".join(lines)
 
 

@@ -36,7 +36,8 @@ class RunWarning(StrEnum):
     )
     EVENTS_DROPPED = (
         "events-dropped",
-        "fault events came faster than the collector drained them; counters stay exact, stalls do not",
+        "fault events came faster than the collector drained them; counters and stall quantiles stay exact, "
+        "the ratio of stalls does not",
         "use fewer vCPUs or a longer --dwell, so that faults come less densely",
     )
     SHORT_RUN = (
@@ -53,6 +54,11 @@ class RunWarning(StrEnum):
         "incomplete",
         "the run ended before it was done; everything here covers what was measured until then",
         "run again; the same --seed replays the same accesses",
+    )
+    NOT_OVERLAPPED = (
+        "not-overlapped",
+        "the vCPUs hardly ran while blocks were rebuilt: a verdict of correct says little, and hits say nothing",
+        "leave a core to each process (--vcpus, --pin), stop other work on this machine",
     )
     FULL_TABLES = (
         "full-tables",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stress.kernels.drain import copy_record, drain_events
 from stress.orders import Order
-from stress.results.data import COUNTERS, MAX_STEPS, REBUILD_ROW, STALL_ROW, OrderData
+from stress.results.data import COUNTERS, MAX_STEPS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData
 from stress.run.reservoir import Reservoir
 from stress.shm import layout
 from stress.shm.histogram import lower_edges
@@ -61,7 +61,7 @@ class Collector:
 
     def recent_windows(self, order: int, count: int = 64) -> npt.NDArray[np.int64]:
         """The last invalid windows of an order in ns, at most ``count``."""
-        windows: npt.NDArray[np.int64] = self._rows[order].rows["window_ns"][-count:]
+        windows: npt.NDArray[np.int64] = np.maximum(self._rows[order].rows["window_ns"][-count:], 0)
         return windows
 
     def poll(self, final: bool = False) -> float:
@@ -99,7 +99,8 @@ class Collector:
         invalid, valid = records[:, layout.R_INVALID_NS], records[:, layout.R_VALID_NS]
         rows["number"] = records[:, layout.R_NUMBER]
         rows["block"] = records[:, layout.R_BLOCK]
-        rows["window_ns"] = np.where((invalid > 0) & (valid > invalid), valid - invalid, 0)
+        # An order that never breaks the entry has no window; one that installs first and breaks later no measured one.
+        rows["window_ns"] = np.where(invalid == 0, 0, np.where(valid > invalid, valid - invalid, NOT_MEASURED))
         rows["rebuild_ns"] = records[:, layout.R_END_NS] - records[:, layout.R_START_NS]
         rows["lock_wait_ns"] = records[:, layout.R_LOCKED_NS] - records[:, layout.R_REQUESTED_NS]
         rows["lock_hold_ns"] = records[:, layout.R_UNLOCKED_NS] - records[:, layout.R_LOCKED_NS]

@@ -25,11 +25,24 @@ _DETAIL = {
     },
 }
 _TEXT = {
-    Kind.TLB_CONFLICT: "the TLB holds an entry of a smaller size (found: its level) inside the new one's range",
+    Kind.TLB_CONFLICT: "the TLB holds an entry of a smaller size inside the range of the one filled",
     Kind.NOT_AT_POC: "with caches off, data the host wrote was never cleaned to the PoC",
-    Kind.REFCOUNT: "page_count (found) is not 1 + counted entries (expected)",
-    Kind.TABLE_LEAK: "table page (found) is in use but not reachable from the root",
-    Kind.DOUBLE_FREE: "table page (found) freed twice",
+    Kind.REFCOUNT: "page_count is not 1 + counted entries, or a table is linked twice",
+    Kind.TABLE_LEAK: "in use but not reachable from the root",
+    Kind.DOUBLE_FREE: "freed twice",
+}
+
+
+# What the two words of a piece of evidence are, by kind.
+_WORDS = {
+    Kind.STALE_TRANSLATION: ("cell", "expected_cell"),
+    Kind.TLB_CONFLICT: ("held_level", "filled_level"),
+    Kind.TABLE_USE_AFTER_FREE: ("descriptor", "entry_now"),
+    Kind.BBM: ("old", "new"),
+    Kind.NOT_AT_POC: ("cell", "expected_cell"),
+    Kind.REFCOUNT: ("found", "expected"),
+    Kind.TABLE_LEAK: ("table_page", "page_count"),
+    Kind.DOUBLE_FREE: ("table_page", "expected"),
 }
 
 
@@ -41,14 +54,15 @@ def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str,
     step = int(row[layout.V_STEP])
     level = int(row[layout.V_LEVEL])
     detail = int(row[layout.V_DETAIL])
+    found, expected = _WORDS[kind]
     return {
         "process": _process_name(machine, int(row[layout.V_WHO])),
         "ipa": f"{int(row[layout.V_GFN]) << machine.geo.granule_shift:#x}",
         "level": level if level >= 0 else None,
         "step": STEPS[step].value if step >= 0 else None,
         "time_ns": int(row[layout.V_TIME_NS]) - started_ns,
-        "found": f"{int(row[layout.V_FOUND]):#x}",
-        "expected": f"{int(row[layout.V_EXPECTED]):#x}",
+        found: f"{int(row[layout.V_FOUND]):#x}",
+        expected: f"{int(row[layout.V_EXPECTED]):#x}",
         "detail": _DETAIL.get(kind, {}).get(detail) or _TEXT.get(kind, ""),
     }
 

@@ -15,7 +15,7 @@ from stress.kernels import rebuild as kernel
 from stress.kernels.fault import POOL_EXHAUSTED
 from stress.kernels.split import split, write_unmapped
 from stress.run.hypervisor import Hypervisor
-from stress.shm.layout import C_ACCESSES, PHASE, POOL_HEAD, SEQUENCE
+from stress.shm.layout import C_ACCESSES, FINISH, FINISH_EXHAUSTED, PHASE, POOL_HEAD, SEQUENCE
 
 
 class Rebuild:
@@ -57,6 +57,7 @@ class Rebuild:
         before = self._reading()
         hypervisor.beat()
         if split(machine, who, block, self._plan.share) == POOL_EXHAUSTED:
+            machine.control[FINISH] = FINISH_EXHAUSTED
             return False
         if not machine.geo.fwb:
             write_unmapped(machine, who, block)

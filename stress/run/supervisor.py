@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
+from stress import interrupt
 from stress.config import RunConfig
 from stress.errors import ExitCode, MachineError
 from stress.results.data import FAULT_CLASSES, RunData
@@ -53,25 +51,6 @@ class Progress:
     phase: str
 
 
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event while the run goes on."""
-    event = threading.Event()
-
-    def notice(number: int, frame: FrameType | None) -> None:
-        event.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def execute(
     config: RunConfig,
     progress: Callable[[Progress], None] | None = None,
@@ -79,14 +58,14 @@ def execute(
 ) -> RunData:
     """Run ``config`` and return what was measured, complete or not.
 
-    Raises MachineError if the machine cannot run it. A dead or hung process, or Ctrl-C, ends the run early:
-    the data then says so in ``complete``, ``exit_code`` and ``failure``.
+    Raises MachineError if the machine cannot run it, Interrupted if that came before everything was set up. A dead
+    or hung process, or Ctrl-C, ends the run early: the data then says so in ``complete``, ``exit_code``, ``failure``.
     """
     if os.uname().sysname != "Linux":
         raise MachineError("stress needs Linux: /dev/shm, forkserver, membarrier", "run it on Linux")
     plan = Plan.of(config)
-    with _interrupts() as interrupted:
-        segment = Segment.create(plan.geo, len(plan.orders))
+    with interrupt.caught() as interrupted:
+        segment = Segment.create(plan.geo, len(plan.orders), interrupted.is_set)
         try:
             return _Run(config, plan, segment, progress, note).play(interrupted)
         finally:
@@ -165,7 +144,7 @@ class _Run:
                 return
             now = time.monotonic()
             if interrupted.is_set():
-                control[layout.FINISH] = 1
+                control[layout.FINISH] = layout.FINISH_ASKED
                 give_up_at = give_up_at or now + (_WIND_UP_S if self._running() else 0)
                 if now >= give_up_at:
                     return
@@ -207,6 +186,9 @@ class _Run:
         machine = self._machine
         violations = evidence.violations(machine, self._started_ns) + evidence.lost_events(lost)
         done = machine.control[layout.STOP] == layout.STOP_DONE
+        if self._failure is None and machine.control[layout.FINISH] == layout.FINISH_EXHAUSTED:
+            how = "the table pool is exhausted, because the order leaks table pages"
+            self._failure = {"what": "ended early", "how": how}
         if self._failure is None and not done and not interrupted:
             self._failure = {"what": "ended early", "how": "the workers left before the scenario was done"}
         if violations:
@@ -235,6 +217,7 @@ class _Run:
     def _warnings(self) -> list[tuple[str, str]]:
         """What the executor knows that makes the figures less trustworthy."""
         found = []
+        machine = self._machine
         cores = self._host["cores"]
         if self._config.vcpus + 1 > cores:
             found.append((RunWarning.OVERSUBSCRIBED, f"{self._config.vcpus} vCPUs and the hypervisor on {cores} cores"))
@@ -244,6 +227,17 @@ class _Run:
             found.append((RunWarning.JIT_DISABLED, "NUMBA_DISABLE_JIT is set"))
         if self._host["load_1min"] > 0.5 * cores:
             found.append((RunWarning.LOAD, f"load {self._host['load_1min']} on {cores} cores"))
+        inside = machine.counters[:, 1:-1:2, layout.C_ACCESSES].sum() / max(
+            1, machine.totals[:, layout.T_INSIDE_NS].sum()
+        )
+        everywhere = machine.counters[:, :-1, layout.C_ACCESSES].sum() / max(
+            1, machine.totals[:, layout.T_CYCLE_NS].sum()
+        )
+        hits, rebuilds = int(machine.hits.sum()), self._collector.rebuilds
+        if rebuilds and inside < 0.01 * everywhere and hits < 0.01 * rebuilds:
+            found.append(
+                (RunWarning.NOT_OVERLAPPED, f"{hits} of {rebuilds} rebuilds hit, and next to no access inside")
+            )
         if self._config.populated < 1 and self._collector.rebuilds and self._collector.least_mapped_share() == 1:
             found.append((RunWarning.FULL_TABLES, f"--populated {self._config.populated:g} did not last"))
         if shortfall := self._collector.shortfall():

@@ -17,7 +17,7 @@ from stress.run.hypervisor import Hypervisor, Stopped
 from stress.run.plan import Plan
 from stress.run.scenario import Rebuild
 from stress.shm.atomics import JIT_DISABLED
-from stress.shm.layout import FENCED, FINISH, STATE, STOP, STOP_DONE, State
+from stress.shm.layout import FENCED, FINISH, FINISH_EXHAUSTED, STATE, STOP, STOP_DONE, State
 from stress.shm.segment import Segment
 from stress.shm.syscalls import membarrier_register
 
@@ -65,7 +65,7 @@ def vcpu_main(name: str, plan: Plan, vcpu: int) -> None:
     machine.procs[vcpu, STATE] = State.GUEST
     while (status := run(machine, cpu, plan.workload, vcpu, _CHUNKS)) != STOPPED:
         if status == POOL_EXHAUSTED:
-            machine.control[FINISH] = 1  # a leak; the hypervisor's last audit says of what
+            machine.control[FINISH] = FINISH_EXHAUSTED  # a leak; the hypervisor's last audit says of what
     machine.procs[vcpu, STATE] = State.DONE
     _leave()
 

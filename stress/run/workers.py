@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from stress.interrupt import SIGNALS
 from stress.orders import STEPS
 from stress.run.plan import Plan
 from stress.run.worker import hypervisor_main, vcpu_main
@@ -35,9 +36,9 @@ class Workers:
         """Start all of them on segment ``name``."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["stress.run.preload"])
-        # Ctrl-C reaches the whole foreground process group. The server inherits the mask before its first
-        # instruction, and its workers from it: only the supervisor acts on the signal.
-        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C and the loss of the terminal reach the whole process group. The server inherits the mask before its
+        # first instruction, and its workers from it: only the supervisor acts on these signals.
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             forkserver.ensure_running()
         finally:
@@ -129,5 +130,6 @@ class Workers:
             "how": how,
             "state": state.name.lower().replace("_", "-"),
             "step": STEPS[step].value if step >= 0 else None,
+            "ipa": f"{int(self._machine.procs[who, layout.AT_GFN]) << self._plan.geo.granule_shift:#x}",
             "held_mmu_lock": self._owner() == who,
         }

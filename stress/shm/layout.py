@@ -32,6 +32,7 @@ POOL_HEAD = 3 * LINE  # free ring: next page to hand out (monotonic; under mmu_l
 POOL_TAIL = 3 * LINE + 1  # free ring: next place to put a freed page
 POOL_PEAK = 3 * LINE + 2  # most table pages in use at once
 FINISH = 4 * LINE  # non-zero: the hypervisor winds up and sets STOP
+FINISH_ASKED, FINISH_EXHAUSTED = 1, 2  # by the user or fail-fast; because the table pool ran dry
 VIOLATIONS = 5 * LINE  # count per violation kind
 CONTROL_WORDS = 8 * LINE
 
@@ -311,11 +312,15 @@ def carve(buffer: Any, geo: Geo, orders: int) -> Machine:
     return Machine(**views, geo=geo)
 
 
-def initialise(machine: Machine) -> None:
-    """Fill fresh (zeroed) views: an empty root, all other table pages free, all memory tagged."""
+_FILLED_AT_ONCE = 1 << 24  # words
+
+
+def initialise(machine: Machine) -> Iterator[None]:
+    """Fill fresh (zeroed) views: an empty root, all other table pages free, all memory tagged.
+
+    Yields now and then, because large ones take seconds; the machine is ready when it ends.
+    """
     geo = machine.geo
-    entries = 1 << geo.index_bits
-    machine.tables[geo.root_pages * entries :] = POISON
     machine.page_level[:] = FREE
     machine.page_level[: geo.root_pages] = geo.start_level
     machine.page_count[: geo.root_pages] = 1
@@ -323,8 +328,14 @@ def initialise(machine: Machine) -> None:
     machine.free_ring[:free] = np.arange(geo.root_pages, geo.table_pages)
     machine.control[POOL_TAIL] = free
     machine.control[POOL_PEAK] = geo.root_pages
-    machine.cells[:] = (np.arange(geo.frames, dtype=np.int64) + 1) << TAG_SHIFT
-    if not geo.fwb:
-        machine.cells[:] |= NOT_AT_POC  # the VMM wrote the guest's image through its cache
     machine.procs[:, AT_STEP] = -1
     machine.control[PHASE] = machine.counters.shape[1] - 1
+    for start in range(geo.root_pages << geo.index_bits, machine.tables.size, _FILLED_AT_ONCE):
+        machine.tables[start : start + _FILLED_AT_ONCE] = POISON
+        yield
+    # Without FWB: the VMM wrote the guest's image through its cache.
+    dirty = 0 if geo.fwb else NOT_AT_POC
+    for start in range(0, geo.frames, _FILLED_AT_ONCE):
+        end = min(start + _FILLED_AT_ONCE, geo.frames)
+        machine.cells[start:end] = (np.arange(start + 1, end + 1, dtype=np.int64) << TAG_SHIFT) | dirty
+        yield

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -18,12 +19,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from stress.errors import MachineError
+from stress.errors import Interrupted, MachineError
 from stress.shm.atomics import JIT_DISABLED, set_rmw_lock
 from stress.shm.layout import MAGIC, Geo, Machine, carve, initialise, segment_bytes
 from stress.units import format_bytes
 
 PREFIX = "stress-"
+_STRIDE = 256 << 20  # bytes reserved between two looks at whether to stop
 _SHM = Path("/dev/shm")
 
 
@@ -60,6 +62,11 @@ def _magic(memory: _Memory) -> npt.NDArray[np.int64]:
     return np.frombuffer(buffer, dtype=np.int64, count=1)
 
 
+def _check(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise Interrupted("interrupted while setting up", "nothing was measured")
+
+
 class Segment:
     """One shared segment and its views. Use ``create`` or ``attach``."""
 
@@ -73,8 +80,11 @@ class Segment:
             set_rmw_lock(_FileLock(_SHM / memory.name))
 
     @classmethod
-    def create(cls, geo: Geo, orders: int) -> Segment:
-        """Reserve and initialise a segment; MachineError if it does not fit into /dev/shm."""
+    def create(cls, geo: Geo, orders: int, stop: Callable[[], bool] = lambda: False) -> Segment:
+        """Reserve and initialise a segment; MachineError if it does not fit into /dev/shm.
+
+        A large one takes seconds: Interrupted as soon as ``stop()`` says so.
+        """
         size = segment_bytes(geo, orders)
         free = _free_bytes()
         if size > free:
@@ -84,15 +94,18 @@ class Segment:
             memory = _Memory(name, create=True, size=size)
         except OSError as error:
             raise MachineError(
-                f"cannot create shared memory: {error.strerror}",
-                "check that /dev/shm is mounted and writable",
+                f"cannot create shared memory: {error.strerror}", "check that /dev/shm is mounted and writable"
             ) from error
         try:
             # Without a reservation a store past a full /dev/shm is a SIGBUS.
             with (_SHM / name).open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+                for start in range(0, size, _STRIDE):
+                    _check(stop)
+                    os.posix_fallocate(file.fileno(), start, min(_STRIDE, size - start))
+            segment = cls(memory, geo, orders, owner=True)
+            for _ in initialise(segment.machine):
+                _check(stop)
         except OSError as error:
-            memory.close()
             memory.unlink()
             if error.errno == errno.ENOSPC:
                 raise _too_large(size, _free_bytes()) from error
@@ -100,8 +113,9 @@ class Segment:
                 f"cannot reserve {format_bytes(size)} in /dev/shm: {error.strerror}",
                 "use fewer or smaller blocks",
             ) from error
-        segment = cls(memory, geo, orders, owner=True)
-        initialise(segment.machine)
+        except Interrupted:
+            memory.unlink()
+            raise
         _magic(memory)[0] = MAGIC
         return segment
 
