@@ -41,7 +41,7 @@ STEPS: Final = tuple(Step)
 _DESCRIPTIONS: Final = {
     Step.INVALIDATE: "store an invalid descriptor over the table entry",
     Step.TLBI: "invalidate the VMID's TLB entries everywhere and wait for completion (TLBI, DSB)",
-    Step.CLEAN: "clean the block's D-cache range to PoC, then invalidate the I-cache; nothing with FWB",
+    Step.CLEAN: "clean the block's D-cache range to PoC, then invalidate the I-cache; a no-op with FWB",
     Step.INSTALL: "store-release the block descriptor",
     Step.UNMAP: "visit the detached tables, drop a reference per counted entry, free the table pages",
 }
@@ -65,14 +65,14 @@ class Order:
 UNMAP_FIRST: Final = Order(
     name="unmap-first",
     steps=(Step.INVALIDATE, Step.TLBI, Step.UNMAP, Step.CLEAN, Step.INSTALL),
-    provenance="Linux 5.10 to 6.1 (stage2_map_walk_table_pre)",
+    provenance="Linux 5.10 to 6.1 (stage2_map_walk_table_pre); the clean stands here since 5.14",
     description="tears the old tables down inside the window, then installs the block",
 )
 
 BLOCK_FIRST: Final = Order(
     name="block-first",
     steps=(Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP),
-    provenance="RFC of 2021 with the CMO its review demanded; in substance Linux 6.2 on (5c359cca1faf)",
+    provenance="RFC of 2021 with the CMO its review demanded; the steps, not the locking, of Linux 6.2 on (5c359cca1faf)",
     description="installs the block, then tears the old tables down; cleans inside the window",
 )
 
