@@ -72,7 +72,7 @@ UNMAP_FIRST: Final = Order(
 BLOCK_FIRST: Final = Order(
     name="block-first",
     steps=(Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP),
-    provenance="RFC of 2021 with the CMO its review demanded; the steps, not the locking, of Linux 6.2 on (5c359cca1faf)",
+    provenance="RFC of 2021 with the CMO its review demanded; steps, not locking, of Linux 6.2 on (5c359cca1faf)",
     description="installs the block, then tears the old tables down; cleans inside the window",
 )
 
