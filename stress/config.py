@@ -7,8 +7,6 @@ on the command line. Everything that is wrong is reported at once, each problem 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,13 +27,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from stress.arch.geometry import BLOCK_SIZES, Geometry
+from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE, Geometry
 from stress.errors import UsageError
 from stress.orders import Order, parse_order
 from stress.units import format_duration, format_size, parse_duration, parse_size
-
-#: IPA of the first byte of guest memory; a multiple of every block size KVM supports.
-GUEST_BASE: Final = 1 << 30
 
 SECOND_NS: Final = 1_000_000_000
 MILLISECOND_NS: Final = 1_000_000
@@ -47,17 +42,12 @@ _Parsed = TypeVar("_Parsed")
 
 
 class Pattern(StrEnum):
-    """How a vCPU picks its next page. Declaration order gives the integer codes of compiled code."""
+    """How a vCPU picks its next page. Compiled code has a code for each, by name."""
 
     SEQUENTIAL = "sequential"
     UNIFORM = "uniform"
     ZIPF = "zipf"
     STRIDED = "strided"
-
-    @property
-    def code(self) -> int:
-        """The pattern's index in the enum."""
-        return tuple(Pattern).index(self)
 
 
 class ConfigError(UsageError):
@@ -272,10 +262,10 @@ class RunConfig(BaseModel):
         if not {"ipa_bits", "block_size"} <= info.data.keys():
             return blocks
         ipa_bits, block_size = info.data["ipa_bits"], info.data["block_size"]
-        room = ((1 << ipa_bits) - GUEST_BASE) // block_size
+        room = ((1 << ipa_bits) - MEMSLOT_BASE) // block_size
         if blocks > room:
             raise _problem(
-                f"{blocks} blocks of {format_size(block_size)} do not fit above {format_size(GUEST_BASE)} "
+                f"{blocks} blocks of {format_size(block_size)} do not fit above {format_size(MEMSLOT_BASE)} "
                 f"in {ipa_bits} bits of IPA; use at most {room}"
             )
         return blocks
@@ -305,11 +295,6 @@ class RunConfig(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the unit in each key."""
         return self.model_dump(mode="json", by_alias=True)
-
-    def config_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON: equal hashes, equal runs up to the machine."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def load_toml(path: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, MIB, Geometry
-from stress.shm.layout import MEMORY_PA, MEMSLOT_BASE, TABLES_PA, Machine, geo_for, shapes, table_pages_needed
+from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, MEMSLOT_BASE, MIB, Geometry
+from stress.shm.layout import MEMORY_PA, TABLES_PA, Machine, geo_for, shapes, table_pages_needed
 
 ENTRIES = {4 * KIB: 512, 16 * KIB: 2048, 64 * KIB: 8192}
 

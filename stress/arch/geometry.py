@@ -14,6 +14,9 @@ CONCATENATION_BITS = 4
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
+#: IPA of the first byte of guest RAM, as on QEMU's arm64 machines; a multiple of every block size.
+MEMSLOT_BASE = 1 * GIB
+
 #: Granule size in bytes -> {level: size in bytes of a block entry that KVM uses at this level}.
 BLOCK_SIZES: dict[int, dict[int, int]] = {
     4 * KIB: {1: GIB, 2: 2 * MIB},

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stress.orders import Order
+from stress.orders import MAX_STEPS, Order
 
 #: Fault classes in the order of every ``(n_classes, ...)`` array below.
 FAULT_CLASSES = ("window", "spurious", "population", "permission")
@@ -28,9 +28,6 @@ COUNTERS = (
     "population",
     "permission",
 )
-
-#: The most steps one order may have (the vocabulary is smaller; a step appears once).
-MAX_STEPS = 16
 
 #: The window of a rebuild whose entry was still invalid when it ended.
 NOT_MEASURED = -1

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.kernels.drain import copy_record, drain_events
-from stress.orders import Order
-from stress.results.data import COUNTERS, MAX_STEPS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData
+from stress.orders import MAX_STEPS, Order
+from stress.results.data import COUNTERS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData
 from stress.run.reservoir import Reservoir
 from stress.shm import layout
 from stress.shm.histogram import lower_edges

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.arch.descriptors import POISON
-from stress.arch.geometry import Geometry
+from stress.arch.geometry import MEMSLOT_BASE, Geometry
 
 MAGIC = 0x5354_5245_5353_0001  # "STRESS", layout version 1
 LINE = 8  # words per 64-byte cache line
@@ -157,8 +157,6 @@ FREE = -1
 
 HISTOGRAM_BUCKETS = 1280
 
-#: Guest RAM starts here (as QEMU's and the selftests' arm64 machines have it).
-MEMSLOT_BASE = 1 << 30
 #: Host physical addresses of table pages and of guest memory: disjoint, so no table passes for a frame.
 TABLES_PA = 1 << 32
 MEMORY_PA = 1 << 40
