@@ -16,6 +16,7 @@ from stress.shm import layout
 from stress.shm.histogram import lower_edges
 from stress.shm.layout import Machine
 
+# Rows kept of all orders together: what bounds the supervisor's memory.
 _ROWS_KEPT = 1 << 17
 _STALLS_KEPT = 1 << 18
 _BATCH = 4096
@@ -29,8 +30,9 @@ class Collector:
     def __init__(self, machine: Machine, orders: tuple[Order, ...], seed: int) -> None:
         self._machine = machine
         self._orders = orders
-        self._rows = [Reservoir(REBUILD_ROW, _ROWS_KEPT, seed + i) for i in range(len(orders))]
-        self._stalls = [Reservoir(STALL_ROW, _STALLS_KEPT, seed + i) for i in range(len(orders))]
+        count = len(orders)
+        self._rows = [Reservoir(REBUILD_ROW, _ROWS_KEPT // count, seed + i) for i in range(count)]
+        self._stalls = [Reservoir(STALL_ROW, _STALLS_KEPT // count, seed + i) for i in range(count)]
         self._events = np.zeros((_BATCH, layout.EVENT_WORDS), np.int64)
         self._records = np.zeros((_BATCH, layout.RECORD_WORDS), np.int64)
         self._drained = np.zeros(machine.geo.hypervisor, np.int64)
