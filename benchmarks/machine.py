@@ -13,8 +13,14 @@ from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
 from stress.kernels.split import split
 from stress.kernels.tlb import Cpu, new_cpu
 from stress.kernels.vcpu import R_RANDOM, R_SEEN, RAN, run
-from stress.shm.layout import SEQUENCE, Machine, geo_for
+from stress.shm.layout import (
+    Machine,
+    geo_for,
+)
 from stress.shm.segment import Segment
+from stress.shm.words import (
+    SEQUENCE,
+)
 
 #: Share of a block's pages, in 2**-20, that a split maps.
 ALL = 1 << 20

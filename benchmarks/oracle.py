@@ -21,7 +21,12 @@ from stress.kernels.fault import POPULATION
 from stress.kernels.pattern import Pattern
 from stress.kernels.tlb import CHUNK
 from stress.kernels.vcpu import build_run, run
-from stress.shm.layout import C_FAULTS, EVENT_HEAD, EVENT_RING, PHASE
+from stress.shm.words import (
+    C_FAULTS,
+    EVENT_HEAD,
+    EVENT_RING,
+    PHASE,
+)
 
 TARGET = 0.85
 _CHUNKS = EVENT_RING // CHUNK  # as many faults as the ring holds

@@ -19,7 +19,10 @@ from stress.kernels import descriptor, fault, tlb, vcpu
 from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.tlb import Cpu
 from stress.shm import layout
-from stress.shm.layout import Geo, Machine
+from stress.shm.layout import (
+    Geo,
+    Machine,
+)
 
 _SOURCE = Path(__file__).with_name("reference.c")
 _FLAGS = ("-O3", "-march=native", "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Werror")

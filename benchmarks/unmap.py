@@ -15,8 +15,13 @@ from stress.kernels.descriptor import next_page
 from stress.kernels.entries import find
 from stress.kernels.rebuild import unmap_table
 from stress.shm.jit import kernel
-from stress.shm.layout import FREE, Machine
+from stress.shm.layout import (
+    Machine,
+)
 from stress.shm.syscalls import clock_ns
+from stress.shm.words import (
+    FREE,
+)
 
 TARGET = 0.9
 _TABLES = 513

@@ -24,6 +24,12 @@ class Step(StrEnum):
     CLEAN = "clean"
     INSTALL = "install"
     UNMAP = "unmap"
+    CLEAN_UNMAPPED = "clean-unmapped"
+    INSTALL_NT = "install-nt"
+    CLEAR_NT = "clear-nt"
+    UNMAP_DEFERRED = "unmap-deferred"
+    UNMAP_UNLOCKED = "unmap-unlocked"
+    TLBI_IPA = "tlbi-ipa"
 
     @property
     def code(self) -> int:
@@ -38,12 +44,27 @@ class Step(StrEnum):
 
 STEPS: Final = tuple(Step)
 
+#: The steps that make the entry a block: an order has exactly one of them.
+INSTALLS: Final = (Step.INSTALL, Step.INSTALL_NT)
+
+#: The steps that free the old tables: an order has at most one of them.
+TEAR_DOWNS: Final = (Step.UNMAP, Step.UNMAP_DEFERRED, Step.UNMAP_UNLOCKED)
+
+#: The steps that clean memory to the Point of Coherency.
+CLEANS: Final = (Step.CLEAN, Step.CLEAN_UNMAPPED)
+
 _DESCRIPTIONS: Final = {
     Step.INVALIDATE: "store an invalid descriptor over the table entry",
     Step.TLBI: "invalidate the VMID's TLB entries everywhere and wait for completion (TLBI, DSB)",
     Step.CLEAN: "clean the block's D-cache range to PoC, then invalidate the I-cache; a no-op with FWB",
     Step.INSTALL: "store-release the block descriptor",
     Step.UNMAP: "visit the detached tables, drop a reference per counted entry, free the table pages",
+    Step.CLEAN_UNMAPPED: "clean only the pages that the old tables did not map; nothing if they were full",
+    Step.INSTALL_NT: "store-release the block descriptor with nT set (FEAT_BBM level 1)",
+    Step.CLEAR_NT: "store the block descriptor again, without nT",
+    Step.UNMAP_DEFERRED: "unmap, but the table pages are freed after an RCU grace period",
+    Step.UNMAP_UNLOCKED: "unmap after mmu_lock was dropped, by the rebuilder",
+    Step.TLBI_IPA: "invalidate the TLB entries of one page's IPA only, which is not enough",
 }
 
 
@@ -60,6 +81,16 @@ class Order:
     def codes(self) -> tuple[int, ...]:
         """The steps' integer codes."""
         return tuple(step.code for step in self.steps)
+
+    @property
+    def bbm_level(self) -> int:
+        """The least FEAT_BBM level under which the steps can be correct (DDI 0487 D8.14.1): 0, 1 or 2."""
+        for step in self.steps:
+            if step is Step.INVALIDATE:
+                return 0
+            if step in INSTALLS:
+                return 1 if step is Step.INSTALL_NT else 2
+        return 0
 
 
 UNMAP_FIRST: Final = Order(
@@ -83,8 +114,55 @@ CLEAN_FIRST: Final = Order(
     description="block-first with the clean taken out of the window: nothing is invalid yet",
 )
 
+CLEAN_UNMAPPED_FIRST: Final = Order(
+    name="clean-unmapped-first",
+    steps=(Step.CLEAN_UNMAPPED, Step.INVALIDATE, Step.TLBI, Step.INSTALL, Step.UNMAP),
+    provenance="proposed by this project",
+    description="clean-first that leaves out the pages cleaned when they were mapped",
+)
+
+BLOCK_FIRST_DEFERRED: Final = Order(
+    name="block-first-deferred",
+    steps=(Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP_DEFERRED),
+    provenance="Linux 6.2 on (5c359cca1faf)",
+    description="block-first; RCU frees the tables, nobody waits for it",
+)
+
+CLEAN_FIRST_UNLOCKED: Final = Order(
+    name="clean-first-unlocked",
+    steps=(Step.CLEAN, Step.INVALIDATE, Step.TLBI, Step.INSTALL, Step.UNMAP_UNLOCKED),
+    provenance="proposed by this project",
+    description="clean-first with the tear-down after mmu_lock is dropped",
+)
+
+NT: Final = Order(
+    name="nt",
+    steps=(Step.CLEAN, Step.INSTALL_NT, Step.TLBI, Step.CLEAR_NT, Step.UNMAP),
+    provenance="RFC of January 2021 (FEAT_BBM level 1)",
+    description="no break: the nT bit keeps the block out of the TLBs until the TLBI",
+)
+
+BBML2: Final = Order(
+    name="bbml2",
+    steps=(Step.CLEAN, Step.INSTALL, Step.TLBI, Step.UNMAP),
+    provenance="RFC of January 2021 (FEAT_BBM level 2)",
+    description="no break: the CPU copes with both sizes in its TLBs",
+)
+
 #: Every named order, in the order in which they are printed.
-NAMED_ORDERS: Final = {order.name: order for order in (UNMAP_FIRST, BLOCK_FIRST, CLEAN_FIRST)}
+NAMED_ORDERS: Final = {
+    order.name: order
+    for order in (
+        UNMAP_FIRST,
+        BLOCK_FIRST,
+        CLEAN_FIRST,
+        CLEAN_UNMAPPED_FIRST,
+        BLOCK_FIRST_DEFERRED,
+        CLEAN_FIRST_UNLOCKED,
+        NT,
+        BBML2,
+    )
+}
 
 
 def vocabulary() -> str:
@@ -96,7 +174,8 @@ def parse_order(text: str) -> Order:
     """The order that ``text`` names or lists (``"invalidate,tlbi,install,unmap"``).
 
     A list keeps its own (normalised) text as its name, also when its steps are those of a named order.
-    Raises `UsageError` for an unknown name or step, a repeated step, no ``install``, or nothing at all.
+    Raises `UsageError` for an unknown name or step, a repeated step, no install or two, two tear-downs, a
+    ``clear-nt`` without ``install-nt`` before it, or nothing at all.
     """
     named = NAMED_ORDERS.get(text.strip())
     if named is not None:
@@ -114,13 +193,29 @@ def parse_order(text: str) -> Order:
     repeated = [step.value for index, step in enumerate(steps) if step in steps[:index]]
     if repeated:
         raise UsageError(f"order {shown}: step {repeated[0]!r} appears twice", vocabulary())
-    if Step.INSTALL not in steps:
-        raise UsageError(f"order {shown}: without 'install' nothing is rebuilt", vocabulary())
-    if len(steps) > MAX_STEPS:
-        raise UsageError(f"order {shown}: {len(steps)} steps, at most {MAX_STEPS} fit", vocabulary())
+    nonsense = _nonsense(steps)
+    if nonsense:
+        raise UsageError(f"order {shown}: {nonsense}", vocabulary())
     return Order(
         name=",".join(steps),
         steps=steps,
         provenance="the command line or a config",
         description="custom steps",
     )
+
+
+def _nonsense(steps: tuple[Step, ...]) -> str:
+    """Why no executor could follow these steps, although it can follow wrong ones; "" if it can."""
+    installs = [step for step in steps if step in INSTALLS]
+    tear_downs = [step for step in steps if step in TEAR_DOWNS]
+    if not installs:
+        return "without 'install' or 'install-nt' nothing is rebuilt"
+    if len(installs) > 1:
+        return f"{' and '.join(map(repr, map(str, installs)))} install the block twice; keep one of them"
+    if Step.CLEAR_NT in steps and Step.INSTALL_NT not in steps[: steps.index(Step.CLEAR_NT)]:
+        return "'clear-nt' needs 'install-nt' before it"
+    if len(tear_downs) > 1:
+        return f"{' and '.join(map(repr, map(str, tear_downs)))} free the tables twice; keep one of them"
+    if len(steps) > MAX_STEPS:
+        return f"{len(steps)} steps, at most {MAX_STEPS} fit"
+    return ""

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from machines import small_machine
+from machines import block_gfn, fault, small_machine, split_block
 
-from stress.kernels.fault import POPULATION, resolve
+from stress.kernels.codes import POPULATION
 from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
-from stress.kernels.split import split
-from stress.kernels.tlb import Cpu, new_cpu
-from stress.kernels.vcpu import R_PAGE, R_RANDOM, R_SEEN, run
-from stress.shm.layout import (
+from stress.kernels.split import DONE
+from stress.kernels.tlb import R_PAGE, R_RANDOM, R_SEEN, Cpu, new_cpu
+from stress.kernels.vcpu import run
+from stress.shm.layout import Machine
+from stress.shm.words import (
     C_ACCESSES,
     C_FAULTS,
     C_HITS,
@@ -25,16 +26,14 @@ from stress.shm.layout import (
     FAULT_KINDS,
     SEQUENCE,
     STOP,
-    Machine,
 )
 
-ALL = 1 << 20
 RW = 3
 ALWAYS = 4096  # Workload.write_below: every access writes
 
 
 def workload(s: Machine, pattern: Pattern = Pattern.SEQUENTIAL, write_below: int = 0) -> Workload:
-    pages = s.geo.frames
+    pages = s.geo.pages
     return Workload(int(pattern), pages, 7, 0.99, scatter_for(pages), write_below)
 
 
@@ -48,16 +47,16 @@ def cpu_at(page: int = 0) -> Cpu:
 
 def cpu_before(s: Machine, page: int) -> Cpu:
     """A vCPU whose next sequential access is to ``page``."""
-    return cpu_at((page - 1) % s.geo.frames)
+    return cpu_at((page - 1) % s.geo.pages)
 
 
 def mapped(share: int | None = None, **options: Any) -> Machine:
     """Two blocks, mapped as blocks, or split with this share of their pages mapped."""
     s = small_machine(**options)
     for block in range(s.geo.blocks):
-        assert resolve(s, s.geo.base_gfn + block * 512, 0, 0) == POPULATION
+        assert fault(s, block_gfn(s.geo, block)) == POPULATION
         if share is not None:
-            assert split(s, 1, block, share) == 0
+            assert split_block(s, block, share) == DONE
     return s
 
 
@@ -79,8 +78,10 @@ def counters(s: Machine, vcpu: int = 0) -> dict[str, int]:
     return {name: int(sums[at]) for name, at in names.items()}
 
 
-def faults(s: Machine) -> list[int]:
-    return [int(count) for count in s.counters[0].sum(axis=0)[C_FAULTS : C_FAULTS + FAULT_KINDS]]
+def faults(s: Machine, vcpu: int = 0) -> dict[int, int]:
+    """Faults of each class that occurred."""
+    sums = s.counters[vcpu].sum(axis=0)[C_FAULTS : C_FAULTS + FAULT_KINDS]
+    return {kind: int(count) for kind, count in enumerate(sums) if count}
 
 
 @contextmanager

@@ -6,18 +6,26 @@ describes it, and shares no code with the kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from stress.arch.descriptors import POISON, S2AP_R, S2AP_W, TYPE, leaf_attributes, output_address
 from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, LAST_LEVEL, MIB, Geometry
+from stress.kernels.abort import resolve
 from stress.kernels.audit import audit
-from stress.shm import layout
+from stress.kernels.rebuild import rebuild
+from stress.kernels.split import split
+from stress.orders import Step
+from stress.shm import layout, words
 from stress.shm.atomics import JIT_DISABLED
-from stress.shm.layout import Geo, Kind, Machine
+from stress.shm.layout import Geo, Machine
+from stress.shm.words import Kind
+
+#: All of a block's pages, as a share in 2**-20.
+ALL = 1 << 20
 
 #: (granule, block size) with one level of tables below a block: small enough for pure Python.
 SMALL = [
@@ -49,8 +57,12 @@ def small_machine(
     bbm_level: int = 0,
     fail_fast: bool = False,
     ipa_bits: int = 40,
+    **more: Any,
 ) -> Machine:
-    """A freshly initialised machine on a bytearray; by default with the granule's smallest blocks."""
+    """A freshly initialised machine on a bytearray; by default with the granule's smallest blocks.
+
+    ``more`` goes to ``geo_for``.
+    """
     geo = layout.geo_for(
         Geometry(granule, ipa_bits),
         block_size=block_size or min(BLOCK_SIZES[granule].values()),
@@ -61,6 +73,7 @@ def small_machine(
         guest_caches=guest_caches,
         bbm_level=bbm_level,
         fail_fast=fail_fast,
+        **more,
     )
     machine = layout.carve(bytearray(layout.segment_bytes(geo, orders)), geo, orders)
     list(layout.initialise(machine))  # to its end
@@ -69,22 +82,54 @@ def small_machine(
 
 def violations(s: Machine) -> dict[str, int]:
     """Counts of the kinds that were reported."""
-    counts = {kind.label: int(s.control[layout.VIOLATIONS + kind]) for kind in Kind}
+    counts = {kind.label: int(s.control[words.VIOLATIONS + kind]) for kind in Kind}
     return {label: count for label, count in counts.items() if count}
 
 
 def evidence(s: Machine, kind: Kind, n: int = 0) -> dict[str, int]:
     """Piece ``n`` of the evidence of a kind."""
     row = s.evidence[kind, n]
-    assert row[layout.V_READY] == 1
-    names = {"who": layout.V_WHO, "gfn": layout.V_GFN, "level": layout.V_LEVEL, "step": layout.V_STEP}
-    names |= {"found": layout.V_FOUND, "expected": layout.V_EXPECTED, "detail": layout.V_DETAIL}
+    assert row[words.V_READY] == 1
+    names = {"who": words.V_WHO, "gfn": words.V_GFN, "level": words.V_LEVEL, "step": words.V_STEP}
+    names |= {"found": words.V_FOUND, "expected": words.V_EXPECTED, "detail": words.V_DETAIL}
     return {name: int(row[at]) for name, at in names.items()}
 
 
 def block_pages(geo: Geo) -> int:
     """Pages of one block."""
-    return geo.frames // geo.blocks
+    return 1 << (LAST_LEVEL - geo.block_level) * geo.index_bits
+
+
+def block_gfn(geo: Geo, block: int) -> int:
+    """First guest frame of a block."""
+    return geo.base_gfn + block * block_pages(geo)
+
+
+# The kernels' entry points, as their callers use them: integers where compiled callers pass integers.
+
+
+def fault(s: Machine, gfn: int, write: int = 0, who: int = 0) -> int:
+    """Resolve an abort as its handler does under mmu_lock; the class, or another outcome."""
+    return int(resolve(s, gfn, write, who, 0, 0)[0])
+
+
+def split_block(s: Machine, block: int, share: int = ALL, *, writable: int = 1, map_first: int = 1) -> int:
+    """Let the hypervisor split a block, which it maps first if nothing is there."""
+    return int(split(s, s.geo.hypervisor, block_gfn(s.geo, block), share, writable, map_first))
+
+
+def set_order(s: Machine, steps: Iterable[Step], order: int = 0) -> None:
+    """Make ``steps`` the order number ``order``, and that the one under test."""
+    codes = [step.code for step in steps]
+    s.orders[order] = -1
+    s.orders[order, : len(codes)] = codes
+    s.control[words.ORDER] = order
+
+
+def rebuild_block(s: Machine, block: int, steps: Iterable[Step], order: int = 0) -> int:
+    """Let the hypervisor rebuild a block by these steps."""
+    set_order(s, steps, order)
+    return int(rebuild(s, s.geo.hypervisor, block_gfn(s.geo, block)))
 
 
 def shift_at(geo: Geo, level: int) -> int:
@@ -112,14 +157,14 @@ class Tree(NamedTuple):
 def decode_leaf(geo: Geo, word: int, level: int, gfn: int) -> Leaf:
     """What a leaf's word says."""
     shift = shift_at(geo, level)
-    frame = ((output_address(shift).take(word) << shift) - layout.MEMORY_PA) >> geo.granule_shift
+    frame = ((output_address(shift).take(word) << shift) - words.MEMORY_PA) >> geo.granule_shift
     return Leaf(gfn, level, frame, bool(word & S2AP_R), bool(word & S2AP_W))
 
 
 def table_page(geo: Geo, word: int) -> int:
     """Pool index of the page a table descriptor points to."""
     address = output_address(geo.granule_shift).take(word) << geo.granule_shift
-    return (address - layout.TABLES_PA) // (1 << geo.granule_shift)
+    return (address - words.TABLES_PA) // (1 << geo.granule_shift)
 
 
 def naive_tree(s: Machine) -> Tree:
@@ -129,12 +174,13 @@ def naive_tree(s: Machine) -> Tree:
     tree = Tree([], {})
 
     def visit(page: int, level: int, first: int) -> None:
-        words = s.tables[page * entries : (page + 1) * entries]
-        valid = np.flatnonzero(words & 1)
+        held = s.tables[page * entries : (page + 1) * entries]
+        valid = np.flatnonzero(held & 1)
         assert page not in tree.tables, f"table page {page} is linked twice"
+        assert s.page_level[page] == level, f"table page {page} is linked at level {level}"
         tree.tables[page] = len(valid)
         for slot in map(int, valid):
-            word = int(words[slot])
+            word = int(held[slot])
             gfn = first + slot * (1 << shift_at(geo, level) - geo.granule_shift)
             if TYPE.take(word) == 0b11 and level < LAST_LEVEL:
                 visit(table_page(geo, word), level + 1, gfn)
@@ -164,29 +210,50 @@ def naive_walk(s: Machine, gfn: int, page: int = 0, level: int | None = None) ->
     return naive_walk(s, gfn, page, level + 1)
 
 
+def host_frames(s: Machine) -> Callable[[int], int | None]:
+    """Frame that backs a guest frame, as memslots and the host say it now; None outside of all memslots."""
+    host = s.host.tolist()
+    columns = [words.SLOT_BASE, words.SLOT_PAGES, words.SLOT_FIRST]
+    slots = s.memslots[:, columns].tolist()
+
+    def frame_of(gfn: int) -> int | None:
+        for base, pages, first in slots:
+            if base <= gfn < base + pages:
+                return int(host[gfn - base + first])
+        return None
+
+    return frame_of
+
+
 def naive_audit(s: Machine) -> list[str]:
-    """What is wrong with counts, reachability and the pool."""
+    """What is wrong with counts, reachability, the pool, and where leaves lead."""
     geo = s.geo
     tree = naive_tree(s)
+    frame_of = host_frames(s)
     wrong = []
     for page, valid in tree.tables.items():
         if s.page_count[page] != 1 + valid:
             wrong.append(f"page {page} has count {s.page_count[page]} and {valid} valid entries")
-    used = set(map(int, np.flatnonzero(s.page_level != layout.FREE)))
+    for leaf in tree.leaves:
+        for page in range(1 << (LAST_LEVEL - leaf.level) * geo.index_bits):
+            if frame_of(leaf.gfn + page) != leaf.frame + page:
+                wrong.append(f"guest frame {leaf.gfn + page} is mapped to another frame than the host's")
+    used = set(map(int, np.flatnonzero(s.page_level != words.FREE)))
     if used != set(tree.tables):
         wrong.append(f"in use but not linked or the reverse: {sorted(used ^ set(tree.tables))}")
-    head, tail = int(s.control[layout.POOL_HEAD]), int(s.control[layout.POOL_TAIL])
+    head, tail = int(s.control[words.POOL_HEAD]), int(s.control[words.POOL_TAIL])
     ring = [int(s.free_ring[at % geo.table_pages]) for at in range(head, tail)]
     if sorted(ring) != sorted(set(range(geo.table_pages)) - used):
         wrong.append("the free ring does not hold every free page once")
-    words = s.tables.reshape(geo.table_pages, -1)
-    wrong += [f"free page {page} is not poisoned" for page in ring if (words[page] != POISON).any()]
+    tables = s.tables.reshape(geo.table_pages, -1)
+    wrong += [f"free page {page} is not poisoned" for page in ring if (tables[page] != POISON).any()]
     return wrong
 
 
 def run_audit(s: Machine) -> int:
     """Run the kernel's audit; table pages in use."""
-    return int(audit(s, s.geo.hypervisor, np.zeros(s.geo.table_pages, np.int64)))
+    seen, starts = np.zeros(s.geo.table_pages, np.int64), np.zeros(s.geo.table_pages, np.int64)
+    return int(audit(s, s.geo.hypervisor, seen, starts))
 
 
 def assert_sound(s: Machine) -> Tree:
@@ -200,15 +267,15 @@ def assert_sound(s: Machine) -> Tree:
     return tree
 
 
-def page_leaves(geo: Geo, pages: Iterable[int]) -> list[Leaf]:
-    """The leaves of pages mapped one by one, given by their numbers in the memslot, in order."""
-    return [Leaf(geo.base_gfn + page, LAST_LEVEL, page, True, True) for page in pages]
+def page_leaves(geo: Geo, pages: Iterable[int], writable: bool = True) -> list[Leaf]:
+    """The leaves of pages mapped one by one, given by their numbers in guest memory, in order; no frame has moved."""
+    return [Leaf(geo.base_gfn + page, LAST_LEVEL, page, True, writable) for page in pages]
 
 
-def block_leaf(geo: Geo, block: int) -> Leaf:
-    """The leaf of a block mapped as a block."""
+def block_leaf(geo: Geo, block: int, writable: bool = True) -> Leaf:
+    """The leaf of a block mapped as a block; no frame has moved."""
     first = block * block_pages(geo)
-    return Leaf(geo.base_gfn + first, geo.block_level, first, True, True)
+    return Leaf(geo.base_gfn + first, geo.block_level, first, True, writable)
 
 
 class NaiveTlb:

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 from machines import small_machine
 
-from stress.shm.layout import Geo, Machine
+from stress.shm.layout import (
+    Geo,
+    Machine,
+)
 from stress.shm.segment import Segment
 
 WORKERS = 4

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stress.orders import BLOCK_FIRST, UNMAP_FIRST, Order
+from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST, Order, Step
 from stress.results.data import (
     COUNTERS,
     FAULT_CLASSES,
@@ -15,6 +16,7 @@ from stress.results.data import (
     STALL_ROW,
     OrderData,
     RunData,
+    StageData,
     Violation,
 )
 
@@ -64,7 +66,7 @@ def order_data(
     per_cycle = rng.poisson(stalls_per_cycle, rebuilds)
     stalls = np.zeros(int(per_cycle.sum()), STALL_ROW)
     stalls["number"] = np.repeat(rows["number"], per_cycle)
-    stalls["fault_class"] = rng.choice(len(FAULT_CLASSES), stalls.size, p=[0.85, 0.05, 0.05, 0.05])
+    stalls["fault_class"] = rng.choice(len(FAULT_CLASSES), stalls.size, p=[0.85, 0.05, 0.05, 0.05, 0, 0])
     stalls["stall_ns"] = stall_ns * np.repeat(speed, per_cycle) * rng.lognormal(0, 0.5, stalls.size)
     by_class = [stalls["stall_ns"][stalls["fault_class"] == index] for index in range(len(FAULT_CLASSES))]
 
@@ -107,6 +109,9 @@ def run_data(
     failure: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     seed: int = 42,
+    scenario: str = "rebuild",
+    stages: list[StageData] | None = None,
+    life_cycle: dict[str, int] | None = None,
 ) -> RunData:
     """A run that measured ``orders``."""
     return RunData(
@@ -123,6 +128,9 @@ def run_data(
         start_up_ns=300_000_000,
         memory={"segment_bytes": 44 << 20, "unique_bytes": [90 << 20]},
         failure=failure,
+        scenario=scenario,
+        stages=stages or [],
+        life_cycle=life_cycle or {},
     )
 
 
@@ -142,3 +150,141 @@ def head_to_head(rng: np.random.Generator, rebuilds: int = 200) -> RunData:
             ),
         ]
     )
+
+
+def counts(**named: int) -> npt.NDArray[np.int64]:
+    """Counters, (n_counters,), 0 unless named."""
+    found = np.zeros(len(COUNTERS), np.int64)
+    for name, value in named.items():
+        found[COUNTERS.index(name)] = value
+    return found
+
+
+def selftest_config(scenario: str, backing: str, blocks: int, block_size: int) -> dict[str, Any]:
+    """What of a configuration the selftests' lines show: 4 vCPUs, 4 KiB pages, 40 bits of IPA."""
+    return {
+        "scenario": scenario,
+        "granule_bytes": 4096,
+        "ipa_bits": 40,
+        "backing": backing,
+        "block_size_bytes": block_size,
+        "memory_bytes": blocks * block_size,
+        "phys_offset_bytes": 1 << 30,
+        "vcpus": 4,
+        "iterations": 2,
+    }
+
+
+def vcpu_rebuilt(order: OrderData) -> OrderData:
+    """The same order with its blocks rebuilt by the faulting vCPUs, of which some lost the race."""
+    order.counters[0, 1, COUNTERS.index("rebuild")] = order.rebuilds
+    order.counters[1, 1, COUNTERS.index("retry")] = 7 * order.rebuilds
+    return order
+
+
+def page_table_test(
+    rng: np.random.Generator, *, passes: int = 1, orders: tuple[Order, ...] = (UNMAP_FIRST,)
+) -> RunData:
+    """kvm_page_table_test with 20 GiB of 1 GiB blocks, as its stages must come out; passes take turns at ``orders``."""
+    half = 1 << 17  # pages of half a block
+    stages = []
+    for repeat in range(passes):
+        order = orders[repeat % len(orders)].name if len(orders) > 1 else ""
+        for name, duration_ns, counters, rebuilds in (
+            (
+                "KVM_CREATE_MAPPINGS",
+                123_456,
+                counts(accesses=80, population=20, mapped_blocks=20, translation_l1=20),
+                0,
+            ),
+            (
+                "KVM_UPDATE_MAPPINGS",
+                1_234_567_890,
+                counts(
+                    accesses=4 * 20 * (half + 1),
+                    permission=20,
+                    population=20 * half,
+                    splits=20,
+                    mapped_pages=20 * (half + 1),
+                    permission_l1=20,
+                    translation_l2=20 * 256,
+                    translation_l3=20 * (half - 256),
+                ),
+                0,
+            ),
+            (
+                "KVM_ADJUST_MAPPINGS",
+                345_678_901,
+                counts(accesses=4 * 40 * half, window=12, rebuild=20, translation_l1=12, translation_l3=20),
+                20,
+            ),
+        ):
+            stages.append(StageData(name, 0, repeat, duration_ns * (repeat + 1), counters, rebuilds, order))
+    return run_data(
+        [vcpu_rebuilt(order_data(rng, order, rebuilds=20 * passes // len(orders), vcpus=4)) for order in orders],
+        config=selftest_config("kvm-page-table-test", "hugetlb-1g", 20, 1 << 30),
+        scenario="kvm-page-table-test",
+        stages=stages,
+    )
+
+
+def dirty_log_perf(rng: np.random.Generator) -> RunData:
+    """dirty_log_perf_test with two iterations over 4 GiB of 2 MiB blocks."""
+    pages = 1 << 20
+    dirty = counts(
+        accesses=pages, permission=2048, population=pages - 2048, permission_l2=2048, translation_l3=pages - 2048
+    )
+    stages = [
+        StageData("populate", 0, 0, 412_000_000, counts(population=2048, mapped_blocks=2048, translation_l2=2048), 0),
+        StageData("enable", 0, 0, 1_234_567, counts(), 0),
+        StageData("dirty", 1, 0, 2_000_000_001, dirty, 0),
+        StageData("get-dirty-log", 1, 0, 40_000_000, counts(), 0),
+        StageData("dirty", 2, 0, 1_000_000_002, counts(permission=pages, relaxed=pages, permission_l3=pages), 0),
+        StageData("get-dirty-log", 2, 0, 60_000_001, counts(), 0),
+        StageData("disable", 0, 0, 5_000, counts(), 0),
+    ]
+    return run_data(
+        [order_data(rng, rebuilds=0)],
+        config=selftest_config("dirty-log-perf", "hugetlb-2m", 2048, 2 << 20),
+        scenario="dirty-log-perf",
+        stages=stages,
+        life_cycle={"logging_enabled": 1, "logging_disabled": 1, "harvests": 2, "dirty_pages": 2 * pages},
+    )
+
+
+def migration(rng: np.random.Generator) -> RunData:
+    """Twelve migrations, half of them cancelled, with the blocks rebuilt by vCPUs."""
+    life_cycle = {
+        "logging_enabled": 12,
+        "logging_disabled": 12,
+        "harvests": 31,
+        "dirty_pages": 12_345,
+        "copied_pages": 20_000,
+        "migrations_completed": 6,
+        "migrations_cancelled": 6,
+    }
+    return run_data([vcpu_rebuilt(order_data(rng))], scenario="migration", life_cycle=life_cycle)
+
+
+def published(rng: np.random.Generator) -> RunData:
+    """Unmap-first, block-first and clean-first without FWB, with the clean at a hundred times the tear-down."""
+    orders = [order_data(rng, order) for order in (UNMAP_FIRST, BLOCK_FIRST, CLEAN_FIRST)]
+    for order in orders:
+        for index, step in enumerate(order.order.steps):
+            ns = {Step.CLEAN: 130_000_000, Step.UNMAP: 1_300_000}.get(step, 1_000)
+            order.rows["step_ns"][:, index] = ns
+        order.rows["rebuild_ns"] = order.rows["step_ns"].sum(axis=1)
+    return run_data(orders)
+
+
+def version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as schema version 1 had it, for a run of its one scenario."""
+    old = copy.deepcopy(document)
+    old["schema_version"] = 1
+    del old["scenario"]
+    for order in old["orders"]:
+        for key in ("vcpu_rebuilds", "faults_per_rebuild", "faults_by_level", "mappings"):
+            del order[key]
+        for faults in (order["faults"], order["stall_by_class_ns"], *(vcpu["faults"] for vcpu in order["per_vcpu"])):
+            del faults["rebuild"], faults["retry"]
+    return old

@@ -13,7 +13,15 @@ from stress.kernels.descriptor import next_page, table_descriptor
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table, free_table
 from stress.kernels.split import split
-from stress.shm.layout import FREE, POOL_HEAD, POOL_TAIL, Kind, Machine
+from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
+    FREE,
+    POOL_HEAD,
+    POOL_TAIL,
+    Kind,
+)
 
 ALL = 1 << 20
 

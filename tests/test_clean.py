@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from machines import small_machine
 
 from stress.kernels.clean import clean_frames
-from stress.shm.layout import NOT_AT_POC, VALUE_MASK
+from stress.shm.words import (
+    NOT_AT_POC,
+    VALUE_MASK,
+)
 
 NO_FWB, FWB = small_machine(fwb=False), small_machine(fwb=True)
 FRAMES = NO_FWB.geo.frames

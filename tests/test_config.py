@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE
+from stress.bugs import BUGS
 from stress.config import (
+    STAGED,
     ConfigError,
     Pattern,
     RunConfig,
+    Scenario,
     cores,
     default_vcpus,
     from_sources,
@@ -26,7 +27,7 @@ from stress.config import (
 )
 from stress.errors import ExitCode, UsageError
 from stress.kernels.pattern import Pattern as Codes
-from stress.units import format_size
+from stress.orders import NAMED_ORDERS
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 KEYS = [key_of(field) for field in RunConfig.model_fields]
@@ -55,26 +56,40 @@ def test_defaults() -> None:
     assert config == RunConfig()
     assert config.to_json() == {
         "orders": ["block-first"],
+        "scenario": "rebuild",
         "vcpus": default_vcpus(),
         "granule_bytes": 4096,
         "ipa_bits": 40,
         "block_size_bytes": 1 << 30,
+        "backing": "hugetlb-1g",
+        "phys_offset_bytes": 1 << 30,
+        "memory_bytes": 4 << 30,
         "blocks": 4,
+        "memslots": 1,
         "populated": 1.0,
         "rebuilds": None,
         "duration_ns": 10_000_000_000,
         "dwell_ns": 5_000_000,
+        "iterations": 2,
+        "rebuilder": "hypervisor",
+        "locking": "exclusive",
+        "eager_split": False,
         "pattern": "sequential",
         "stride_pages": 17,
         "zipf_exponent": 0.99,
         "write_fraction": 0.2,
         "seed": 1,
+        "platform": "native",
         "fwb": True,
+        "bbm_level": 0,
+        "cmo": "per-install",
         "guest_caches": True,
+        "inject": None,
         "pin": default_vcpus() < cores(),
         "fail_fast": False,
         "audit_interval_ns": 1_000_000_000,
         "watchdog_ns": 5_000_000_000,
+        "platform_profile": config.platform_profile.model_dump(),
     }
 
 
@@ -97,7 +112,8 @@ def test_code_writes_field_names_and_plain_numbers() -> None:
 
 
 def test_patterns_are_those_of_the_compiled_code() -> None:
-    assert {pattern.name for pattern in Pattern} == {code.name for code in Codes}
+    # What the selftests' guests run is no pattern to choose.
+    assert {pattern.name for pattern in Pattern} == {code.name for code in Codes} - {"PROGRAM"}
 
 
 def test_options_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
@@ -122,46 +138,23 @@ def test_rebuilds_alone_lift_the_default_duration() -> None:
     assert from_sources(None, {"rebuilds": 5}).duration_ns is None
     both = from_sources(None, {"rebuilds": 5, "duration": "3s"})
     assert (both.rebuilds, both.duration_ns) == (5, 3_000_000_000)
-    with pytest.raises(ValidationError, match="would never end"):
-        RunConfig(duration_ns=None)
+    assert RunConfig(duration_ns=None).duration_ns == 10_000_000_000  # a run always ends
 
 
-@pytest.mark.parametrize(
-    ("granule", "size"),
-    [(granule, size) for granule, sizes in BLOCK_SIZES.items() for size in sizes.values()],
-)
-def test_every_block_kvm_has_is_possible(granule: int, size: int) -> None:
-    config = from_sources(None, {"granule": format_size(granule), "block-size": format_size(size)})
-    assert config.geometry.level_size(config.block_level) == size
-    assert from_sources(None, {"granule": granule}).block_size == max(BLOCK_SIZES[granule].values())
+@pytest.mark.parametrize("scenario", STAGED)
+def test_a_staged_scenario_is_one_pass_or_repeats_for_a_duration(scenario: Scenario) -> None:
+    assert from_sources(None, {"scenario": scenario}).duration_ns is None
+    assert from_sources(None, {"scenario": scenario, "duration": "3s"}).duration_ns == 3_000_000_000
+    text = problem({"scenario": scenario, "rebuilds": 5})
+    assert text.startswith(f"--rebuilds: scenario {scenario} ends with its stages")
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (
-            {"granule": "64K", "block-size": "1G"},
-            "--block-size: KVM has no 1G block with the 64K granule.*use 512M",
-        ),
-        ({"block-size": "32M"}, "--block-size: KVM has no 32M block with the 4K granule.*use 1G or 2M"),
-        ({"block-size": "4K"}, "--block-size: KVM has no 4K block"),
-        ({"block-size": "3000"}, "--block-size: 3000 bytes do not divide into 4K pages; use 1G or 2M"),
-        ({"block-size": "0"}, "--block-size: KVM has no 0 block"),
-        ({"granule": "8K"}, "--granule: no granule has 8192 bytes; use 4K, 16K or 64K"),
-        ({"ipa-bits": 33, "block-size": "1G"}, "--block-size: KVM has no 1G block.*33 bits of IPA; use 2M"),
-        (
-            {"blocks": 1024},
-            "--blocks: 1024 blocks of 1G do not fit above 1G in 40 bits of IPA; use at most 1023",
-        ),
-    ],
-)
-def test_sizes_that_do_not_fit(options: dict[str, Any], words: str) -> None:
-    assert re.match(words, problem(options))
-
-
-def test_blocks_may_fill_the_ipa_space_to_the_last() -> None:
-    config = from_sources(None, {"blocks": 1023})
-    assert MEMSLOT_BASE + config.blocks * config.block_size == 1 << config.ipa_bits
+@pytest.mark.parametrize("scenario", Scenario)
+def test_the_faulting_vcpu_rebuilds_unless_the_scenario_is_about_rebuilds(scenario: Scenario) -> None:
+    default = "hypervisor" if scenario is Scenario.REBUILD else "vcpu"
+    assert from_sources(None, {"scenario": scenario}).rebuilder == default
+    for rebuilder in ("hypervisor", "vcpu"):
+        assert from_sources(None, {"scenario": scenario, "rebuilder": rebuilder}).rebuilder == rebuilder
 
 
 @pytest.mark.parametrize(
@@ -183,6 +176,24 @@ def test_blocks_may_fill_the_ipa_space_to_the_last() -> None:
             {"pattern": "random"},
             "--pattern: unknown pattern 'random'; use sequential, uniform, zipf or strided",
         ),
+        (
+            {"scenario": "reboot"},
+            "--scenario: unknown scenario 'reboot'; use rebuild, migration, thp, kvm-page-table-test or dirty-log-perf",
+        ),
+        ({"rebuilder": 1}, "--rebuilder: unknown rebuilder 1; use vcpu or hypervisor"),
+        ({"locking": "none"}, "--locking: unknown locking 'none'; use exclusive or shared"),
+        ({"cmo": "PER-FAULT"}, "--cmo: unknown cmo 'PER-FAULT'; use per-install or per-fault"),
+        ({"bbm-level": 3}, "--bbm-level: must be at most 2, not 3"),
+        ({"iterations": 0}, "--iterations: must be at least 1, not 0"),
+        ({"eager-split": "yes"}, "--eager-split: must be a valid boolean, not 'yes'"),
+        ({"platform": "kunpeng"}, "--platform: unknown platform 'kunpeng'; did you mean kunpeng920?"),
+        ({"platform": 920}, "--platform: must be a valid string, not 920"),
+        ({"inject": "no-brake"}, "--inject: unknown bug 'no-brake'; did you mean no-break or no-cmo?"),
+        ({"inject": "xyz"}, f"--inject: unknown bug 'xyz'; the bugs are {', '.join(BUGS)}"),
+        (
+            {"inject": "no-break", "order": "bbml2"},
+            "--inject: no-break changes nothing in bbml2; use an order with the step it spoils",
+        ),
         ({"orders": []}, "orders: there is no order; give at least one"),
         ({"orders": "block-first"}, "orders: must be a list, not 'block-first'"),
         ({"vcpu": 1}, "--vcpu: unknown key; did you mean vcpus?"),
@@ -197,6 +208,58 @@ def test_an_order_twice_says_how_to_compare_it_with_itself() -> None:
     assert text.startswith("orders: block-first is there twice")
     itself = text.rsplit(" ", 1)[1]
     assert len(from_sources(None, {"orders": ["block-first", itself]}).orders) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "blocks", "block_size"),
+    [
+        ({"blocks": 7}, {"memory": "2G"}, 2, 1 << 30),
+        ({"memory": "2G"}, {"blocks": 7}, 7, 1 << 30),
+        ({"block-size": "1G"}, {"backing": "hugetlb-2m"}, 4, 2 << 20),
+        ({"backing": "hugetlb-2m"}, {"block-size": "1G"}, 4, 1 << 30),
+    ],
+)
+def test_a_stronger_source_may_say_it_in_the_other_way(
+    tmp_path: Path, first: dict[str, Any], then: dict[str, Any], blocks: int, block_size: int
+) -> None:
+    file = write(tmp_path / "c.toml", "[run]\n" + "".join(f"{key} = {json.dumps(first[key])}\n" for key in first))
+    config = from_sources(file, then)
+    assert (config.blocks, config.block_size) == (blocks, block_size)
+    assert from_sources(None, then, first) == config
+
+
+def test_an_injected_bugs_settings_give_way_to_what_anybody_says(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.toml", '[run]\ninject = "missing-dsb"\ndwell = "7ms"\n')
+    config = from_sources(file)
+    assert (config.scenario, config.block_size, config.dwell_ns) == (Scenario.THP, 2 << 20, 7_000_000)
+    config = from_sources(file, {"scenario": "rebuild", "block-size": "1G"})
+    assert (config.scenario, config.block_size) == (Scenario.REBUILD, 1 << 30)
+    config = from_sources(file, {"inject": "no-cmo", "guest-caches": True})
+    assert (config.scenario, config.fwb, config.guest_caches, config.populated) == (Scenario.REBUILD, False, True, 0.5)
+    # They are stronger than a command's defaults, and leave another granule its own blocks.
+    config = from_sources(None, {"inject": "root-table-kept"}, {"orders": ["unmap-first", "block-first"]})
+    assert config.orders == ("block-first-deferred",)
+    config = from_sources(None, {"inject": "no-cmo", "granule": "64K"})
+    assert config.block_size == 512 << 20
+    config = from_sources(None, {"inject": "no-cmo", "backing": "hugetlb-1g"})
+    assert config.block_size == 1 << 30
+
+
+def test_a_bug_must_spoil_at_least_one_of_the_orders_compared() -> None:
+    config = from_sources(None, {"inject": "no-break", "orders": ["bbml2", "block-first"]})
+    assert [",".join(order.steps) for order in config.parsed_orders] == [
+        "clean,install,tlbi,unmap",
+        "tlbi,clean,install,unmap",
+    ]
+    assert problem({"inject": "no-break", "orders": ["bbml2", "nt"]}).startswith("--inject: no-break changes nothing")
+
+
+def test_a_command_adds_the_problems_it_found_itself() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_sources(None, {"vcpus": 0}, problems=["-m: unknown mode"])
+    assert caught.value.problems == ("-m: unknown mode", "--vcpus: must be at least 1, not 0")
+    with pytest.raises(ConfigError, match=r"^-m: unknown mode$"):
+        from_sources(None, {}, problems=["-m: unknown mode"])
 
 
 def test_everything_wrong_is_said_at_once_with_paths(tmp_path: Path) -> None:
@@ -261,20 +324,33 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 
 
 def test_there_are_configs_to_load() -> None:
-    assert {path.stem for path in CONFIGS} >= {"smoke", "thread", "no-fwb", "small-blocks", "granule-64k"}
+    assert {path.stem for path in CONFIGS} >= {
+        "smoke",
+        "thread",
+        "no-fwb",
+        "small-blocks",
+        "granule-64k",
+        "kunpeng920",
+        "kvm-page-table-test",
+        "migration",
+        "thp",
+    }
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_load(path: Path) -> None:
     config = from_sources(path)
-    assert all(order.name in ("unmap-first", "block-first", "clean-first") for order in config.parsed_orders)
-    assert f"--config configs/{path.name}" in path.read_text(encoding="utf-8")
+    assert all(order.name in NAMED_ORDERS for order in config.parsed_orders)
+    # The command in its first lines is the right one for its orders.
+    command = "compare" if len(config.orders) > 1 else "run"
+    assert f"stress {command} --config configs/{path.name}" in path.read_text(encoding="utf-8")
 
 
 def test_json_is_plain_and_has_a_key_per_field() -> None:
     document = from_sources(None, {"pattern": "zipf"}).to_json()
     assert json.loads(json.dumps(document)) == document
-    assert len(document) == len(RunConfig.model_fields)
+    assert len(document) == len(RunConfig.model_fields) + 1  # and the platform's profile
+    assert len(document["platform_profile"]) == 10
 
 
 toml_scalars = st.one_of(
@@ -282,7 +358,7 @@ toml_scalars = st.one_of(
     st.integers(),
     st.floats(),
     st.text(),
-    st.sampled_from(["1G", "2M", "5ms", "block-first", "install", "zipf"]),
+    st.sampled_from(["1G", "2M", "5ms", "block-first", "install", "zipf", "thp", "migration", "no-cmo"]),
     st.dates(),
     st.just(dt.datetime(2021, 2, 8, tzinfo=dt.UTC)),
 )

@@ -32,7 +32,13 @@ from stress.arch.descriptors import (
 )
 from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, MIB
 from stress.kernels import descriptor
-from stress.shm.layout import MEMORY_PA, TABLES_PA, Geo
+from stress.shm.layout import (
+    Geo,
+)
+from stress.shm.words import (
+    MEMORY_PA,
+    TABLES_PA,
+)
 
 GRANULES = sorted(BLOCK_SIZES)
 LAYOUTS = [

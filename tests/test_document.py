@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import head_to_head, order_data, run_data
+from synthetic import (
+    counts,
+    dirty_log_perf,
+    head_to_head,
+    migration,
+    order_data,
+    page_table_test,
+    run_data,
+    vcpu_rebuilt,
+)
 
-from stress.orders import CLEAN_FIRST, UNMAP_FIRST, Step, parse_order
-from stress.results.data import COUNTERS, FAULT_CLASSES, RunData, Violation
+from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST, Step, parse_order
+from stress.results.data import COUNTERS, FAULT_CLASSES, LIFE_CYCLE, RunData, StageData, Violation
 from stress.results.document import build, config_hash, plain
 from stress.results.keys import RESULT_KEYS, find_key, leaves
 from stress.results.warnings import RunWarning
@@ -50,7 +59,25 @@ def names(document: dict[str, Any]) -> list[str]:
     return [warning["name"] for warning in document["warnings"]]
 
 
-@pytest.mark.parametrize("data", [head_to_head(rng()), broken_run(), run_data([]), run_data([order_data(rng())])])
+def whole_life() -> RunData:
+    """Everything a life cycle may hold."""
+    data = migration(rng())
+    data.life_cycle = {name: index for index, name in enumerate(LIFE_CYCLE)}
+    return data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head_to_head(rng()),
+        broken_run(),
+        run_data([]),
+        run_data([order_data(rng())]),
+        whole_life(),
+        dirty_log_perf(rng()),
+        page_table_test(rng(), passes=2, orders=(UNMAP_FIRST, BLOCK_FIRST)),
+    ],
+)
 def test_every_key_is_registered_with_its_type(data: RunData) -> None:
     for path, value in leaves(build(data)):
         key = find_key(path)
@@ -63,10 +90,14 @@ def test_every_key_is_registered_with_its_type(data: RunData) -> None:
 
 
 def test_every_registered_key_is_written() -> None:
-    written = {path for path, _ in leaves(build(broken_run()))} | {
-        path for path, _ in leaves(build(head_to_head(rng())))
-    }
-    assert {key.path for key in RESULT_KEYS if not key.optional} <= written
+    broken, compared, lived = broken_run(), head_to_head(rng()), whole_life()
+    staged = page_table_test(rng(), passes=2, orders=(UNMAP_FIRST, BLOCK_FIRST))
+    always, sometimes = (
+        {path for data in chosen for path, _ in leaves(build(data))}
+        for chosen in ((broken, compared), (broken, compared, lived, staged, head_to_head(rng(), rebuilds=0)))
+    )
+    assert {key.path for key in RESULT_KEYS if not key.optional} <= always
+    assert {key.path for key in RESULT_KEYS} == sometimes
     assert len({key.path for key in RESULT_KEYS}) == len(RESULT_KEYS)
 
 
@@ -79,7 +110,9 @@ def test_an_unknown_key_is_noticed() -> None:
 def test_the_promised_keys_are_there() -> None:
     document = build(head_to_head(rng()))
     assert document.keys() >= TOP_LEVEL | {"violations", "verdict", "comparison"}
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
+    assert document["scenario"] == "rebuild"
+    assert not document.keys() & {"life_cycle", "stages"}
     for order in document["orders"]:
         assert order.keys() >= ORDER_KEYS
         assert list(order["step_ns"]) == order["steps"]
@@ -104,6 +137,16 @@ def test_numbers_are_those_measured() -> None:
     assert order["mmu_lock"]["vcpu_wait_ns_total"] == total("lock_wait_ns")
     for name in FAULT_CLASSES:
         assert order["faults"][name] == total(name)
+    assert order["faults_by_level"]["translation"] == [total(f"translation_l{level}") for level in range(4)]
+    assert order["faults_by_level"]["permission"] == [total(f"permission_l{level}") for level in range(4)]
+    assert order["mappings"] == {
+        "blocks": total("mapped_blocks"),
+        "pages": total("mapped_pages"),
+        "relaxed": total("relaxed"),
+        "splits": total("splits"),
+    }
+    assert order["vcpu_rebuilds"] == total("rebuild")
+    assert order["faults_per_rebuild"] == sum(total(name) for name in FAULT_CLASSES) / 200
     for key in ("accesses", "walks", "redone", "lock_hold_ns"):
         assert [vcpu[key] for vcpu in order["per_vcpu"]] == [
             int(data.counters[index, :, COUNTERS.index(key)].sum()) for index in range(3)
@@ -130,9 +173,42 @@ def test_nothing_measured_is_null() -> None:
         assert order["rebuilds"] == order["window_ns"]["count"] == order["stall_ns"]["count"] == 0
         assert order["window_ns"]["p50"] is order["step_ns"]["tlbi"]["max"] is order["stall_ns"]["p99"] is None
         assert order["accesses_per_s"] is order["rebuilds_hit_share"] is order["window_faults_per_rebuild"] is None
+        assert order["faults_per_rebuild"] is None
     for found in document["comparison"][0]["ratios"].values():
         assert found["ratio"] is None
         assert found["reason"]
+
+
+def test_a_stage_holds_what_happened_in_it() -> None:
+    counters = counts(**{name: index for index, name in enumerate(COUNTERS)})
+    stage = StageData("dirty", 3, 7, 1_234, counters, 5)
+    document = build(
+        run_data([], scenario="dirty-log-perf", stages=[stage, StageData("x", 0, 0, 1, counts(), 0, "nt")])
+    )
+    found = document["stages"][0]
+    assert {key: found[key] for key in ("name", "iteration", "repeat", "duration_ns", "rebuilds")} == {
+        "name": "dirty",
+        "iteration": 3,
+        "repeat": 7,
+        "duration_ns": 1_234,
+        "rebuilds": 5,
+    }
+    assert found["accesses"] == COUNTERS.index("accesses")
+    assert found["faults"] == {name: COUNTERS.index(name) for name in FAULT_CLASSES}
+    first = COUNTERS.index("translation_l0")
+    assert found["faults_by_level"] == {
+        "translation": [*range(first, first + 4)],
+        "permission": [*range(first + 4, first + 8)],
+    }
+    assert found["mappings"]["splits"] == COUNTERS.index("splits")
+    assert "order" not in found  # all orders shared the pass
+    assert document["stages"][1]["order"] == "nt"
+
+
+def test_who_rebuilt_is_counted() -> None:
+    order = build(run_data([vcpu_rebuilt(order_data(rng())), order_data(rng())]))["orders"]
+    assert [each["vcpu_rebuilds"] for each in order] == [200, 0]
+    assert order[0]["faults_per_rebuild"] == order[1]["faults_per_rebuild"] + 8  # itself and seven retries
 
 
 def test_plain_leaves_no_foreign_type() -> None:
@@ -218,6 +294,11 @@ def test_too_few_cycles_are_noisy_and_short(rebuilds: int) -> None:
     document = build(head_to_head(rng(), rebuilds=rebuilds))
     assert names(document) == ["short-run", "noisy"]
     assert f"{rebuilds} rebuilds, an interval needs 10" in document["warnings"][1]["detail"]
+
+
+@pytest.mark.parametrize(("scenario", "expected"), [("rebuild", ["short-run"]), ("dirty-log-perf", [])])
+def test_no_rebuilds_are_short_only_where_there_should_be_some(scenario: str, expected: list[str]) -> None:
+    assert names(build(run_data([order_data(rng(), rebuilds=0)], scenario=scenario))) == expected
 
 
 def test_an_interval_that_decides_nothing_is_noisy() -> None:

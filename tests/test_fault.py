@@ -41,6 +41,9 @@ from stress.kernels.split import split
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
 from stress.shm.histogram import bucket
 from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
     C_DROPPED,
     C_FAULTS,
     C_LOCK_HOLD_NS,
@@ -69,7 +72,6 @@ from stress.shm.layout import (
     STOP,
     TLBI_END,
     TLBI_START,
-    Machine,
     State,
 )
 

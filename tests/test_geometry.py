@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, MEMSLOT_BASE, MIB, Geometry
-from stress.shm.layout import MEMORY_PA, TABLES_PA, Machine, geo_for, shapes, table_pages_needed
+from stress.shm.layout import (
+    Machine,
+    geo_for,
+    shapes,
+    table_pages_needed,
+)
+from stress.shm.words import (
+    MEMORY_PA,
+    TABLES_PA,
+)
 
 ENTRIES = {4 * KIB: 512, 16 * KIB: 2048, 64 * KIB: 8192}
 

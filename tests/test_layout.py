@@ -7,8 +7,17 @@ import pytest
 from machines import SMALL, assert_sound, small_machine
 
 from stress.arch.descriptors import POISON
-from stress.shm import layout
-from stress.shm.layout import LINE, Kind, Machine, carve, segment_bytes, shapes
+from stress.shm import layout, words
+from stress.shm.layout import (
+    Machine,
+    carve,
+    segment_bytes,
+    shapes,
+)
+from stress.shm.words import (
+    LINE,
+    Kind,
+)
 
 
 def test_regions_are_disjoint_and_start_on_cache_lines() -> None:
@@ -34,12 +43,12 @@ def test_regions_are_disjoint_and_start_on_cache_lines() -> None:
 def test_words_of_a_row_do_not_collide() -> None:
     """Indices into one row are all different, and fit it."""
     groups = {
-        "R_": layout.RECORD_WORDS,
+        "R_": words.RECORD_WORDS,
         "T_": LINE,
-        "E_": layout.EVENT_WORDS,
-        "EVENT_": layout.EVENT_INDEX_WORDS,
-        "V_": layout.EVIDENCE_WORDS,
-        "C_": layout.COUNTER_WORDS,
+        "E_": words.EVENT_WORDS,
+        "EVENT_": words.EVENT_INDEX_WORDS,
+        "V_": words.EVIDENCE_WORDS,
+        "C_": words.COUNTER_WORDS,
     }
     not_indices = {"EVENT_RING", "EVENT_WORDS", "EVENT_INDEX_WORDS"}
     for prefix, size in groups.items():
@@ -49,9 +58,9 @@ def test_words_of_a_row_do_not_collide() -> None:
         assert len(indices) > 3
         assert len(set(indices.values())) == len(indices), indices
         assert max(indices.values()) < size
-    assert layout.R_STEPS + 16 <= layout.R_FAULTS, "a step's duration fits for every step an order may have"
-    assert layout.C_DROPPED == layout.C_FAULTS + layout.FAULT_KINDS
-    assert layout.VIOLATIONS + len(Kind) <= layout.CONTROL_WORDS
+    assert words.R_STEPS + 16 <= words.R_FAULTS, "a step's duration fits for every step an order may have"
+    assert words.C_DROPPED == words.C_FAULTS + words.FAULT_KINDS
+    assert words.VIOLATIONS + len(Kind) <= words.CONTROL_WORDS
 
 
 @pytest.mark.parametrize(("granule", "block_size"), SMALL)
@@ -65,12 +74,12 @@ def test_a_fresh_machine(granule: int, block_size: int, fwb: bool) -> None:
     assert list(tree.tables) == list(range(geo.root_pages))
     assert not s.tables[: geo.root_pages * entries].any()
     assert (s.tables[geo.root_pages * entries :] == POISON).all()
-    assert (s.cells >> layout.TAG_SHIFT == np.arange(geo.frames) + 1).all()
-    assert ((s.cells & layout.NOT_AT_POC != 0) == (not fwb)).all()
-    assert not (s.cells & layout.VALUE_MASK).any()
-    assert s.control[layout.PHASE] == 2, "accesses are charged to no order yet"
-    assert (s.procs[:, layout.AT_STEP] == -1).all()
-    assert s.control[layout.POOL_PEAK] == geo.root_pages
+    assert (s.cells >> words.TAG_SHIFT == np.arange(geo.frames) + 1).all()
+    assert ((s.cells & words.NOT_AT_POC != 0) == (not fwb)).all()
+    assert not (s.cells & words.VALUE_MASK).any()
+    assert s.control[words.PHASE] == 2, "accesses are charged to no order yet"
+    assert (s.procs[:, words.AT_STEP] == -1).all()
+    assert s.control[words.POOL_PEAK] == geo.root_pages
 
 
 def test_labels_are_those_of_the_design() -> None:

@@ -9,17 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stress.errors import ExitCode, UsageError
-from stress.orders import MAX_STEPS, NAMED_ORDERS, STEPS, Step, parse_order, vocabulary
+from stress.orders import INSTALLS, MAX_STEPS, NAMED_ORDERS, STEPS, TEAR_DOWNS, Order, Step, parse_order, vocabulary
 
 NAMED = {
     "unmap-first": "invalidate,tlbi,unmap,clean,install",
     "block-first": "invalidate,tlbi,clean,install,unmap",
     "clean-first": "clean,invalidate,tlbi,install,unmap",
+    "clean-unmapped-first": "clean-unmapped,invalidate,tlbi,install,unmap",
+    "block-first-deferred": "invalidate,tlbi,clean,install,unmap-deferred",
+    "clean-first-unlocked": "clean,invalidate,tlbi,install,unmap-unlocked",
+    "nt": "clean,install-nt,tlbi,clear-nt,unmap",
+    "bbml2": "clean,install,tlbi,unmap",
 }
 
 
 def test_named_orders_have_the_published_steps() -> None:
-    assert {name: ",".join(order.steps) for name, order in NAMED_ORDERS.items()} == NAMED
+    published = {name: ",".join(order.steps) for name, order in NAMED_ORDERS.items()}
+    assert list(published.items()) == list(NAMED.items())
+    assert all(order.name == name for name, order in NAMED_ORDERS.items())
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -27,19 +34,61 @@ def test_a_name_gives_the_named_order(name: str) -> None:
     assert parse_order(f" {name} ") is NAMED_ORDERS[name]
 
 
-def test_every_named_order_breaks_before_it_makes() -> None:
+def test_every_named_order_breaks_before_it_makes_unless_it_needs_feat_bbm() -> None:
+    levels = {}
     for order in NAMED_ORDERS.values():
         index = order.steps.index
-        assert index(Step.INVALIDATE) < index(Step.TLBI) < index(Step.INSTALL)
-        assert index(Step.TLBI) < index(Step.UNMAP)
+        (install,) = (step for step in order.steps if step in INSTALLS)
+        (tear_down,) = (step for step in order.steps if step in TEAR_DOWNS)
+        if order.bbm_level == 0:
+            assert index(Step.INVALIDATE) < index(Step.TLBI) < index(install)
+        else:
+            assert Step.INVALIDATE not in order.steps
+            assert index(install) < index(Step.TLBI)
+        assert index(Step.TLBI) < index(tear_down)
         assert order.provenance
         assert order.description
+        levels[order.name] = order.bbm_level
+    assert {name: level for name, level in levels.items() if level} == {"nt": 1, "bbml2": 2}
+
+
+@pytest.mark.parametrize(
+    ("steps", "level"),
+    [
+        ("invalidate,tlbi,install", 0),
+        ("install,invalidate", 2),  # the break comes too late
+        ("install-nt,tlbi,clear-nt", 1),
+        ("install-nt", 1),
+        ("invalidate,install-nt,tlbi,clear-nt", 0),
+        ("tlbi,install", 2),
+    ],
+)
+def test_the_first_of_break_and_install_says_which_feat_bbm_is_needed(steps: str, level: int) -> None:
+    assert parse_order(steps).bbm_level == level
+
+
+def test_an_order_that_installs_nothing_needs_nothing() -> None:
+    assert Order("half", (Step.CLEAN, Step.TLBI), "", "").bbm_level == 0
 
 
 def test_codes_are_the_indices_that_compiled_code_uses() -> None:
     assert [step.code for step in STEPS] == list(range(len(STEPS)))
     assert parse_order("install,invalidate").codes == (Step.INSTALL.code, Step.INVALIDATE.code)
     assert len(STEPS) <= MAX_STEPS
+    # Compiled code and stored results know these numbers.
+    assert list(STEPS) == [
+        "invalidate",
+        "tlbi",
+        "clean",
+        "install",
+        "unmap",
+        "clean-unmapped",
+        "install-nt",
+        "clear-nt",
+        "unmap-deferred",
+        "unmap-unlocked",
+        "tlbi-ipa",
+    ]
 
 
 def test_every_step_is_described_in_one_line() -> None:
@@ -55,18 +104,22 @@ def test_spaces_in_a_list_do_not_matter() -> None:
     assert parse_order(" clean , install ") == parse_order("clean,install")
 
 
-def test_every_list_with_install_is_allowed_however_wrong() -> None:
-    accepted = 0
-    for length in range(1, len(STEPS) + 1):
+def test_every_list_that_installs_once_and_frees_at_most_once_is_allowed_however_wrong() -> None:
+    accepted = refused = 0
+    for length in range(1, 5):
         for steps in permutations(STEPS, length):
+            installs = [step for step in steps if step in ("install", "install-nt")]
+            frees = [step for step in steps if step.startswith("unmap")]
+            nt_set = "clear-nt" not in steps or "install-nt" in steps[: steps.index(Step.CLEAR_NT)]
             text = ",".join(steps)
-            if Step.INSTALL in steps:
+            if len(installs) == 1 and len(frees) <= 1 and nt_set:
                 assert parse_order(text).steps == steps
                 accepted += 1
             else:
-                with pytest.raises(UsageError, match="without 'install'"):
+                with pytest.raises(UsageError):
                     parse_order(text)
-    assert accepted == 261  # of the 325 lists without repetition
+                refused += 1
+    assert (accepted, refused) == (2579, 6452)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +135,12 @@ def test_every_list_with_install_is_allowed_however_wrong() -> None:
         ("block-first,install", "unknown step 'block-first'"),
         ("install,tlbi,install", "'install' appears twice"),
         ("invalidate,tlbi", "without 'install'"),
-        ("tlbi", "without 'install'"),
+        ("tlbi", "without 'install' or 'install-nt'"),
+        ("install,tlbi,install-nt", "'install' and 'install-nt' install the block twice"),
+        ("clear-nt,install", "'clear-nt' needs 'install-nt' before it"),
+        ("clear-nt,install-nt", "'clear-nt' needs 'install-nt' before it"),
+        ("install,unmap,unmap-deferred", "'unmap' and 'unmap-deferred' free the tables twice"),
+        ("unmap-unlocked,install,unmap", "'unmap-unlocked' and 'unmap' free the tables twice"),
     ],
 )
 def test_nonsense_is_refused_with_the_vocabulary(text: str, reason: str) -> None:

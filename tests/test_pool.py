@@ -11,7 +11,14 @@ from machines import evidence, naive_audit, small_machine, violations
 
 from stress.arch.descriptors import POISON
 from stress.kernels.pool import allocate_table, free_table, get_page, put_page
-from stress.shm.layout import FREE, POOL_PEAK, Kind, Machine
+from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
+    FREE,
+    POOL_PEAK,
+    Kind,
+)
 
 
 def words(s: Machine, page: int) -> set[int]:

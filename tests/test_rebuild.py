@@ -35,6 +35,9 @@ from stress.kernels.split import split, write_unmapped
 from stress.kernels.vcpu import FREED_TOO_EARLY
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, STEPS, UNMAP_FIRST, Order, Step, parse_order
 from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
     AT_STEP,
     LOCK,
     NOT_AT_POC,
@@ -68,7 +71,6 @@ from stress.shm.layout import (
     T_TLBIS,
     TLBI_DONE,
     Kind,
-    Machine,
     State,
 )
 

@@ -25,7 +25,7 @@ from stress.kernels.entries import find
 from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, resolve
 from stress.kernels.pool import allocate_table
 from stress.kernels.split import DONE, is_populated, split, write_unmapped
-from stress.shm.layout import (
+from stress.shm.words import (
     LOCK,
     NOT_AT_POC,
     POOL_HEAD,

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import head_to_head
+from synthetic import head_to_head, version_1
 
 from stress.errors import ExitCode, RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION, build
 from stress.results.store import check_writable, read, write
+from stress.results.tables import compare_table, run_table
 
 DOCUMENT = {"schema_version": SCHEMA_VERSION, "orders": [], "word": "Größe"}
 
@@ -119,6 +120,28 @@ def test_newer_schemas_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(UsageError, match=f"schema version {SCHEMA_VERSION + 1}.*up to {SCHEMA_VERSION}"):
+        read(path)
+
+
+@pytest.mark.parametrize("rebuilds", [0, 20])
+def test_version_1_is_read_in_the_shape_of_today(tmp_path: Path, rebuilds: int) -> None:
+    new = build(head_to_head(np.random.default_rng(1), rebuilds=rebuilds))
+    path = tmp_path / "result.json"
+    write(path, version_1(new))
+    old = read(path)
+    assert old["schema_version"] == 1
+    for table in (run_table, compare_table):
+        assert table(old) == table(new)
+    for order in new["orders"]:  # what version 1 did not count is absent, everything else the same
+        del order["mappings"], order["faults_by_level"]
+    assert old == {**new, "schema_version": 1}
+
+
+@pytest.mark.parametrize("orders", [None, [[]], [{}], [{"faults": 3, "per_vcpu": [], "rebuilds": 1}]])
+def test_half_a_document_of_version_1_is_refused(tmp_path: Path, orders: object) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"schema_version": 1, "orders": orders}))
+    with pytest.raises(UsageError, match="no whole result of schema version 1"):
         read(path)
 
 

@@ -31,7 +31,7 @@ from stress.kernels.tlb import CHUNK, MISS, Cpu, fill, lookup, sizes_held
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import R_PAGE, R_RANDOM, R_SEEN, RAN, run
 from stress.kernels.walk import walk
-from stress.shm.layout import (
+from stress.shm.words import (
     AT_GFN,
     C_ACCESSES,
     FAULT_KINDS,

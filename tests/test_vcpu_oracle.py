@@ -27,7 +27,7 @@ from stress.kernels.tlb import CHUNK, fill
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import OUTSIDE_MEMORY, R_PAGE, RAN, WALKED, WRONG_FRAME, run
 from stress.kernels.walk import cache_walk
-from stress.shm.layout import (
+from stress.shm.words import (
     NOT_AT_POC,
     TAG_SHIFT,
     VALUE_MASK,

@@ -38,6 +38,8 @@ NO_BREAK_ADDRESS = 2
 NO_TLBI = 3
 #: Stores to a freed table page.
 FREED = 4
+#: nT cleared before a TLBI completed that covers what the block replaced (reported by the rebuild, which knows when).
+NT_CLEARED = 5
 
 VERDICTS = (
     "ok",
@@ -45,6 +47,7 @@ VERDICTS = (
     "no break: address changed",
     "no TLBI since the break",
     "freed table",
+    "nT cleared without a TLBI since the block was installed",
 )
 
 _TYPE = TYPE.mask

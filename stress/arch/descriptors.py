@@ -133,6 +133,8 @@ CLOCK = Field(62, 28)
 KIND_BROKEN_LEAF = 1
 #: A table was here; any translation of its range may still be cached until a VMID-wide TLBI completes.
 KIND_BROKEN_TABLE = 2
+#: Nothing was here; a fault handler is about to install a mapping (``KVM_INVALID_PTE_LOCKED``, Linux 6.2).
+KIND_LOCKED = 3
 
 #: Every word of a freed table page: invalid for the walker, and like no other invalid word.
 POISON = 0x6B6B6B6B6B6B6B6E

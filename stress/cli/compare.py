@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from stress.cli.options import config_options, result_options
+from stress.cli.help import SectionCommand
+from stress.cli.options import config_options, configured, result_options
 from stress.cli.session import session
-from stress.config import from_sources
 from stress.errors import UsageError
 
 DEFAULT_ORDERS = ("unmap-first", "block-first")
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @click.argument("orders", nargs=-1, metavar="[ORDERS]...")
 @config_options
 @result_options
@@ -31,12 +31,11 @@ def compare(
 
     An order is a name (stress orders) or steps separated by commas. The ratios are to the first one.
     """
-    config = from_sources(config_file, {**options, "orders": orders or None}, {"orders": DEFAULT_ORDERS})
+    config = configured(config_file, {**options, "orders": orders or None}, {"orders": DEFAULT_ORDERS})
     if len(config.orders) < 2:
-        raise UsageError(
-            f"there is only {config.orders[0]} to compare",
-            f"name two or more: stress compare {' '.join(DEFAULT_ORDERS)}",
-        )
+        (only,) = config.orders
+        other = next(order for order in DEFAULT_ORDERS if order != only)
+        raise UsageError(f"there is only {only} to compare", f"name two or more: stress compare {other} {only}")
     from stress.results.tables import compare_table
 
     return session(config, compare_table, output=output, as_json=as_json, table_format=table_format)

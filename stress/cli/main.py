@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import click
 
 from stress import __version__, interrupt
+from stress.cli.bugs import bugs
 from stress.cli.clean import clean
 from stress.cli.compare import compare
 from stress.cli.orders import orders
 from stress.cli.output import say
+from stress.cli.platforms import platforms
 from stress.cli.run import run
 from stress.errors import ExitCode, StressError, UsageError
 
@@ -26,7 +28,7 @@ def cli() -> None:
     """A test bench for Arm stage-2 page-table rebuild orders."""
 
 
-for _command in (run, compare, orders, clean):
+for _command in (run, compare, orders, platforms, bugs, clean):
     cli.add_command(_command)
 
 

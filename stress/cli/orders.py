@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import click
-from tabulate import multiline_formats, tabulate
 
+from stress.cli.lists import table
 from stress.cli.options import format_option
 from stress.cli.output import emit
 from stress.orders import NAMED_ORDERS, STEPS
@@ -14,12 +14,15 @@ from stress.orders import NAMED_ORDERS, STEPS
 @format_option
 def orders(table_format: str) -> int:
     """List the named orders, and the steps an order may be made of."""
-    named = [(o.name, ",".join(o.steps), o.provenance, o.description) for o in NAMED_ORDERS.values()]
-    steps = [(step.value, step.description) for step in STEPS]
-    headers = ("order", "steps", "provenance", "description")
-    # Long texts are wrapped where a cell may have several lines.
-    widths = [None, None, 30, 28] if table_format in multiline_formats else None
-    emit(tabulate(named, headers=headers, tablefmt=table_format, maxcolwidths=widths))
+    named = NAMED_ORDERS.values()
+    steps = [
+        (order.name, ",".join(order.steps), f"FEAT_BBM level {order.bbm_level}" if order.bbm_level else "")
+        for order in named
+    ]
+    about = [(order.name, order.description, order.provenance) for order in named]
+    emit(table(("order", "steps", "needs"), steps, table_format))
     emit("")
-    emit(tabulate(steps, headers=("step", "does"), tablefmt=table_format))
+    emit(table(("order", "is", "comes from"), about, table_format, {1: 40, 2: 44}))
+    emit("")
+    emit(table(("step", "does"), [(step.value, step.description) for step in STEPS], table_format))
     return 0

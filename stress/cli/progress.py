@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stress.cli.output import say
-from stress.config import RunConfig
+from stress.config import Backing, RunConfig, Scenario
 from stress.units import format_duration, format_ns, format_si, format_size
 
 if TYPE_CHECKING:  # loads numba
@@ -25,17 +25,28 @@ NoteSink = Callable[[str], None]
 
 
 def headline(config: RunConfig) -> str:
-    """The run in one line: orders, vCPUs, memory, and when it ends."""
+    """The run in one line: scenario, orders, vCPUs, memory, bug, and when it ends."""
+    parts = [
+        f"{'' if config.scenario is Scenario.REBUILD else f'{config.scenario}: '}{' against '.join(config.orders)}",
+        _counted(config.vcpus, "vCPU"),
+        f"{_memory(config)} ({format_size(config.granule)} granule)",
+    ]
+    if config.inject:
+        parts.append(f"bug {config.inject}")
     limits = []
     if config.duration_ns is not None:
         limits.append(format_duration(config.duration_ns))
     if config.rebuilds is not None:
         limits.append(f"{config.rebuilds} rebuilds")
-    return (
-        f"{' against '.join(config.orders)}, {_counted(config.vcpus, 'vCPU')}, "
-        f"{_counted(config.blocks, 'block')} of {format_size(config.block_size)} "
-        f"({format_size(config.granule)} granule), {' or '.join(limits)}"
-    )
+    return ", ".join([*parts, " or ".join(limits) or "one pass"])
+
+
+def _memory(config: RunConfig) -> str:
+    if config.backing is Backing.ANONYMOUS:
+        return f"{format_size(config.memory)} of pages"
+    if config.memory % config.block_size:
+        return f"{format_size(config.memory)} in blocks of {format_size(config.block_size)}"
+    return f"{_counted(config.blocks, 'block')} of {format_size(config.block_size)}"
 
 
 def _counted(number: int, noun: str) -> str:

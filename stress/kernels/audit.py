@@ -1,33 +1,67 @@
-"""The audit: at a quiescent point every table is reachable once, and every reference count adds up."""
+"""The audit: at a quiescent point every table is reachable once, every reference count adds up, every leaf maps what
+the host says, and every free table page is still poisoned.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.descriptor import is_table, next_page
+from stress.kernels.codes import COUNT, LINKED_TWICE, LINKED_WHEN_FREE, NOT_POISONED, NOT_THE_HOSTS, WRONG_LEVEL
+from stress.kernels.descriptor import first_frame, is_table, next_page, pages_at
+from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import report
 from stress.shm.atomics import load
 from stress.shm.jit import kernel
-from stress.shm.layout import FREE, POOL_HEAD, POOL_TAIL, Kind, Machine
+from stress.shm.layout import (
+    Machine,
+)
 from stress.shm.syscalls import fence
+from stress.shm.words import (
+    FREE,
+    POOL_HEAD,
+    POOL_TAIL,
+    Kind,
+)
 
 _REFCOUNT = int(Kind.REFCOUNT)
 _LEAK = int(Kind.TABLE_LEAK)
 _DOUBLE_FREE = int(Kind.DOUBLE_FREE)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
+_STALE = int(Kind.STALE_TRANSLATION)
 # What the scratch says of a page, besides the level at which it was reached.
 NOT_SEEN, IN_RING = -1, -2
 
-LINKED_WHEN_FREE = 2  # detail code of table-use-after-free evidence
+
+@kernel
+def leaf_is_the_hosts(s: Machine, descriptor: int, level: int, gfn: int) -> bool:
+    """Whether a leaf for ``gfn`` maps the frame that backs that page of guest memory; a block, all of them."""
+    slot = slot_of(s, gfn)
+    if slot < 0:
+        return False
+    page = page_in_slot(s, slot, gfn)
+    last = page + pages_at(s.geo, level) - 1
+    frame = first_frame(s.geo, descriptor, level)
+    if last >= s.geo.pages:
+        return False
+    return bool(s.host[page] == frame and s.host[last] == frame + last - page)
 
 
 @kernel
-def visit(s: Machine, page: int, level: int, seen: Any, who: int) -> None:
-    """Check the count of a reachable table; marks the tables it points to in ``seen`` with their level."""
+def gfn_of(s: Machine, index: int, level: int, start: int) -> int:
+    """Guest frame of entry ``index``, whose table page begins at guest frame ``start``."""
+    return start + (index & ((1 << s.geo.index_bits) - 1)) * pages_at(s.geo, level)
+
+
+@kernel
+def visit(s: Machine, page: int, level: int, seen: Any, starts: Any, who: int) -> None:
+    """Check a reachable table; marks those it points to with their level in ``seen``, first frame in ``starts``."""
     if s.page_level[page] == FREE:
         report(s, _AFTER_FREE, who, 0, level, page, 0, LINKED_WHEN_FREE)
         return
+    if s.page_level[page] != level:
+        report(s, _REFCOUNT, who, starts[page], level, s.page_level[page], level, WRONG_LEVEL)
     bits = s.geo.index_bits
     counted = 0
     for index in range(page << bits, (page + 1) << bits):
@@ -37,16 +71,23 @@ def visit(s: Machine, page: int, level: int, seen: Any, who: int) -> None:
             if is_table(descriptor, level):
                 child = next_page(s.geo, descriptor)
                 if child < 0 or child >= s.geo.table_pages or seen[child] != NOT_SEEN:
-                    report(s, _REFCOUNT, who, 0, level, child, page, 0)
+                    report(s, _REFCOUNT, who, gfn_of(s, index, level, starts[page]), level, child, page, LINKED_TWICE)
                 else:
                     seen[child] = level + 1
+                    starts[child] = gfn_of(s, index, level, starts[page])
+            else:
+                gfn = gfn_of(s, index, level, starts[page])
+                if not leaf_is_the_hosts(s, descriptor, level, gfn):
+                    report(s, _STALE, who, gfn, level, descriptor, 0, NOT_THE_HOSTS)
     if s.page_count[page] != counted + 1:
-        report(s, _REFCOUNT, who, 0, level, s.page_count[page], counted + 1, page)
+        report(s, _REFCOUNT, who, starts[page], level, s.page_count[page], counted + 1, COUNT)
 
 
 @kernel
-def audit(s: Machine, who: int, seen: Any) -> int:
-    """Audit the whole table while nothing runs; ``seen`` is scratch, int64 (table_pages,). Returns tables in use.
+def audit(s: Machine, who: int, seen: Any, starts: Any) -> int:
+    """Audit the whole table while nothing runs; ``seen`` and ``starts`` are scratch, int64 (table_pages,) each.
+
+    Returns the tables in use.
 
     The caller has parked the vCPUs and holds no lock.
     """
@@ -54,10 +95,11 @@ def audit(s: Machine, who: int, seen: Any) -> int:
     geo = s.geo
     for page in range(geo.table_pages):
         seen[page] = geo.start_level if page < geo.root_pages else NOT_SEEN
+        starts[page] = page * pages_at(geo, geo.start_level) << geo.index_bits
     for level in range(geo.start_level, LAST_LEVEL + 1):
         for page in range(geo.table_pages):
             if seen[page] == level:
-                visit(s, page, level, seen, who)
+                visit(s, page, level, seen, starts, who)
     used = 0
     for page in range(geo.table_pages):
         if s.page_level[page] != FREE:
@@ -73,4 +115,7 @@ def audit(s: Machine, who: int, seen: Any) -> int:
         if s.page_level[page] != FREE or seen[page] == IN_RING:
             report(s, _DOUBLE_FREE, who, 0, FREE, page, 0, 0)
         seen[page] = IN_RING
+        for index in range(page << geo.index_bits, (page + 1) << geo.index_bits):
+            if s.tables[index] != POISON:
+                report(s, _AFTER_FREE, who, 0, FREE, s.tables[index], POISON, NOT_POISONED)
     return used

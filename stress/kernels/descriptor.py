@@ -7,6 +7,8 @@ from stress.arch.descriptors import (
     KIND,
     KIND_BROKEN_LEAF,
     KIND_BROKEN_TABLE,
+    KIND_LOCKED,
+    NT,
     REBUILD,
     S2AP_R,
     S2AP_W,
@@ -15,12 +17,18 @@ from stress.arch.descriptors import (
 )
 from stress.arch.geometry import LAST_LEVEL
 from stress.shm.jit import inline
-from stress.shm.layout import Geo
+from stress.shm.layout import (
+    Geo,
+)
 
 _OA_BITS = 48
 _KIND_LO, _REBUILD_LO, _CLOCK_LO = KIND.lo, REBUILD.lo, CLOCK.lo
 _KIND_MASK = KIND.mask
 REBUILD_MASK = REBUILD.mask >> REBUILD.lo
+_NT = NT.mask
+
+#: An empty entry that a fault handler is about to fill.
+LOCKED = KIND_LOCKED << _KIND_LO
 
 #: A translation as the TLB holds it: frame << 2 | permissions.
 READ, WRITE = 1, 2
@@ -61,7 +69,7 @@ def table_descriptor(geo: Geo, page: int) -> int:
 
 @inline
 def leaf_descriptor(geo: Geo, frame: int, level: int) -> int:
-    """Block or page descriptor for the frames from ``frame`` on, with the run's attributes."""
+    """Writable block or page descriptor for the frames from ``frame`` on, with the run's attributes."""
     kind = TYPE_TABLE_OR_PAGE if level == LAST_LEVEL else TYPE_BLOCK
     return ((frame + geo.memory_pfn) << geo.granule_shift) | geo.leaf_attributes | kind
 
@@ -79,6 +87,24 @@ def make_writable(descriptor: int) -> int:
 
 
 @inline
+def write_protected(descriptor: int) -> int:
+    """The same leaf without write permission."""
+    return descriptor & ~S2AP_W
+
+
+@inline
+def with_nt(descriptor: int) -> int:
+    """The same block with nT set (FEAT_BBM level 1)."""
+    return descriptor | _NT
+
+
+@inline
+def has_nt(descriptor: int) -> bool:
+    """A block that no TLB keeps (FEAT_BBM level 1)."""
+    return descriptor & _NT != 0
+
+
+@inline
 def broken(descriptor: int, level: int, rebuild: int, clock: int) -> int:
     """What a valid ``descriptor`` leaves behind when it is broken."""
     kind = KIND_BROKEN_TABLE if is_table(descriptor, level) else KIND_BROKEN_LEAF
@@ -89,6 +115,13 @@ def broken(descriptor: int, level: int, rebuild: int, clock: int) -> int:
 def is_broken_leaf(descriptor: int) -> bool:
     """A leaf was broken here and its TLBI has not completed."""
     return descriptor & 1 == 0 and (descriptor & _KIND_MASK) >> _KIND_LO == KIND_BROKEN_LEAF
+
+
+@inline
+def is_broken(descriptor: int) -> bool:
+    """Invalid, once valid, and not known to be out of every TLB."""
+    kind = (descriptor & _KIND_MASK) >> _KIND_LO
+    return descriptor & 1 == 0 and (kind == KIND_BROKEN_LEAF or kind == KIND_BROKEN_TABLE)
 
 
 @inline

@@ -7,6 +7,9 @@ from typing import Any
 from stress.shm.atomics import load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
     EVENT_HEAD,
     EVENT_RING,
     EVENT_TAIL,
@@ -14,7 +17,6 @@ from stress.shm.layout import (
     R_DONE,
     RECORD_RING,
     RECORD_WORDS,
-    Machine,
 )
 
 

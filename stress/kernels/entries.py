@@ -1,17 +1,29 @@
-"""The one function through which every entry of a live table is written, and the way to an entry.
+"""Where every entry of a live table is written, judged by the break-before-make rule, and the way to an entry.
 
-Callers hold mmu_lock.
+Whoever holds mmu_lock alone owns every entry. Under a shared mmu_lock (Linux 6.2) an entry is owned by whoever turned
+it invalid by compare-and-swap (``stage2_try_break_pte``); everybody else goes back to the guest and tries again.
 """
 
 from __future__ import annotations
 
 from stress.arch import bbm
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.descriptor import broken, is_broken_leaf, is_table, next_page
+from stress.kernels.descriptor import (
+    LOCKED,
+    REBUILD_MASK,
+    broken,
+    is_broken,
+    is_table,
+    next_page,
+    pages_at,
+    window_of,
+)
 from stress.kernels.oracle import report
-from stress.shm.atomics import load, store
+from stress.kernels.tlbi import tlbi_range
+from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.jit import kernel
-from stress.shm.layout import SEQUENCE, TLBI_DONE, Kind, Machine
+from stress.shm.layout import Machine
+from stress.shm.words import R_ENDED, RECORD_RING, SEQUENCE, TLBI_DONE, Kind
 
 _BBM = int(Kind.BBM)
 _verdict = kernel(bbm.verdict)
@@ -19,7 +31,7 @@ _verdict = kernel(bbm.verdict)
 
 @kernel
 def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) -> None:
-    """Store-release ``new`` into entry ``index``, judged by the break-before-make rule first."""
+    """Store-release ``new`` into entry ``index``, which ``who`` owns."""
     old = load(s.tables, index)
     verdict = _verdict(old, new, level, load(s.control, TLBI_DONE), s.geo.bbm_level)
     if verdict != bbm.OK:
@@ -28,18 +40,55 @@ def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) 
 
 
 @kernel
-def break_entry(s: Machine, index: int, level: int, gfn: int, who: int, rebuild: int) -> None:
-    """Invalidate entry ``index``, leaving the rebuild's number and the TLBI clock of the break."""
-    old = load(s.tables, index)
-    if old & 1:
-        set_entry(s, index, broken(old, level, rebuild, load(s.control, SEQUENCE)), level, gfn, who)
+def swap_entry(s: Machine, index: int, old: int, new: int, level: int, gfn: int, who: int) -> bool:
+    """Replace ``old`` by ``new`` unless somebody else was faster; returns whether it did."""
+    verdict = _verdict(old, new, level, load(s.control, TLBI_DONE), s.geo.bbm_level)
+    if not compare_exchange(s.tables, index, old, new):
+        return False
+    if verdict != bbm.OK:
+        report(s, _BBM, who, gfn, level, old, new, verdict)
+    return True
 
 
 @kernel
-def settle_leaf(s: Machine, index: int, level: int, gfn: int, who: int) -> None:
-    """Note that the TLBI by IPA of a broken leaf completed: no TLB can hold its translation now."""
-    if is_broken_leaf(load(s.tables, index)):
-        set_entry(s, index, 0, level, gfn, who)
+def break_entry(s: Machine, index: int, old: int, level: int, rebuild: int) -> bool:
+    """Invalidate the valid entry ``old``, and own it; False if it is not there any more.
+
+    Leaves the rebuild's number and the TLBI clock of the break. The clock is read again once the entry is invalid: a
+    TLBI published before that may not cover the break.
+    """
+    if not compare_exchange(s.tables, index, old, broken(old, level, rebuild, load(s.control, SEQUENCE))):
+        return False
+    store(s.tables, index, broken(old, level, rebuild, load(s.control, SEQUENCE)))
+    return True
+
+
+@kernel
+def lock_entry(s: Machine, index: int) -> bool:
+    """Own an empty entry; False if it is not empty any more."""
+    return compare_exchange(s.tables, index, 0, LOCKED)
+
+
+@kernel
+def tlbi_entry(s: Machine, index: int, level: int, gfn: int, who: int) -> None:
+    """Invalidate by IPA all that a broken entry may have left in a TLB or walk cache; it is empty then."""
+    pages = pages_at(s.geo, level)
+    start = gfn & ~(pages - 1)
+    tlbi_range(s, start, start + pages)
+    if is_broken(load(s.tables, index)):
+        store(s.tables, index, 0)
+
+
+@kernel
+def owned(s: Machine, descriptor: int) -> bool:
+    """Whether somebody who shares mmu_lock owns the entry: one that a rebuild left broken belongs to nobody."""
+    if s.geo.shared == 0 or descriptor & 1 != 0 or descriptor == 0:
+        return False
+    window = window_of(descriptor)
+    if window == 0:
+        return True
+    ended = load(s.records, (window & (RECORD_RING - 1), R_ENDED))
+    return ended & REBUILD_MASK != window
 
 
 @kernel
@@ -61,8 +110,11 @@ def find(s: Machine, gfn: int, deepest: int) -> tuple[int, int]:
         descriptor = load(s.tables, index)
         if not is_table(descriptor, level):
             break
+        page = next_page(s.geo, descriptor)
+        if page < 0 or page >= s.geo.table_pages:
+            break
         level += 1
-        index = entry_index(s, next_page(s.geo, descriptor), level, gfn)
+        index = entry_index(s, page, level, gfn)
     return index, level
 
 

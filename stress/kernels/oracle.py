@@ -5,6 +5,10 @@ from __future__ import annotations
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.syscalls import clock_ns
+from stress.shm.words import (
     AT_STEP,
     EVIDENCE_KEPT,
     FINISH,
@@ -19,16 +23,14 @@ from stress.shm.layout import (
     V_TIME_NS,
     V_WHO,
     VIOLATIONS,
-    Machine,
 )
-from stress.shm.syscalls import clock_ns
 
 
 @kernel
 def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
     """Record a violation by process ``who``; with fail-fast also ask the run to end.
 
-    The step is the hypervisor's current one, whoever reports: it tells in which window a vCPU was.
+    The step is that of a rebuild under way, whoever does it: it tells in which window a vCPU was.
     """
     n = fetch_add(s.control, VIOLATIONS + kind, 1)
     if n < EVIDENCE_KEPT:
@@ -36,7 +38,10 @@ def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, ex
         row[V_WHO] = who
         row[V_GFN] = gfn
         row[V_LEVEL] = level
-        row[V_STEP] = load(s.procs, (s.geo.hypervisor, AT_STEP))
+        step = -1
+        for process in range(s.geo.hypervisor + 1):
+            step = max(step, load(s.procs, (process, AT_STEP)))
+        row[V_STEP] = step
         row[V_TIME_NS] = clock_ns()
         row[V_FOUND] = found
         row[V_EXPECTED] = expected

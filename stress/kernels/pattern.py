@@ -1,4 +1,7 @@
-"""Where a vCPU goes next: sequential, strided, uniform or Zipf over the memslot's pages, from one seed."""
+"""Where a vCPU goes next: sequential, strided, uniform or Zipf over guest memory's pages, from one seed.
+
+Or a program, as the KVM selftests' guests run: groups of accesses at fixed places, of which only writes are random.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ class Pattern(IntEnum):
     UNIFORM = 1
     ZIPF = 2
     STRIDED = 3
+    PROGRAM = 4
 
 
-_SEQUENTIAL, _UNIFORM, _ZIPF, _STRIDED = (int(p) for p in Pattern)
+_SEQUENTIAL, _UNIFORM, _ZIPF, _STRIDED, _PROGRAM = (int(p) for p in Pattern)
 
 # Knuth's MMIX linear congruential generator; its high bits are the good ones.
 _FACTOR, _ADDEND = 6364136223846793005, 1442695040888963407
@@ -68,6 +72,13 @@ class Workload(NamedTuple):
     exponent: float
     scatter: int  # coprime to pages; spreads Zipf's popular ranks over the memslot
     write_below: int  # write if 12 random bits are below it: 0 never, 4096 always
+    # A program: for each of its groups of ``group`` pages from page ``first`` on, access the group's first page if
+    # ``head`` is 1 (read) or 2 (write), then ``run`` pages from page ``skip`` of the group on.
+    first: int = 0
+    group: int = 1
+    head: int = 0
+    skip: int = 0
+    run: int = 1
 
 
 @inline
@@ -96,6 +107,26 @@ def draw_by(work: Workload, pattern: int, upcoming: Any, page: int, state: int) 
     return page, state
 
 
+@inline
+def draw_program(work: Workload, upcoming: Any, position: int, state: int) -> tuple[int, int]:
+    """``draw_accesses`` for a program; ``position`` counts the accesses made so far."""
+    head = 1 if work.head != 0 else 0
+    each = work.run + head
+    group, at = position // each, position % each
+    for i in range(len(upcoming)):
+        state = advance(state)
+        start = work.first + group * work.group
+        if head != 0 and at == 0:
+            upcoming[i] = start << 1 | (work.head == 2)
+        else:
+            page = start + work.skip + at - head
+            upcoming[i] = page << 1 | ((state >> 20) & 0xFFF < work.write_below)
+        at += 1
+        if at == each:
+            group, at = group + 1, 0
+    return position + len(upcoming), state
+
+
 @kernel
 def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
     """Fill ``upcoming`` with accesses, page << 1 | write, that follow ``page``; the new page and random state."""
@@ -105,6 +136,8 @@ def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple
         return draw_by(work, _UNIFORM, upcoming, page, state)
     if work.pattern == _STRIDED:
         return draw_by(work, _STRIDED, upcoming, page, state)
+    if work.pattern == _PROGRAM:
+        return draw_program(work, upcoming, page, state)
     return draw_by(work, _ZIPF, upcoming, page, state)
 
 

@@ -2,18 +2,21 @@
 
 A fresh table has count 1, each counted entry adds one, and the page is freed when the count returns to 0
 (Linux 6.1 ``stage2_map_walk_leaf``, ``kvm_pgtable_stage2_free_removed``). We count valid entries: an entry that
-was broken keeps a note for the oracle, which holds nothing. Callers hold mmu_lock.
+was broken keeps a note for the oracle, which holds nothing.
 """
 
 from __future__ import annotations
 
 from stress.arch.descriptors import POISON
 from stress.kernels.oracle import report
-from stress.shm.atomics import fetch_add, store
+from stress.shm.atomics import compare_exchange, fetch_add, load, pause, store
 from stress.shm.jit import kernel
-from stress.shm.layout import FREE, POOL_HEAD, POOL_PEAK, POOL_TAIL, Kind, Machine
+from stress.shm.layout import Machine
+from stress.shm.syscalls import sched_yield
+from stress.shm.words import FREE, POOL_HEAD, POOL_LOCK, POOL_PEAK, POOL_TAIL, STOP, STOP_ABORT, Kind
 
 _DOUBLE_FREE = int(Kind.DOUBLE_FREE)
+_SPINS = 64
 
 
 @kernel
@@ -29,15 +32,39 @@ def put_page(s: Machine, page: int) -> int:
 
 
 @kernel
-def allocate_table(s: Machine, level: int) -> int:
+def lock_pool(s: Machine, who: int) -> None:
+    """Take the pool's own lock: tables come and go under a shared mmu_lock, and after it."""
+    spins = 0
+    while not compare_exchange(s.control, POOL_LOCK, 0, who + 1):
+        spins += 1
+        if spins < _SPINS:
+            pause()
+        else:
+            sched_yield()
+            if load(s.control, STOP) == STOP_ABORT:
+                return  # its owner may be dead; nothing counts any more
+
+
+@kernel
+def unlock_pool(s: Machine) -> None:
+    """Give the pool's lock back."""
+    store(s.control, POOL_LOCK, 0)
+
+
+@kernel
+def allocate_table(s: Machine, level: int, who: int) -> int:
     """A zeroed table page with count 1 that serves ``level``; -1 if the pool is exhausted."""
+    lock_pool(s, who)
     head = s.control[POOL_HEAD]
     tail = s.control[POOL_TAIL]
-    if head == tail:
+    page = -1
+    if head != tail:
+        page = s.free_ring[head % s.geo.table_pages]
+        s.control[POOL_HEAD] = head + 1
+        s.control[POOL_PEAK] = max(s.control[POOL_PEAK], s.geo.table_pages - (tail - head - 1))
+    unlock_pool(s)
+    if page < 0:
         return -1
-    page = s.free_ring[head % s.geo.table_pages]
-    s.control[POOL_HEAD] = head + 1
-    s.control[POOL_PEAK] = max(s.control[POOL_PEAK], s.geo.table_pages - (tail - head - 1))
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
         s.tables[i] = 0
@@ -47,18 +74,21 @@ def allocate_table(s: Machine, level: int) -> int:
 
 
 @kernel
-def free_table(s: Machine, page: int, gfn: int, who: int) -> None:
-    """Drop the last reference of a table page, poison it and give it back to the pool."""
+def free_table(s: Machine, page: int, gfn: int, who: int) -> bool:
+    """Drop the last reference of a table page, poison it and give it back; False if references are left."""
     level = s.page_level[page]
     if level == FREE:
         report(s, _DOUBLE_FREE, who, gfn, level, page, 0, 0)
-        return
+        return False
     if put_page(s, page) != 0:
-        return
+        return False
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
         s.tables[i] = POISON
     s.page_level[page] = FREE
+    lock_pool(s, who)
     tail = s.control[POOL_TAIL]
     s.free_ring[tail % s.geo.table_pages] = page
     store(s.control, POOL_TAIL, tail + 1)
+    unlock_pool(s)
+    return True

@@ -1,100 +1,72 @@
-"""The rebuild: one interpreter for every order's steps, timed inside compiled code."""
+"""The rebuild: one interpreter for every order's steps, timed inside compiled code.
+
+Who rebuilds holds mmu_lock, alone or for reading: the hypervisor process, or a vCPU in its fault handler. Under a
+shared mmu_lock the first step that changes the entry decides who rebuilds it; who comes too late leaves a void record.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
+from stress.arch import bbm
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.clean import clean_frames
-from stress.kernels.descriptor import is_table, leaf_descriptor, next_page, pages_at
-from stress.kernels.entries import break_entry, find, page_of, set_entry
-from stress.kernels.fault import STOPPED
+from stress.kernels.clean import clean_frames, clean_unmapped
+from stress.kernels.codes import FREED_TOO_EARLY, STOPPED
+from stress.kernels.descriptor import is_table, leaf_descriptor, next_page, pages_at, with_nt
+from stress.kernels.entries import break_entry, find, page_of, set_entry, swap_entry
+from stress.kernels.grace import begin_walk, end_walk, synchronize
+from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import report
-from stress.kernels.pool import free_table, get_page, put_page
-from stress.kernels.tlbi import tlbi_vmid
-from stress.kernels.vcpu import FREED_TOO_EARLY
+from stress.kernels.pool import get_page, put_page
+from stress.kernels.records import close_inside, open_record
+from stress.kernels.teardown import defer, unmap_table
+from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.orders import Step
 from stress.shm.atomics import load, store
 from stress.shm.jit import kernel
-from stress.shm.layout import (
+from stress.shm.layout import Machine
+from stress.shm.mmu_lock import acquire, acquire_shared, release
+from stress.shm.syscalls import clock_ns
+from stress.shm.words import (
     AT_STEP,
-    PHASE,
-    POOL_TAIL,
-    R_ACCESSES,
-    R_BLOCK,
+    ORDER_WORDS,
     R_CLEANED,
-    R_CYCLE_NS,
-    R_DONE,
+    R_DETACHED,
     R_END_NS,
-    R_FAULTS,
+    R_ENDED,
     R_FREED,
     R_INVALID_NS,
+    R_LEFT,
     R_LOCKED_NS,
     R_MAPPED,
-    R_NUMBER,
     R_ORDER,
-    R_REQUESTED_NS,
     R_START_NS,
     R_STEPS,
     R_UNLOCKED_NS,
     R_VALID_NS,
+    R_VOID,
     RECORD_RING,
     SEQUENCE,
-    T_ALLOCATED,
-    T_CLEANED,
-    T_CYCLE_NS,
-    T_FREED,
-    T_INSIDE_NS,
-    T_REBUILDS,
-    T_TLBIS,
     TLBI_DONE,
     Kind,
-    Machine,
     State,
 )
-from stress.shm.mmu_lock import acquire, release
-from stress.shm.syscalls import clock_ns, fence
 
 _DWELL = int(State.DWELL)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
+_BBM = int(Kind.BBM)
 _INVALIDATE = Step.INVALIDATE.code
 _TLBI = Step.TLBI.code
+_TLBI_IPA = Step.TLBI_IPA.code
 _CLEAN = Step.CLEAN.code
+_CLEAN_UNMAPPED = Step.CLEAN_UNMAPPED.code
 _INSTALL = Step.INSTALL.code
+_INSTALL_NT = Step.INSTALL_NT.code
+_CLEAR_NT = Step.CLEAR_NT.code
 _UNMAP = Step.UNMAP.code
+_UNMAP_DEFERRED = Step.UNMAP_DEFERRED.code
+_UNMAP_UNLOCKED = Step.UNMAP_UNLOCKED.code
 DONE = 0
 NOT_A_TABLE = 1
-
-
-@kernel
-def unmap_last(s: Machine, page: int, gfn: int, who: int) -> None:
-    """Drop a reference per page that a level 3 table maps, then free the table."""
-    bits = s.geo.index_bits
-    for index in range(page << bits, (page + 1) << bits):
-        if load(s.tables, index) & 1:
-            put_page(s, page)
-    free_table(s, page, gfn, who)
-
-
-@kernel
-def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> None:
-    """Visit a detached table and those below it, drop a reference per counted entry, free the tables.
-
-    As ``stage2_map_walk_leaf`` and ``stage2_map_walk_table_post`` do under an anchor (Linux 5.10): entries keep
-    their values until the page is freed, because a walker may still read them. Blocks exist at levels 1 and 2
-    only, so a detached subtree has one or two levels of tables.
-    """
-    if level == LAST_LEVEL:
-        unmap_last(s, page, gfn, who)
-        return
-    bits = s.geo.index_bits
-    for index in range(page << bits, (page + 1) << bits):
-        descriptor = load(s.tables, index)
-        if descriptor & 1:
-            if is_table(descriptor, level):
-                unmap_last(s, next_page(s.geo, descriptor), gfn, who)
-            put_page(s, page)
-    free_table(s, page, gfn, who)
+VOID = 2
 
 
 @kernel
@@ -122,87 +94,135 @@ def reachable(s: Machine, clock: int) -> bool:
 
 
 @kernel
-def rebuild(s: Machine, who: int, order: int, steps: Any, block: int, number: int) -> int:
-    """Turn the table of block number ``block`` into a block entry by ``steps`` (int64 step codes, shape (n,)).
-
-    Fills the record of rebuild ``number``; DONE, STOPPED, or NOT_A_TABLE if there is nothing to rebuild.
-    """
-    geo = s.geo
-    pages = pages_at(geo, geo.block_level)
-    gfn = geo.base_gfn + block * pages
-    record = s.records[number & (RECORD_RING - 1)]
-    store(s.records, (number & (RECORD_RING - 1), R_DONE), 0)
-    fence()  # whoever still copies the row's last contents sees that first
-    record[R_ORDER] = order
-    record[R_BLOCK] = block
-    record[R_INVALID_NS] = 0
-    record[R_VALID_NS] = 0
-    record[R_CLEANED] = 0
-    record[R_FAULTS] = 0
-    store(s.records, (number & (RECORD_RING - 1), R_NUMBER), number)
-    index, level = find(s, gfn, geo.block_level)  # only the hypervisor changes this entry, so it needs no lock yet
-    old = load(s.tables, index)
-    if not is_table(old, level):
-        return NOT_A_TABLE
-    record[R_MAPPED] = mapped_pages(s, next_page(geo, old), level + 1)
-    record[R_REQUESTED_NS] = clock_ns()
-    store(s.control, PHASE, number << 8 | (2 * order + 1))
-    if not acquire(s, who):
-        return STOPPED
-    record[R_LOCKED_NS] = clock_ns()
-    clock = -1
-    freed = s.control[POOL_TAIL]
-    now = clock_ns()
-    record[R_START_NS] = now
-    for i in range(len(steps)):
-        step = steps[i]
-        start = now
-        store(s.procs, (who, AT_STEP), step)
-        if clock < 0 and (step == _INVALIDATE or step == _INSTALL):
-            clock = load(s.control, SEQUENCE)  # whichever comes first unlinks the table
-        if step == _INVALIDATE:
-            record[R_INVALID_NS] = start
-            break_entry(s, index, level, gfn, who, number)
-            put_page(s, page_of(s, index))
-        elif step == _TLBI:
-            tlbi_vmid(s)
-        elif step == _CLEAN:
-            record[R_CLEANED] += clean_frames(s, gfn - geo.base_gfn, pages)
-        elif step == _INSTALL:
-            broken = load(s.tables, index) & 1 == 0
-            set_entry(s, index, leaf_descriptor(geo, gfn - geo.base_gfn, level), level, gfn, who)
-            if broken:
-                get_page(s, page_of(s, index))
-        elif step == _UNMAP:
-            if reachable(s, clock):
-                report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
-            unmap_table(s, next_page(geo, old), level + 1, gfn, who)
-        now = clock_ns()
-        if step == _INSTALL:
-            record[R_VALID_NS] = now
-        record[R_STEPS + i] = now - start
-    store(s.procs, (who, AT_STEP), -1)
-    record[R_END_NS] = now
-    record[R_FREED] = s.control[POOL_TAIL] - freed
-    release(s, who, _DWELL)
-    record[R_UNLOCKED_NS] = clock_ns()
-    store(s.control, PHASE, number << 8 | 2 * order)
-    return DONE
+def install(s: Machine, index: int, held: int, leaf: int, level: int, gfn: int, who: int) -> bool:
+    """Make ``leaf`` the entry, which is broken or still ``held``; False if another rebuilder was faster."""
+    if load(s.tables, index) & 1 == 0:
+        set_entry(s, index, leaf, level, gfn, who)
+        get_page(s, page_of(s, index))
+        return True
+    return swap_entry(s, index, held, leaf, level, gfn, who)
 
 
 @kernel
-def complete(s: Machine, order: int, number: int, cycle_ns: int, accesses: int, tlbis: int, allocated: int) -> None:
-    """Close the record of rebuild ``number`` with the figures of its whole cycle, and add it to the totals."""
-    row = number & (RECORD_RING - 1)
-    record = s.records[row]
-    record[R_CYCLE_NS] = cycle_ns
-    record[R_ACCESSES] = accesses
-    totals = s.totals[order]
-    totals[T_REBUILDS] += 1
-    totals[T_CYCLE_NS] += cycle_ns
-    totals[T_INSIDE_NS] += record[R_UNLOCKED_NS] - record[R_REQUESTED_NS]
-    totals[T_TLBIS] += tlbis
-    totals[T_CLEANED] += record[R_CLEANED]
-    totals[T_ALLOCATED] += allocated
-    totals[T_FREED] += record[R_FREED]
-    store(s.records, (row, R_DONE), number)
+def interpret(s: Machine, who: int, number: int, index: int, old: int, level: int, gfn: int, frame: int) -> int:
+    """Replace table entry ``old`` by a block for ``frame``, by the steps of record ``number``'s order; DONE or VOID.
+
+    The caller holds mmu_lock, and then calls ``leave``.
+    """
+    geo = s.geo
+    record = s.records[number & (RECORD_RING - 1)]
+    order = record[R_ORDER]
+    pages = pages_at(geo, level)
+    table = next_page(geo, old)
+    held = old  # the entry as we know it
+    leaf = leaf_descriptor(geo, frame, level)
+    clock = -1
+    record[R_MAPPED] = mapped_pages(s, table, level + 1)
+    now = clock_ns()
+    record[R_START_NS] = now
+    if geo.cmo_per_fault != 0:  # before v5.14: user_mem_abort cleaned before it mapped, whatever the order
+        record[R_CLEANED] += clean_frames(s, frame, pages)
+    for i in range(ORDER_WORDS):
+        step = s.orders[order, i]
+        if step < 0:
+            break
+        start = now
+        store(s.procs, (who, AT_STEP), step)
+        unlinks = step == _INVALIDATE or step == _INSTALL or step == _INSTALL_NT
+        if clock < 0 and unlinks:
+            clock = load(s.control, SEQUENCE)  # whichever comes first unlinks the table
+        ours = True
+        if step == _INVALIDATE:
+            record[R_INVALID_NS] = start
+            ours = break_entry(s, index, held, level, number)
+            if ours:
+                put_page(s, page_of(s, index))
+        elif step == _TLBI:
+            tlbi_vmid(s)
+        elif step == _TLBI_IPA:
+            tlbi_range(s, gfn, gfn + 1)
+        elif step == _CLEAN or step == _CLEAN_UNMAPPED:
+            if geo.cmo_per_fault == 0:
+                if step == _CLEAN:
+                    record[R_CLEANED] += clean_frames(s, frame, pages)
+                else:
+                    record[R_CLEANED] += clean_unmapped(s, table, level + 1, frame)
+        elif step == _INSTALL:
+            ours = install(s, index, held, leaf, level, gfn, who)
+            held = leaf
+        elif step == _INSTALL_NT:
+            ours = install(s, index, held, with_nt(leaf), level, gfn, who)
+            held = with_nt(leaf)
+        elif step == _CLEAR_NT:
+            if reachable(s, clock):
+                report(s, _BBM, who, gfn, level, held, leaf, bbm.NT_CLEARED)
+            swap_entry(s, index, held, leaf, level, gfn, who)
+            held = leaf
+        else:
+            if reachable(s, clock):
+                report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
+            if step == _UNMAP_UNLOCKED:
+                record[R_DETACHED] = table
+            elif step == _UNMAP or not defer(s, table, level + 1, gfn, order, who):
+                if geo.shared != 0:
+                    synchronize(s, who)
+                record[R_FREED] += unmap_table(s, table, level + 1, gfn, who)
+        now = clock_ns()
+        if step == _INSTALL or step == _INSTALL_NT:
+            record[R_VALID_NS] = now
+        record[R_STEPS + i] = now - start
+        if not ours:
+            record[R_VOID] = 1
+            break
+    store(s.procs, (who, AT_STEP), -1)
+    record[R_END_NS] = now
+    store(s.records, (number & (RECORD_RING - 1), R_ENDED), number)
+    return VOID if record[R_VOID] != 0 else DONE
+
+
+@kernel
+def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -> None:
+    """Give mmu_lock back after a rebuild, then tear down what the order left for this moment."""
+    record = s.records[number & (RECORD_RING - 1)]
+    end_walk(s, who)
+    release(s, who, state)
+    now = clock_ns()
+    record[R_UNLOCKED_NS] = now
+    if record[R_DETACHED] >= 0:
+        if s.geo.shared != 0:
+            synchronize(s, who)
+        record[R_FREED] += unmap_table(s, record[R_DETACHED], level + 1, gfn, who)
+        record[R_END_NS] = clock_ns()
+        order = record[R_ORDER]
+        for i in range(ORDER_WORDS):
+            if s.orders[order, i] == _UNMAP_UNLOCKED:
+                record[R_STEPS + i] = record[R_END_NS] - now
+    close_inside(s)
+    store(s.records, (number & (RECORD_RING - 1), R_LEFT), number)
+
+
+@kernel
+def rebuild(s: Machine, who: int, gfn: int) -> int:
+    """Turn the table at the block level of ``gfn`` into a block, by the order under test.
+
+    DONE, VOID if a vCPU was faster, STOPPED, or NOT_A_TABLE if there is nothing to rebuild.
+    """
+    level = s.geo.block_level
+    requested = clock_ns()
+    if not (acquire_shared(s, who) if s.geo.shared != 0 else acquire(s, who)):
+        return STOPPED
+    locked = clock_ns()
+    if s.geo.shared != 0:
+        begin_walk(s, who)
+    index, found = find(s, gfn, level)
+    old = load(s.tables, index)
+    if found != level or not is_table(old, level):
+        end_walk(s, who)
+        release(s, who, _DWELL)
+        return NOT_A_TABLE
+    number = open_record(s, who, gfn, requested)
+    s.records[number & (RECORD_RING - 1), R_LOCKED_NS] = locked
+    frame = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn))
+    done = interpret(s, who, number, index, old, level, gfn, frame)
+    leave(s, who, number, level, gfn, _DWELL)
+    return done

@@ -1,18 +1,30 @@
-"""A block becomes pages, as dirty logging makes it: break, TLBI, make; the new table maps a share of the pages."""
+"""A block becomes pages at once: break, TLBI, make, with a table that maps all or a share of the pages.
+
+That is KVM's eager splitting (``kvm_pgtable_stage2_split``, Linux 6.5), and how the rebuild scenario begins a cycle.
+"""
 
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.clean import clean_frames
-from stress.kernels.descriptor import is_table, leaf_descriptor, pages_at, table_descriptor
-from stress.kernels.entries import break_entry, find, set_entry, settle_leaf
-from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, map_leaf
+from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
+from stress.kernels.descriptor import (
+    is_leaf,
+    is_table,
+    leaf_descriptor,
+    pages_at,
+    table_descriptor,
+    write_protected,
+)
+from stress.kernels.entries import break_entry, find, set_entry, tlbi_entry
+from stress.kernels.mapping import map_leaf
+from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.pool import allocate_table
-from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import fetch_or, load
 from stress.shm.jit import kernel
-from stress.shm.layout import NOT_AT_POC, Machine, State
+from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
+from stress.shm.words import NOT_AT_POC, State
 
 _DWELL = int(State.DWELL)
 DONE = 0
@@ -25,7 +37,7 @@ def is_populated(page: int, share: int) -> bool:
 
 
 @kernel
-def fill_last(s: Machine, page: int, first: int, offset: int, share: int) -> None:
+def fill_last(s: Machine, page: int, first: int, offset: int, share: int, writable: bool) -> None:
     """Fill an unlinked level 3 table for the frames from ``first`` on, page ``offset`` of their block.
 
     Nobody sees the table yet: plain stores, and one addition for all of its references.
@@ -35,60 +47,84 @@ def fill_last(s: Machine, page: int, first: int, offset: int, share: int) -> Non
     for i in range(1 << s.geo.index_bits):
         if is_populated(offset + i, share):
             clean_frames(s, first + i, 1)
-            s.tables[base + i] = leaf_descriptor(s.geo, first + i, LAST_LEVEL)
+            leaf = leaf_descriptor(s.geo, first + i, LAST_LEVEL)
+            s.tables[base + i] = leaf if writable else write_protected(leaf)
             counted += 1
     s.page_count[page] += counted
 
 
 @kernel
-def fill_table(s: Machine, page: int, level: int, first: int, share: int) -> int:
+def fill_table(s: Machine, page: int, level: int, first: int, share: int, writable: bool, who: int) -> int:
     """Fill an unlinked table for the frames of a block from ``first`` on; DONE or POOL_EXHAUSTED."""
     if level == LAST_LEVEL:
-        fill_last(s, page, first, 0, share)
+        fill_last(s, page, first, 0, share, writable)
         return DONE
     base = page << s.geo.index_bits
     pages = pages_at(s.geo, level)
     for i in range(1 << s.geo.index_bits):
-        child = allocate_table(s, level + 1)
+        child = allocate_table(s, level + 1, who)
         if child < 0:
             return POOL_EXHAUSTED
-        fill_last(s, child, first + i * pages, i * pages, share)
+        fill_last(s, child, first + i * pages, i * pages, share, writable)
         s.tables[base + i] = table_descriptor(s.geo, child)
         s.page_count[page] += 1
     return DONE
 
 
 @kernel
-def split(s: Machine, who: int, block: int, share: int) -> int:
-    """Replace block number ``block`` by a table with ``share`` of 2**20 of its pages; DONE, STOPPED, POOL_EXHAUSTED.
+def map_block(s: Machine, who: int, gfn: int) -> int:
+    """Map the block at the scenario's block level that begins at ``gfn``, unless something is mapped there.
 
-    A block that is not mapped yet is mapped first; one that is a table already stays as it is.
+    DONE or POOL_EXHAUSTED. The caller holds mmu_lock alone.
     """
-    geo = s.geo
-    pages = pages_at(geo, geo.block_level)
-    gfn = geo.base_gfn + block * pages
-    if not acquire(s, who):
-        return STOPPED
-    index, level = find(s, gfn, geo.block_level)
-    status = DONE
+    level = s.geo.block_level
+    index, _ = find(s, gfn, level)
     if load(s.tables, index) & 1 == 0:
-        status = map_leaf(s, gfn, geo.block_level, who)
-        index, level = find(s, gfn, geo.block_level)
-    if status != POOL_EXHAUSTED and not is_table(load(s.tables, index), level):
-        page = allocate_table(s, level + 1)
-        status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, block * pages, share)
-        if status == DONE:
-            break_entry(s, index, level, gfn, who, 0)
-            tlbi_range(s, gfn, gfn + pages)
-            settle_leaf(s, index, level, gfn, who)
-            set_entry(s, index, table_descriptor(geo, page), level, gfn, who)
-    release(s, who, _DWELL)
-    return POOL_EXHAUSTED if status == POOL_EXHAUSTED else DONE
+        frame = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn))
+        if map_leaf(s, gfn, frame, level, True, who) == POOL_EXHAUSTED:
+            return POOL_EXHAUSTED
+    return DONE
 
 
 @kernel
-def write_unmapped(s: Machine, who: int, block: int) -> int:
-    """The VMM writes every unmapped page of a block through its cache: not at the PoC; DONE or STOPPED.
+def populate(s: Machine, who: int, gfn: int) -> int:
+    """``map_block`` on its own; DONE, STOPPED or POOL_EXHAUSTED."""
+    if not acquire(s, who):
+        return STOPPED
+    status = map_block(s, who, gfn)
+    release(s, who, _DWELL)
+    return status
+
+
+@kernel
+def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first: bool) -> int:
+    """Replace the block that begins at ``gfn`` by a table with ``share`` of 2**20 of its pages.
+
+    DONE, STOPPED or POOL_EXHAUSTED. A block that is not mapped yet is mapped first if ``map_first`` says so; one that
+    is a table already stays as it is.
+    """
+    geo = s.geo
+    pages = pages_at(geo, geo.block_level)
+    if not acquire(s, who):
+        return STOPPED
+    status = map_block(s, who, gfn) if map_first else DONE
+    index, level = find(s, gfn, geo.block_level)
+    old = load(s.tables, index)
+    if status == DONE and level == geo.block_level and is_leaf(old, level):
+        page = allocate_table(s, level + 1, who)
+        first = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn)) & ~(pages - 1)
+        status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, first, share, writable, who)
+        if status == DONE:
+            break_entry(s, index, old, level, 0)
+            tlbi_entry(s, index, level, gfn, who)
+            set_entry(s, index, table_descriptor(geo, page), level, gfn, who)
+    release(s, who, _DWELL)
+    return status
+
+
+@kernel
+def write_unmapped(s: Machine, who: int, gfn: int) -> int:
+    """The VMM writes every unmapped page of the block at ``gfn`` through its cache: not at the PoC; DONE or STOPPED.
 
     Under mmu_lock, table by table, so that no page is mapped between the look and the write: a VMM that raced with
     the clean would be wrong in every order.
@@ -96,13 +132,24 @@ def write_unmapped(s: Machine, who: int, block: int) -> int:
     geo = s.geo
     pages = pages_at(geo, geo.block_level)
     step = pages_at(geo, LAST_LEVEL - 1)
-    for first in range(block * pages, (block + 1) * pages, step):
+    for start in range(gfn, gfn + pages, step):
         if not acquire(s, who):
             return STOPPED
-        index, level = find(s, geo.base_gfn + first, LAST_LEVEL)
+        index, level = find(s, start, LAST_LEVEL)
+        first = load(s.host, page_in_slot(s, slot_of(s, start), start))
         if level == LAST_LEVEL:
             for i in range(step):
                 if load(s.tables, index + i) & 1 == 0:
                     fetch_or(s.cells, first + i, NOT_AT_POC)
+        elif load(s.tables, index) & 1 == 0:
+            for i in range(step):
+                fetch_or(s.cells, first + i, NOT_AT_POC)
         release(s, who, _DWELL)
     return DONE
+
+
+@kernel
+def is_split(s: Machine, gfn: int) -> bool:
+    """Whether a table is where the scenario's block at ``gfn`` would be."""
+    index, level = find(s, gfn, s.geo.block_level)
+    return level == s.geo.block_level and is_table(load(s.tables, index), level)

@@ -13,7 +13,16 @@ import numpy.typing as npt
 from stress.arch.geometry import LAST_LEVEL
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
-from stress.shm.layout import SEQUENCE, TLBI_END, TLBI_NUMBER, TLBI_RING, TLBI_START, Machine
+from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
+    SEQUENCE,
+    TLBI_END,
+    TLBI_NUMBER,
+    TLBI_RING,
+    TLBI_START,
+)
 
 SETS, WAYS = 64, 4
 PER_LEVEL = SETS * WAYS
@@ -22,6 +31,12 @@ LEVELS = LAST_LEVEL + 1
 EMPTY = -1  # key of a free slot
 MISS = 0  # a translation without permissions
 CHUNK = 128  # accesses drawn at a time
+
+# Cpu.registers
+R_SEEN = 0  # number of the newest TLBI applied
+R_PAGE = 1  # page of the last access; in a program the position of the next
+R_RANDOM = 2
+R_LEFT = 3  # accesses left in a stage; negative: no end
 
 
 class Cpu(NamedTuple):
@@ -35,11 +50,13 @@ class Cpu(NamedTuple):
     walk_page: npt.NDArray[np.int64]  # (LEVELS * CACHED,) table page that serves this level
     path: npt.NDArray[np.int64]  # (LEVELS,) table pages of the walk under way, not yet committed
     upcoming: npt.NDArray[np.int64]  # (CHUNK,) the chunk's accesses, page << 1 | write
-    registers: npt.NDArray[np.int64]  # (16,) what survives between calls; see stress.kernels.vcpu
+    registers: npt.NDArray[np.int64]  # (16,) what survives between calls
 
 
 def new_cpu() -> Cpu:
     """An empty TLB and walk cache."""
+    registers = np.zeros(16, np.int64)
+    registers[R_LEFT] = -1
     return Cpu(
         key=np.full(LEVELS * PER_LEVEL, EMPTY, np.int64),
         value=np.zeros(LEVELS * PER_LEVEL, np.int64),
@@ -49,7 +66,7 @@ def new_cpu() -> Cpu:
         walk_page=np.zeros(LEVELS * CACHED, np.int64),
         path=np.zeros(LEVELS, np.int64),
         upcoming=np.zeros(CHUNK, np.int64),
-        registers=np.zeros(16, np.int64),
+        registers=registers,
     )
 
 

@@ -7,18 +7,23 @@ visible or will be thrown away (DDI 0487 D8.14: TLBI; DSB completes it).
 
 from __future__ import annotations
 
-from stress.shm.atomics import fetch_add, fetch_max, store
+from stress.bugs import MISSING_DSB
+from stress.kernels.cost import spend
+from stress.shm.atomics import exchange, fetch_add, fetch_max, store
 from stress.shm.jit import kernel
 from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.syscalls import fence, membarrier
+from stress.shm.words import (
     SEQUENCE,
     TLBI_DONE,
     TLBI_END,
     TLBI_NUMBER,
+    TLBI_PENDING,
     TLBI_RING,
     TLBI_START,
-    Machine,
 )
-from stress.shm.syscalls import fence, membarrier
 
 
 @kernel
@@ -44,15 +49,31 @@ def wait_for_completion() -> None:
 
 
 @kernel
+def too_late(s: Machine) -> bool:
+    """With the injected bug missing-dsb: the TLBI is issued, but takes effect only when the next one is."""
+    if s.geo.inject & MISSING_DSB == 0:
+        return False
+    if exchange(s.control, TLBI_PENDING, 1) != 0:
+        publish(s, 0, 0)
+    return True
+
+
+@kernel
 def tlbi_vmid(s: Machine) -> None:
     """Invalidate every translation of the VMID and wait (KVM's ``__kvm_tlb_flush_vmid``)."""
+    if too_late(s):
+        return
     number = publish(s, 0, 0)
     wait_for_completion()
+    spend(s.geo.tlbi_ns)
     fetch_max(s.control, TLBI_DONE, number)
 
 
 @kernel
 def tlbi_range(s: Machine, start: int, end: int) -> None:
     """Invalidate the translations of guest frames [start, end) and wait (``__kvm_tlb_flush_vmid_ipa``)."""
+    if too_late(s):
+        return
     publish(s, start, end)
     wait_for_completion()
+    spend(s.geo.tlbi_ns)

@@ -12,13 +12,26 @@ from typing import Any
 
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.descriptor import READ, first_frame, is_leaf, pages_at, permissions
-from stress.kernels.fault import POOL_EXHAUSTED, STOPPED, handle
+from stress.kernels.codes import (
+    ENDLESS,
+    NO_SLOT,
+    OUTSIDE_MEMORY,
+    POOL_EXHAUSTED,
+    STOPPED,
+    WALKED,
+    WRONG_FRAME,
+)
+from stress.kernels.descriptor import READ, first_frame, has_nt, is_leaf, pages_at, permissions
+from stress.kernels.fault import handle, phase_now
 from stress.kernels.oracle import report
 from stress.kernels.pattern import Workload, draw_accesses
 from stress.kernels.tlb import (
     CHUNK,
     MISS,
+    R_LEFT,
+    R_PAGE,
+    R_RANDOM,
+    R_SEEN,
     Cpu,
     catch_up,
     fill,
@@ -31,6 +44,11 @@ from stress.kernels.walk import cache_walk, walk
 from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import (
+    Geo,
+    Machine,
+)
+from stress.shm.syscalls import clock_ns, fence, sched_yield
+from stress.shm.words import (
     AT_GFN,
     C_ACCESSES,
     C_HITS,
@@ -43,35 +61,26 @@ from stress.shm.layout import (
     NOT_AT_POC,
     PARK,
     PARKED,
-    PHASE,
     SEQUENCE,
+    SLOT_BASE,
+    STAGE,
     STATE,
     STOP,
     TAG_SHIFT,
     VALUE_MASK,
-    Geo,
     Kind,
-    Machine,
     State,
 )
-from stress.shm.syscalls import clock_ns, fence, sched_yield
 
-# Cpu.registers
-R_SEEN = 0  # number of the newest TLBI applied
-R_PAGE = 1  # page of the last access
-R_RANDOM = 2
-
-# What `run` returns.
+# What `run` returns, besides STOPPED and POOL_EXHAUSTED.
 RAN = 0
+FINISHED = 1  # the stage's accesses are done
 
 _GUEST, _PARKED = int(State.GUEST), int(State.PARKED)
 _STALE = int(Kind.STALE_TRANSLATION)
 _CONFLICT = int(Kind.TLB_CONFLICT)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _AT_POC = int(Kind.NOT_AT_POC)
-# Detail codes of stale-translation evidence, and of table-use-after-free evidence.
-WRONG_FRAME, OUTSIDE_MEMORY = range(2)
-WALKED, FREED_TOO_EARLY = range(2)
 
 
 @kernel
@@ -84,6 +93,28 @@ def park(s: Machine, vcpu: int) -> None:
         sched_yield()
     store(s.procs, (vcpu, PARKED), 0)
     store(s.procs, (vcpu, STATE), _GUEST)
+
+
+@kernel
+def await_stage(s: Machine, vcpu: int, stage: int, tries: int) -> int:
+    """Wait for a stage other than ``stage``; its number, ``stage`` itself after ``tries``, or STOPPED."""
+    for _ in range(tries):
+        if load(s.control, STOP) != 0:
+            return STOPPED
+        if load(s.control, PARK) != 0:
+            park(s, vcpu)
+        now = load(s.control, STAGE)
+        if now != stage:
+            return now
+        s.procs[vcpu, HEARTBEAT] += 1
+        sched_yield()
+    return stage
+
+
+@inline
+def counted_up(cell: int) -> int:
+    """The cell after a guest write: each makes another value, so that a copy shows which writes it has."""
+    return (cell & ~VALUE_MASK) | ((cell + 1) & VALUE_MASK)
 
 
 @inline
@@ -120,7 +151,7 @@ def missed(
 ) -> int:
     """A validated access found no usable translation: report what no correct order shows, then fault.
 
-    Returns RAN once the fault is resolved, else STOPPED or POOL_EXHAUSTED.
+    Returns RAN if the access is to be tried again, else STOPPED, POOL_EXHAUSTED, NO_SLOT or ENDLESS.
     """
     bits = s.geo.index_bits
     if load(s.control, STOP) != 0:
@@ -130,7 +161,7 @@ def missed(
     elif level >= 0 and translation == MISS and is_leaf(descriptor, level):
         report(s, _STALE, vcpu, gfn, level, descriptor, 0, OUTSIDE_MEMORY)
     outcome = handle(s, vcpu, gfn, write, descriptor, level)
-    if outcome == STOPPED or outcome == POOL_EXHAUSTED:
+    if outcome == STOPPED or outcome == POOL_EXHAUSTED or outcome == ENDLESS or outcome == NO_SLOT:
         return outcome
     # A cached table pointer may be evicted at any time. After a fault it is: were it stale (a wrong order left out
     # its TLBI), the same walk would fault for ever.
@@ -138,11 +169,30 @@ def missed(
     return RAN
 
 
+@kernel
+def fill_block(
+    s: Machine, cpu: Cpu, vcpu: int, level: int, gfn: int, translation: int, descriptor: int, checked: bool
+) -> None:
+    """Enter a block, unless the TLB may not keep it; with FEAT_BBM it copes with what overlaps."""
+    bits = s.geo.index_bits
+    if has_nt(descriptor) and s.geo.bbm_level >= 1:
+        return
+    smaller = overlapping(cpu, level, bits, gfn) if checked else -1
+    if smaller >= 0:
+        if s.geo.bbm_level >= 2:  # no abort: the older entries may as well be gone (DDI 0487 D8.14.2)
+            pages = pages_at(s.geo, level)
+            start = gfn & ~(pages - 1)
+            flush_range(cpu, bits, start, start + pages)
+        else:
+            report(s, _CONFLICT, vcpu, gfn, level, smaller, level, 0)
+    fill(cpu, level, bits, gfn, translation)
+
+
 def build_run(checked: bool) -> Callable[..., Any]:
     """The vCPU loop; ``checked=False`` leaves the oracle out, for the benchmark that tells its cost."""
 
     def run(s: Machine, cpu: Cpu, work: Workload, vcpu: int, chunks: int) -> int:
-        """Run ``chunks`` chunks of accesses; RAN, STOPPED or POOL_EXHAUSTED."""
+        """Run ``chunks`` chunks of accesses; RAN, FINISHED, STOPPED or POOL_EXHAUSTED."""
         geo = s.geo
         bits = geo.index_bits
         fenced = load(s.control, FENCED) != 0
@@ -152,6 +202,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
         seen = cpu.registers[R_SEEN]
         page = cpu.registers[R_PAGE]
         random = cpu.registers[R_RANDOM]
+        left = cpu.registers[R_LEFT]
         status = RAN
         for _ in range(chunks):
             if load(s.control, STOP) != 0:
@@ -159,24 +210,32 @@ def build_run(checked: bool) -> Callable[..., Any]:
                 break
             if load(s.control, PARK) != 0:
                 park(s, vcpu)
-            slot = load(s.control, PHASE) & 0xFF
+            slot = phase_now(s) & 0xFF
+            base = load(s.memslots, (0, SLOT_BASE))
             page, random = draw_accesses(work, cpu.upcoming, page, random)
+            length = CHUNK
+            if left >= 0:
+                length = min(CHUNK, left)
+                left -= length
+                if length == 0:
+                    status = FINISHED
+                    break
             sizes = sizes_held(cpu)
             done, writes, walks, redone = 0, 0, 0, 0
-            while done < CHUNK:
+            while done < length:
                 # Validated, unsuspicious TLB hits, as long as they last. Anything else starts over below.
-                while done < CHUNK:
+                while done < length:
                     access = cpu.upcoming[done & (CHUNK - 1)]  # masked: cannot be negative, so Numba need not check
                     write = access & 1
                     expected = ((access >> 1) + 1) << TAG_SHIFT
-                    translation = lookup(cpu, bits, geo.base_gfn + (access >> 1), sizes)
+                    translation = lookup(cpu, bits, base + (access >> 1), sizes)
                     if (READ | write << 1) & ~translation != 0:
                         break
                     frame = translation >> 2
                     cell = load(s.cells, frame)
                     if (cell ^ expected) & watched != 0:
                         break
-                    if write and not compare_exchange(s.cells, frame, cell, (cell & ~VALUE_MASK) | (done + 1)):
+                    if write and not compare_exchange(s.cells, frame, cell, counted_up(cell)):
                         break
                     if fenced:
                         fence()
@@ -185,11 +244,11 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     done += 1
                     writes += write
                 # One access in full, and those that follow it until one hits the TLB.
-                while done < CHUNK:
+                while done < length:
                     access = cpu.upcoming[done & (CHUNK - 1)]
                     write = access & 1
                     needed = READ | write << 1
-                    gfn = geo.base_gfn + (access >> 1)
+                    gfn = base + (access >> 1)
                     expected = ((access >> 1) + 1) << TAG_SHIFT
                     translation = lookup(cpu, bits, gfn, sizes)
                     level, first, descriptor = -1, 0, 0
@@ -206,7 +265,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                         frame = translation >> 2
                         cell = load(s.cells, frame)
                         if write and (cell ^ expected) & watched == 0:
-                            stored = compare_exchange(s.cells, frame, cell, (cell & ~VALUE_MASK) | (done + 1))
+                            stored = compare_exchange(s.cells, frame, cell, counted_up(cell))
                     if fenced:
                         fence()
                     if load(s.control, SEQUENCE) != seen or not stored:
@@ -217,6 +276,12 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     # Validated: from here on it counts.
                     if not allowed:
                         status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level)
+                        if status == NO_SLOT:  # the memslot moved: so does the guest
+                            base = load(s.memslots, (0, SLOT_BASE))
+                            status = RAN
+                        elif status == ENDLESS:  # reported; a real guest would stay here for ever
+                            done += 1
+                            status = RAN
                         if status != RAN:
                             break
                         sizes = sizes_held(cpu)
@@ -224,14 +289,12 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     if level >= 0:
                         if level == LAST_LEVEL:
                             fill(cpu, LAST_LEVEL, bits, gfn, translation)
+                            sizes |= 1 << LAST_LEVEL
                         else:
-                            smaller = overlapping(cpu, level, bits, gfn) if checked else -1
-                            if smaller >= 0:
-                                report(s, _CONFLICT, vcpu, gfn, level, smaller, level, 0)
-                            fill(cpu, level, bits, gfn, translation)
+                            fill_block(s, cpu, vcpu, level, gfn, translation, descriptor, checked)
+                            sizes = sizes_held(cpu)
                         if first != level:
                             cache_walk(cpu, bits, gfn, first, level)
-                        sizes |= 1 << level
                         walks += 1
                     if (cell ^ expected) & watched != 0:
                         judge_cell(s, vcpu, gfn, cell, expected)
@@ -248,7 +311,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
             counters[C_REDONE] += redone
             store(s.counters, (vcpu, slot, C_ACCESSES), counters[C_ACCESSES] + done)
             s.procs[vcpu, HEARTBEAT] += 1
-            s.procs[vcpu, AT_GFN] = geo.base_gfn + page
+            s.procs[vcpu, AT_GFN] = base + page
             if s.procs[vcpu, FIRST_ACCESS_NS] == 0:
                 s.procs[vcpu, FIRST_ACCESS_NS] = clock_ns()
             if status != RAN:
@@ -256,6 +319,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
         cpu.registers[R_SEEN] = seen
         cpu.registers[R_PAGE] = page
         cpu.registers[R_RANDOM] = random
+        cpu.registers[R_LEFT] = left
         return status
 
     return kernel(run)

@@ -12,7 +12,9 @@ from stress.kernels.descriptor import is_table, next_page
 from stress.kernels.tlb import CACHED, Cpu
 from stress.shm.atomics import load
 from stress.shm.jit import inline
-from stress.shm.layout import Machine
+from stress.shm.layout import (
+    Machine,
+)
 
 
 @inline

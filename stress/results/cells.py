@@ -72,7 +72,7 @@ def ratio(found: dict[str, Any]) -> str:
     return f"{factor(found['ratio'])}x [{factor(found['low'])}, {high}]"
 
 
-def name(text: str, width: int = 18) -> str:
+def name(text: str, width: int = 20) -> str:
     """An order's name on as many lines of ``width`` as it takes; lists of steps break after commas."""
-    lines = textwrap.wrap(text.replace(",", ", "), width) or [""]
+    lines = textwrap.wrap(text.replace(",", ", "), width, break_on_hyphens=False) or [""]
     return "\n".join(line.replace(", ", ",") for line in lines)

@@ -11,9 +11,27 @@ import numpy.typing as npt
 from stress.orders import MAX_STEPS, Order
 
 #: Fault classes in the order of every ``(n_classes, ...)`` array below.
-FAULT_CLASSES = ("window", "spurious", "population", "permission")
+FAULT_CLASSES = (
+    "window",  # the walk met an entry that a rebuild had invalidated
+    "spurious",  # once the handler held mmu_lock, the mapping was there
+    "population",  # nothing was mapped
+    "permission",  # mapped without write permission: the handler relaxed it, or split its block
+    "rebuild",  # the handler rebuilt the block
+    "retry",  # the handler met a locked entry or a moving frame, and went back to the guest
+)
 
-#: Per-vCPU counters in the order of ``OrderData.counters``' last axis.
+#: Levels of a stage-2 lookup, 0 to 3.
+LEVELS = 4
+
+#: Faults by status and lookup level as the vCPU's walk met them, all classes.
+LEVEL_COUNTERS = {
+    status: tuple(f"{status}_l{level}" for level in range(LEVELS)) for status in ("translation", "permission")
+}
+
+#: What fault handlers did to the page table.
+MAPPING_COUNTERS = ("mapped_blocks", "mapped_pages", "relaxed", "splits")
+
+#: Per-vCPU counters in the order of the last axis of ``OrderData.counters`` and ``StageData.counters``.
 COUNTERS = (
     "accesses",
     "writes",
@@ -23,10 +41,27 @@ COUNTERS = (
     "lock_acquisitions",
     "lock_wait_ns",
     "lock_hold_ns",
-    "window",
-    "spurious",
-    "population",
-    "permission",
+    *FAULT_CLASSES,
+    *MAPPING_COUNTERS,
+    *LEVEL_COUNTERS["translation"],
+    *LEVEL_COUNTERS["permission"],
+)
+
+#: What a guest's life cycle holds besides rebuilds: the keys of ``RunData.life_cycle``, all optional.
+LIFE_CYCLE = (
+    "logging_enabled",  # dirty logging switched on for a memslot
+    "logging_disabled",
+    "harvests",  # dirty bitmap read and cleared
+    "dirty_pages",  # pages that all harvests found dirty
+    "copied_pages",  # pages that migrations copied
+    "migrations_completed",  # each with its copy compared to memory, cell by cell
+    "migrations_cancelled",
+    "collapses",  # THP: pages moved into one huge page
+    "breakups",  # THP: a huge page broken up, its range unmapped
+    "frames_moved",
+    "slot_moves",  # KVM_MR_MOVE
+    "blocks_split_eagerly",
+    "tables_deferred",  # table pages freed after a grace period
 )
 
 #: The window of a rebuild whose entry was still invalid when it ended.
@@ -85,6 +120,19 @@ class OrderData:
 
 
 @dataclass(slots=True)
+class StageData:
+    """One stage of a staged scenario: from the vCPUs' common start to the last one's end."""
+
+    name: str  # as the selftest calls it: "KVM_CREATE_MAPPINGS"; else "populate", "enable", ...
+    iteration: int  # of a stage that repeats within a pass, from 1; 0 if it does not
+    repeat: int  # the pass over all stages, from 0
+    duration_ns: int
+    counters: npt.NDArray[np.int64]  # (n_counters,) of all vCPUs within the stage
+    rebuilds: int
+    order: str = ""  # name of the order that the pass was under; "" if all orders of the run shared the pass
+
+
+@dataclass(slots=True)
 class Violation:
     """One kind of violation with its exact count and the first few pieces of evidence."""
 
@@ -111,3 +159,6 @@ class RunData:
     memory: dict[str, Any]  # segment_bytes, unique_bytes per process
     failure: dict[str, Any] | None = None  # who died or hung, in which state
     extra: dict[str, Any] = field(default_factory=dict)
+    scenario: str = "rebuild"
+    stages: list[StageData] = field(default_factory=list)
+    life_cycle: dict[str, int] = field(default_factory=dict)

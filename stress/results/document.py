@@ -15,12 +15,22 @@ from typing import Any, Final
 import numpy as np
 
 from stress import __version__
-from stress.results.data import COUNTERS, FAULT_CLASSES, NOT_MEASURED, OrderData, RunData
+from stress.results.data import (
+    COUNTERS,
+    FAULT_CLASSES,
+    LEVEL_COUNTERS,
+    MAPPING_COUNTERS,
+    NOT_MEASURED,
+    OrderData,
+    RunData,
+    StageData,
+)
 from stress.results.ratios import CONFIDENCE, MIN_CYCLES, estimates, ratios
 from stress.results.statistics import histogram_quantiles, quantiles
 from stress.results.warnings import RunWarning
 
-SCHEMA_VERSION: Final = 1
+#: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings.
+SCHEMA_VERSION: Final = 2
 
 #: With fewer rebuilds than this a p99 is the maximum.
 _SHORT_RUN: Final = 100
@@ -31,7 +41,7 @@ _OUTSIDE, _INSIDE = 0, 1  # second axis of OrderData.counters
 
 
 def build(data: RunData) -> dict[str, Any]:
-    """The whole document, schema version 1. Rates and quantiles of nothing are None, never NaN."""
+    """The whole document, schema version `SCHEMA_VERSION`. Rates and quantiles of nothing are None, never NaN."""
     config = plain(data.config)
     comparison = _comparison(data)
     document: dict[str, Any] = {
@@ -42,6 +52,7 @@ def build(data: RunData) -> dict[str, Any]:
         "exit_code": int(data.exit_code),
         "failure": plain(data.failure),
         "seed": int(data.seed),
+        "scenario": str(data.scenario),
         "config": config,
         "config_hash": config_hash(config),
         "host": plain(data.host),
@@ -57,6 +68,10 @@ def build(data: RunData) -> dict[str, Any]:
         "orders": [_order(order) for order in data.orders],
         "extra": plain(data.extra),
     }
+    if data.life_cycle:
+        document["life_cycle"] = {name: int(count) for name, count in data.life_cycle.items()}
+    if data.stages:
+        document["stages"] = [_stage(stage) for stage in data.stages]
     if comparison:
         document["comparison"] = comparison
     return document
@@ -98,14 +113,43 @@ def _per_s(count: int, time_ns: int) -> float | None:
     return count * 1e9 / time_ns if time_ns > 0 else None
 
 
-def _share(part: int, whole: int) -> float | None:
+def _quotient(part: int, whole: int) -> float | None:
     return part / whole if whole > 0 else None
+
+
+def _by_name(counts: Any) -> dict[str, int]:
+    """Counters, (n_counters,), by their names."""
+    return dict(zip(COUNTERS, (int(count) for count in counts), strict=True))
+
+
+def _handled(total: dict[str, int]) -> dict[str, Any]:
+    """Faults by class and by what the walk met, and what their handlers did to the page table."""
+    return {
+        "faults": {name: total[name] for name in FAULT_CLASSES},
+        "faults_by_level": {status: [total[name] for name in names] for status, names in LEVEL_COUNTERS.items()},
+        "mappings": {name.removeprefix("mapped_"): total[name] for name in MAPPING_COUNTERS},
+    }
+
+
+def _stage(data: StageData) -> dict[str, Any]:
+    total = _by_name(data.counters)
+    stage = {
+        "name": data.name,
+        "iteration": int(data.iteration),
+        "repeat": int(data.repeat),
+        "duration_ns": int(data.duration_ns),
+        **_handled(total),
+        "rebuilds": int(data.rebuilds),
+        "accesses": total["accesses"],
+    }
+    return stage | {"order": data.order} if data.order else stage
 
 
 def _order(data: OrderData) -> dict[str, Any]:
     rows = data.rows
     counters = data.counters
-    total = dict(zip(COUNTERS, (int(count) for count in counters.sum(axis=(0, 1))), strict=True))
+    total = _by_name(counters.sum(axis=(0, 1)))
+    handled = _handled(total)
     accesses = counters[:, :, COUNTERS.index("accesses")].sum(axis=0)
     time_ns = int(data.outside_ns) + int(data.inside_ns)
     stalls = data.stall_counts.sum(axis=0)
@@ -116,12 +160,14 @@ def _order(data: OrderData) -> dict[str, Any]:
         "steps": [step.value for step in data.order.steps],
         "rebuilds": int(data.rebuilds),
         "rebuilds_hit": int(data.rebuilds_hit),
-        "rebuilds_hit_share": _share(int(data.rebuilds_hit), int(data.rebuilds)),
+        "rebuilds_hit_share": _quotient(int(data.rebuilds_hit), int(data.rebuilds)),
+        "vcpu_rebuilds": total["rebuild"],
         "window_ns": quantiles(rows["window_ns"][rows["window_ns"] != NOT_MEASURED]),
         "rebuild_ns": quantiles(rows["rebuild_ns"]),
         "step_ns": {step.value: quantiles(rows["step_ns"][:, index]) for index, step in enumerate(data.order.steps)},
         "window_faults_per_rebuild": float(rows["window_faults"].mean()) if rows.size else None,
-        "faults": {name: total[name] for name in FAULT_CLASSES},
+        "faults_per_rebuild": _quotient(sum(handled["faults"].values()), int(data.rebuilds)),
+        **handled,
         "stall_ns": histogram_quantiles(data.stall_buckets_ns, stalls, int(data.stall_max_ns)),
         "stall_by_class_ns": {
             name: histogram_quantiles(data.stall_buckets_ns, counts, int(data.stall_max_ns))
@@ -160,7 +206,7 @@ def _order(data: OrderData) -> dict[str, Any]:
 
 def _vcpu(index: int, counts: Any, time_ns: int) -> dict[str, Any]:
     """One vCPU's counters, (n_counters,), over the order's time."""
-    total = dict(zip(COUNTERS, (int(count) for count in counts), strict=True))
+    total = _by_name(counts)
     return {
         "vcpu": index,
         "accesses": total["accesses"],
@@ -224,7 +270,8 @@ def _derived(data: RunData, comparison: list[dict[str, Any]]) -> list[tuple[RunW
         [
             f"{each.order.name}: {each.rebuilds} rebuilds, a p99 needs {_SHORT_RUN}"
             for each in orders
-            if each.rebuilds < _SHORT_RUN
+            # Only where rebuilds are the scenario does it matter that there were none.
+            if each.rebuilds < _SHORT_RUN and (each.rebuilds or data.scenario == "rebuild")
         ],
     )
     about(

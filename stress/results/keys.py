@@ -32,12 +32,34 @@ def _quantiles(path: str, meaning: str, *, mean: bool = True) -> list[ResultKey]
     return [*keys, ResultKey(f"{path}.max", "integer?", "ns", f"{meaning}: longest")]
 
 
-def _faults(path: str, whose: str) -> list[ResultKey]:
+_FAULT_WORDS: Final = {
+    "window": "on an entry a rebuild had invalidated",
+    "spurious": "whose handler found the mapping there",
+    "population": "on pages that were not mapped",
+    "permission": "on a write to a mapping without write permission",
+    "rebuild": "whose handler rebuilt the block",
+    "retry": "whose handler met a locked entry or a moving frame and went back to the guest",
+}
+
+
+def _faults(path: str, whose: str, *, optional: bool = False) -> list[ResultKey]:
     return [
-        ResultKey(f"{path}.window", "integer", "", f"{whose} faults on an entry a rebuild had invalidated"),
-        ResultKey(f"{path}.spurious", "integer", "", f"{whose} faults whose handler found the mapping there"),
-        ResultKey(f"{path}.population", "integer", "", f"{whose} faults on pages never mapped before"),
-        ResultKey(f"{path}.permission", "integer", "", f"{whose} faults on a write to a read-only mapping"),
+        ResultKey(f"{path}.{name}", "integer", "", f"{whose} faults {words}", optional)
+        for name, words in _FAULT_WORDS.items()
+    ]
+
+
+def _handled(path: str, *, optional: bool = False) -> list[ResultKey]:
+    """What all vCPUs' walks met, and what their handlers did; version 1 did not count it."""
+    return [
+        *(
+            ResultKey(f"{path}.faults_by_level.{status}[]", "integer", "", f"{status} faults at level 0 to 3", optional)
+            for status in ("translation", "permission")
+        ),
+        ResultKey(f"{path}.mappings.blocks", "integer", "", "blocks that fault handlers mapped", optional),
+        ResultKey(f"{path}.mappings.pages", "integer", "", "pages that fault handlers mapped", optional),
+        ResultKey(f"{path}.mappings.relaxed", "integer", "", "entries that fault handlers made writable", optional),
+        ResultKey(f"{path}.mappings.splits", "integer", "", "blocks that fault handlers split", optional),
     ]
 
 
@@ -61,6 +83,7 @@ _RUN: Final = [
     ResultKey("exit_code", "integer", "", "exit code of the run"),
     ResultKey("failure", "object?", "", "who died or hung, and in which state; null if nobody did"),
     ResultKey("seed", "integer", "", "seed of every random choice in the run"),
+    ResultKey("scenario", "string", "", "what the hypervisor did: rebuild, migration, thp, or a selftest's name"),
     ResultKey("config", "object", "", "the run's configuration"),
     ResultKey("config_hash", "string", "", "16 hexadecimal digits, equal for equal configurations"),
     ResultKey("host", "object", "", "the machine and the software that ran it"),
@@ -77,6 +100,37 @@ _RUN: Final = [
     ResultKey("extra", "object", "", "what the executor adds of its own"),
 ]
 
+_LIFE_CYCLE: Final = [
+    ResultKey(f"life_cycle.{name}", "integer", "", meaning, optional=True)
+    for name, meaning in (
+        ("logging_enabled", "times dirty logging was enabled on a memslot"),
+        ("logging_disabled", "times dirty logging was disabled on a memslot"),
+        ("harvests", "times the dirty bitmap was read and cleared"),
+        ("dirty_pages", "pages that all harvests found dirty"),
+        ("copied_pages", "pages that migrations copied"),
+        ("migrations_completed", "migrations completed, their copies compared to memory cell by cell"),
+        ("migrations_cancelled", "migrations cancelled midway"),
+        ("collapses", "ranges of pages that THP collapsed into one huge page"),
+        ("breakups", "huge pages that THP broke up"),
+        ("frames_moved", "frames that moved to another place"),
+        ("slot_moves", "memslots moved (KVM_MR_MOVE)"),
+        ("blocks_split_eagerly", "blocks split when dirty logging was enabled"),
+        ("tables_deferred", "table pages freed after a grace period"),
+    )
+]
+
+_STAGE: Final = [
+    ResultKey("stages[].name", "string", "", "the stage's name, as the selftest calls it", optional=True),
+    ResultKey("stages[].iteration", "integer", "", "its iteration within the pass, from 1; 0 if none", optional=True),
+    ResultKey("stages[].repeat", "integer", "", "its pass over all stages, from 0", optional=True),
+    ResultKey("stages[].order", "string", "", "the order the pass was under, if it was one alone", optional=True),
+    ResultKey("stages[].duration_ns", "integer", "ns", "common start to the last vCPU's end", optional=True),
+    *_faults("stages[].faults", "all vCPUs'", optional=True),
+    *_handled("stages[]", optional=True),
+    ResultKey("stages[].rebuilds", "integer", "", "rebuilds completed in the stage", optional=True),
+    ResultKey("stages[].accesses", "integer", "", "checked guest accesses of all vCPUs", optional=True),
+]
+
 _ORDER: Final = [
     ResultKey("orders[].order", "string", "", "the order's name"),
     ResultKey("orders[].description", "string", "", "what the order does, in one line"),
@@ -85,15 +139,18 @@ _ORDER: Final = [
     ResultKey("orders[].rebuilds", "integer", "", "completed rebuilds"),
     ResultKey("orders[].rebuilds_hit", "integer", "", "rebuilds with at least one window fault"),
     ResultKey("orders[].rebuilds_hit_share", "number?", "", "rebuilds_hit over rebuilds, 0 to 1"),
+    ResultKey("orders[].vcpu_rebuilds", "integer", "", "rebuilds that a faulting vCPU did, not the hypervisor"),
     *_quantiles("orders[].window_ns", "invalid window, invalidating to installing store"),
     *_quantiles("orders[].rebuild_ns", "whole rebuild, first step's start to last step's end"),
     *_quantiles("orders[].step_ns.<step>", "time of this step"),
     ResultKey("orders[].window_faults_per_rebuild", "number?", "", "mean number of window faults"),
+    ResultKey("orders[].faults_per_rebuild", "number?", "", "faults of every class over rebuilds"),
     *_faults("orders[].faults", "all vCPUs'"),
+    *_handled("orders[]", optional=True),
     *_quantiles("orders[].stall_ns", "stall of a vCPU, faulting access to retry, all faults", mean=False),
     *(
         key
-        for name in ("window", "spurious", "population", "permission")
+        for name in _FAULT_WORDS
         for key in _quantiles(f"orders[].stall_by_class_ns.{name}", f"stall of {name} faults", mean=False)
     ),
     *_quantiles("orders[].mmu_lock.rebuilder_wait_ns", "the rebuilder's wait for mmu_lock"),
@@ -144,7 +201,7 @@ _COMPARISON: Final = [
 ]
 
 #: Every key, in the order of the documentation.
-RESULT_KEYS: Final = (*_RUN, *_ORDER, *_COMPARISON)
+RESULT_KEYS: Final = (*_RUN, *_LIFE_CYCLE, *_STAGE, *_ORDER, *_COMPARISON)
 
 _BY_PATH: Final = {key.path: key for key in RESULT_KEYS}
 _OBJECTS: Final = frozenset(key.path for key in RESULT_KEYS if key.type.startswith("object"))

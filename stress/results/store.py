@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from stress.errors import RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION
+from stress.results.upgrade import upgraded
 
 _ELSEWHERE: Final = "choose another path with --output"
 
@@ -55,7 +56,10 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The document in ``path``. `UsageError` if it is missing, cut off, no result, or of a newer schema."""
+    """The document in ``path``, in the shape of the present schema (`upgraded`).
+
+    `UsageError` if it is missing, cut off, no result, or of a newer schema.
+    """
     again = "the file is damaged or no result of stress; run again with --output"
     try:
         document = json.loads(path.read_bytes())
@@ -74,7 +78,10 @@ def read(path: Path) -> dict[str, Any]:
     if version > SCHEMA_VERSION:
         message = f"{path} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
         raise UsageError(message, "read it with the newer stress that wrote it")
-    return dict(document)
+    try:
+        return upgraded(dict(document))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"cannot read {path}: it is no whole result of schema version {version}", again) from error
 
 
 def _target(path: Path) -> Path:

@@ -43,7 +43,7 @@ class RunWarning(StrEnum):
     SHORT_RUN = (
         "short-run",
         "fewer than 100 rebuilds of an order: a p99 is then no more than the maximum",
-        "run longer: raise --duration and --rebuilds",
+        "run longer: raise --duration, and --rebuilds where it limits the run",
     )
     JIT_DISABLED = (
         "jit-disabled",
@@ -64,6 +64,16 @@ class RunWarning(StrEnum):
         "full-tables",
         "the guest had mapped every page again before each rebuild, so no partially populated table was rebuilt",
         "use --dwell 0ms, larger blocks or fewer accesses: the guest then leaves pages unmapped",
+    )
+    NOT_REBUILT = (
+        "not-rebuilt",
+        "tables were left because no vCPU faulted on them: a block is rebuilt only by the fault that wants it",
+        "let the guest reach every block again: more writes (--write-fraction), a longer --dwell",
+    )
+    BBM_LEVEL = (
+        "bbm-level",
+        "the order needs a higher FEAT_BBM level than the platform has, where its violations are to be expected",
+        "allow it with --bbm-level (1 for nt, 2 for bbml2), or name a platform that has it (--platform)",
     )
     SAMPLED = (
         "sampled",

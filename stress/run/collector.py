@@ -8,13 +8,16 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.drain import copy_record, drain_events
 from stress.orders import MAX_STEPS, Order
-from stress.results.data import COUNTERS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData
+from stress.results.data import COUNTERS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.run.reservoir import Reservoir
-from stress.shm import layout
+from stress.shm import words
 from stress.shm.histogram import lower_edges
-from stress.shm.layout import Machine
+from stress.shm.layout import (
+    Machine,
+)
 
 # Rows kept of all orders together: what bounds the supervisor's memory.
 _ROWS_KEPT = 1 << 17
@@ -33,18 +36,25 @@ class Collector:
         count = len(orders)
         self._rows = [Reservoir(REBUILD_ROW, _ROWS_KEPT // count, seed + i) for i in range(count)]
         self._stalls = [Reservoir(STALL_ROW, _STALLS_KEPT // count, seed + i) for i in range(count)]
-        self._events = np.zeros((_BATCH, layout.EVENT_WORDS), np.int64)
-        self._records = np.zeros((_BATCH, layout.RECORD_WORDS), np.int64)
+        self._events = np.zeros((_BATCH, words.EVENT_WORDS), np.int64)
+        self._records = np.zeros((_BATCH, words.RECORD_WORDS), np.int64)
         self._drained = np.zeros(machine.geo.hypervisor, np.int64)
         self._drained_of = np.zeros(len(orders), np.int64)
         self._settling: deque[tuple[float, int]] = deque()  # (when seen, rebuilds complete by then)
         self._next = 1
         self._overwritten = 0
+        geo = machine.geo
+        self._block_pages = 1 << (LAST_LEVEL - geo.block_level) * geo.index_bits
 
     @property
     def rebuilds(self) -> int:
         """Rebuilds completed so far."""
-        return int(self._machine.totals[:, layout.T_REBUILDS].sum())
+        return int(self._machine.totals[:, words.T_REBUILDS].sum())
+
+    @property
+    def _closed(self) -> int:
+        """Records complete so far, void ones among them."""
+        return int(self._machine.control[words.CLOSED])
 
     def shortfall(self) -> str:
         """What the rows and stalls kept are a sample of, in words; empty if they are all there is."""
@@ -69,12 +79,12 @@ class Collector:
     def poll(self, final: bool = False) -> float:
         """Drain what there is; ``final`` once no worker runs any more. How full the fullest ring was."""
         now = time.monotonic()
-        self._settling.append((now, self.rebuilds))
+        self._settling.append((now, self._closed))
         settled = self._next - 1
         while self._settling and (final or self._settling[0][0] <= now - _SETTLE_S):
             settled = self._settling.popleft()[1]
         # Better a window fault too few in a row than a row overwritten.
-        self._take_records(max(settled, self.rebuilds - layout.RECORD_RING // 2))
+        self._take_records(max(settled, self._closed - words.RECORD_RING // 2))
         fullest = 0
         for vcpu in range(self._machine.geo.hypervisor):
             before = self._drained[vcpu]
@@ -82,8 +92,8 @@ class Collector:
                 self._drained[vcpu] += count
                 self._take_events(self._events[:count])
             fullest = max(fullest, int(self._drained[vcpu] - before))
-        waiting = self.rebuilds - self._next
-        return max(fullest / layout.EVENT_RING, waiting / layout.RECORD_RING)
+        waiting = self._closed - self._next
+        return max(fullest / words.EVENT_RING, waiting / words.RECORD_RING)
 
     def _take_records(self, last: int) -> None:
         while self._next <= last:
@@ -94,34 +104,34 @@ class Collector:
                 else:
                     self._overwritten += 1
                 self._next += 1
-            self._keep_rows(self._records[:taken])
+            taken_rows = self._records[:taken]
+            self._keep_rows(taken_rows[taken_rows[:, words.R_VOID] == 0])
 
     def _keep_rows(self, records: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(records), REBUILD_ROW)
-        invalid, valid = records[:, layout.R_INVALID_NS], records[:, layout.R_VALID_NS]
-        rows["number"] = records[:, layout.R_NUMBER]
-        rows["block"] = records[:, layout.R_BLOCK]
+        invalid, valid = records[:, words.R_INVALID_NS], records[:, words.R_VALID_NS]
+        rows["number"] = records[:, words.R_NUMBER]
+        rows["block"] = records[:, words.R_BLOCK] // self._block_pages
         # An order that never breaks the entry has no window; one that installs first and breaks later no measured one.
         rows["window_ns"] = np.where(invalid == 0, 0, np.where(valid > invalid, valid - invalid, NOT_MEASURED))
-        rows["rebuild_ns"] = records[:, layout.R_END_NS] - records[:, layout.R_START_NS]
-        rows["lock_wait_ns"] = records[:, layout.R_LOCKED_NS] - records[:, layout.R_REQUESTED_NS]
-        rows["lock_hold_ns"] = records[:, layout.R_UNLOCKED_NS] - records[:, layout.R_LOCKED_NS]
-        rows["step_ns"] = records[:, layout.R_STEPS : layout.R_STEPS + MAX_STEPS]
-        block_pages = self._machine.geo.frames // self._machine.geo.blocks
-        rows["mapped_share"] = records[:, layout.R_MAPPED] / block_pages
-        rows["window_faults"] = records[:, layout.R_FAULTS]
-        rows["cycle_ns"] = records[:, layout.R_CYCLE_NS]
-        rows["accesses"] = records[:, layout.R_ACCESSES]
+        rows["rebuild_ns"] = records[:, words.R_END_NS] - records[:, words.R_START_NS]
+        rows["lock_wait_ns"] = records[:, words.R_LOCKED_NS] - records[:, words.R_REQUESTED_NS]
+        rows["lock_hold_ns"] = records[:, words.R_UNLOCKED_NS] - records[:, words.R_LOCKED_NS]
+        rows["step_ns"] = records[:, words.R_STEPS : words.R_STEPS + MAX_STEPS]
+        rows["mapped_share"] = records[:, words.R_MAPPED] / self._block_pages
+        rows["window_faults"] = records[:, words.R_FAULTS]
+        rows["cycle_ns"] = records[:, words.R_CYCLE_NS]
+        rows["accesses"] = records[:, words.R_ACCESSES]
         for order, kept in enumerate(self._rows):
-            kept.extend(rows[records[:, layout.R_ORDER] == order])
+            kept.extend(rows[records[:, words.R_ORDER] == order])
 
     def _take_events(self, events: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(events), STALL_ROW)
-        what = events[:, layout.E_WHAT]
-        rows["number"] = events[:, layout.E_NUMBER]
+        what = events[:, words.E_WHAT]
+        rows["number"] = events[:, words.E_NUMBER]
         rows["fault_class"] = what & 0xF
-        rows["stall_ns"] = events[:, layout.E_STALL_NS]
-        rows["lock_wait_ns"] = events[:, layout.E_LOCK_WAIT_NS]
+        rows["stall_ns"] = events[:, words.E_STALL_NS]
+        rows["lock_wait_ns"] = events[:, words.E_LOCK_WAIT_NS]
         orders = what >> 17  # the slot's order
         for order, kept in enumerate(self._stalls):
             chosen = rows[orders == order]
@@ -133,8 +143,8 @@ class Collector:
         lost = []
         for vcpu, drained in enumerate(self._drained):
             index = self._machine.event_index[vcpu]
-            logged = int(index[layout.EVENT_LOGGED])
-            found = int(drained + index[layout.EVENT_DROPPED])
+            logged = int(index[words.EVENT_LOGGED])
+            found = int(drained + index[words.EVENT_DROPPED])
             if logged != found:
                 lost.append((vcpu, logged, found))
         return lost
@@ -154,22 +164,46 @@ class Collector:
         coarse_max = int(edges[reached[-1]]) if len(reached) else 0
         return OrderData(
             order=order,
-            rebuilds=int(totals[layout.T_REBUILDS]),
+            rebuilds=int(totals[words.T_REBUILDS]),
             # A rebuild that was cut short may have been hit already.
-            rebuilds_hit=min(int(machine.hits[i]), int(totals[layout.T_REBUILDS])),
+            rebuilds_hit=min(int(machine.hits[i]), int(totals[words.T_REBUILDS])),
             rows=self._rows[i].rows.copy(),
             stalls=stalls.copy(),
             stall_buckets_ns=edges,
             stall_counts=counts,
             stall_max_ns=max(coarse_max, int(stalls["stall_ns"].max(initial=0))),
             counters=slots[:, :, : len(COUNTERS)].copy(),
-            outside_ns=int(totals[layout.T_CYCLE_NS] - totals[layout.T_INSIDE_NS]),
-            inside_ns=int(totals[layout.T_INSIDE_NS]),
-            tlbis=int(totals[layout.T_TLBIS]),
-            cleaned_bytes=int(totals[layout.T_CLEANED]),
-            tables_allocated=int(totals[layout.T_ALLOCATED]),
-            tables_freed=int(totals[layout.T_FREED]),
-            tables_peak=int(machine.control[layout.POOL_PEAK]),
+            outside_ns=int(totals[words.T_CYCLE_NS] - totals[words.T_INSIDE_NS]),
+            inside_ns=int(totals[words.T_INSIDE_NS]),
+            tlbis=int(totals[words.T_TLBIS]),
+            cleaned_bytes=int(totals[words.T_CLEANED]),
+            tables_allocated=int(totals[words.T_ALLOCATED]),
+            tables_freed=int(totals[words.T_FREED]),
+            tables_peak=int(machine.control[words.POOL_PEAK]),
             events_drained=int(self._drained_of[i]),
-            events_dropped=int(slots[:, :, layout.C_DROPPED].sum()),
+            events_dropped=int(slots[:, :, words.C_DROPPED].sum()),
         )
+
+    def stages(self) -> list[StageData]:
+        """What was measured of each stage."""
+        rows = self._machine.stages
+        return [
+            StageData(
+                name=words.STAGE_NAMES[row[words.G_WHAT]],
+                iteration=int(row[words.G_ITERATION]),
+                repeat=int(row[words.G_REPEAT]),
+                duration_ns=int(row[words.G_DURATION_NS]),
+                counters=row[words.G_COUNTERS : words.G_COUNTERS + len(COUNTERS)].copy(),
+                rebuilds=int(row[words.G_REBUILDS]),
+                order=self._orders[row[words.G_ORDER]].name if len(self._orders) > 1 else "",
+            )
+            for row in rows[rows[:, words.G_READY] != 0]
+        ]
+
+    def life_cycle(self) -> dict[str, int]:
+        """What the scenario counted, without zeros."""
+        return {name: int(count) for name, count in zip(words.LIFE_CYCLE, self._machine.life, strict=True) if count}
+
+    def not_rebuilt(self) -> int:
+        """Cycles in which nothing was rebuilt."""
+        return max(0, int(self._machine.totals[:, words.T_CYCLES].sum()) - self.rebuilds)

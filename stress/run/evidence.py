@@ -5,31 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 from stress.arch import bbm
-from stress.kernels.audit import LINKED_WHEN_FREE
-from stress.kernels.vcpu import FREED_TOO_EARLY, OUTSIDE_MEMORY, WALKED, WRONG_FRAME
+from stress.kernels import codes
 from stress.orders import STEPS
 from stress.results.data import Violation
-from stress.shm import layout
-from stress.shm.layout import Kind, Machine
+from stress.shm import words
+from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
+    Kind,
+)
 
 _DETAIL = {
     Kind.BBM: dict(enumerate(bbm.VERDICTS)),
     Kind.STALE_TRANSLATION: {
-        WRONG_FRAME: "the cell carries another frame's tag",
-        OUTSIDE_MEMORY: "a leaf maps something else than guest memory",
+        codes.WRONG_FRAME: "the cell carries another frame's tag",
+        codes.OUTSIDE_MEMORY: "a leaf maps something else than guest memory",
+        codes.NOT_THE_HOSTS: "a leaf maps another frame than the host does",
     },
     Kind.TABLE_USE_AFTER_FREE: {
-        WALKED: "a committed walk read a freed table page",
-        FREED_TOO_EARLY: "freed while a vCPU could still walk into it: no completed TLBI since the break",
-        LINKED_WHEN_FREE: "a freed table page is still linked",
+        codes.WALKED: "a committed walk read a freed table page",
+        codes.FREED_TOO_EARLY: "freed while a vCPU could still walk into it: no completed TLBI since the break",
+        codes.LINKED_WHEN_FREE: "a freed table page is still linked",
+        codes.WALKED_BY_HANDLER: "a fault handler's walk read a freed table page",
+        codes.NOT_POISONED: "a freed table page was written",
+    },
+    Kind.REFCOUNT: {
+        codes.COUNT: "page_count is not 1 + counted entries",
+        codes.LINKED_TWICE: "a table is linked twice",
+        codes.WRONG_LEVEL: "a table is linked at another level than it was made for",
     },
 }
 _TEXT = {
     Kind.TLB_CONFLICT: "the TLB holds an entry of a smaller size inside the range of the one filled",
     Kind.NOT_AT_POC: "with caches off, data the host wrote was never cleaned to the PoC",
-    Kind.REFCOUNT: "page_count is not 1 + counted entries, or a table is linked twice",
     Kind.TABLE_LEAK: "in use but not reachable from the root",
     Kind.DOUBLE_FREE: "freed twice",
+    Kind.LOST_DIRTY: "written after it was copied, and not logged as dirty",
+    Kind.ENDLESS_FAULT: "the handler resolved the fault, but the entry still forbids the access",
 }
 
 
@@ -43,6 +56,8 @@ _WORDS = {
     Kind.REFCOUNT: ("found", "expected"),
     Kind.TABLE_LEAK: ("table_page", "page_count"),
     Kind.DOUBLE_FREE: ("table_page", "expected"),
+    Kind.LOST_DIRTY: ("copied_cell", "cell"),
+    Kind.ENDLESS_FAULT: ("descriptor", "descriptor_at_fault"),
 }
 
 
@@ -51,18 +66,18 @@ def _process_name(machine: Machine, who: int) -> str:
 
 
 def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str, Any]:
-    step = int(row[layout.V_STEP])
-    level = int(row[layout.V_LEVEL])
-    detail = int(row[layout.V_DETAIL])
+    step = int(row[words.V_STEP])
+    level = int(row[words.V_LEVEL])
+    detail = int(row[words.V_DETAIL])
     found, expected = _WORDS[kind]
     return {
-        "process": _process_name(machine, int(row[layout.V_WHO])),
-        "ipa": f"{int(row[layout.V_GFN]) << machine.geo.granule_shift:#x}",
+        "process": _process_name(machine, int(row[words.V_WHO])),
+        "ipa": f"{int(row[words.V_GFN]) << machine.geo.granule_shift:#x}",
         "level": level if level >= 0 else None,
         "step": STEPS[step].value if step >= 0 else None,
-        "time_ns": int(row[layout.V_TIME_NS]) - started_ns,
-        found: f"{int(row[layout.V_FOUND]):#x}",
-        expected: f"{int(row[layout.V_EXPECTED]):#x}",
+        "time_ns": int(row[words.V_TIME_NS]) - started_ns,
+        found: f"{int(row[words.V_FOUND]):#x}",
+        expected: f"{int(row[words.V_EXPECTED]):#x}",
         "detail": _DETAIL.get(kind, {}).get(detail) or _TEXT.get(kind, ""),
     }
 
@@ -71,10 +86,10 @@ def violations(machine: Machine, started_ns: int) -> list[Violation]:
     """Every kind of violation that occurred, with its first pieces of evidence; times relative to ``started_ns``."""
     found = []
     for kind in Kind:
-        count = int(machine.control[layout.VIOLATIONS + kind])
+        count = int(machine.control[words.VIOLATIONS + kind])
         if count:
-            rows = machine.evidence[kind][: min(count, layout.EVIDENCE_KEPT)]
-            pieces = [_piece(machine, kind, row, started_ns) for row in rows if row[layout.V_READY]]
+            rows = machine.evidence[kind][: min(count, words.EVIDENCE_KEPT)]
+            pieces = [_piece(machine, kind, row, started_ns) for row in rows if row[words.V_READY]]
             found.append(Violation(kind.label, count, pieces))
     return found
 

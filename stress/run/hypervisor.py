@@ -1,23 +1,38 @@
-"""The hypervisor as a scenario drives it: dwell, audit at quiescent points, notice the end."""
+"""The hypervisor as a scenario drives it: cycles, dwells, audits at quiescent points, and the end."""
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from stress.kernels.audit import audit
+from stress.kernels.codes import POOL_EXHAUSTED
+from stress.kernels.records import close_cycle, under_way
+from stress.kernels.teardown import reap
 from stress.run.plan import Plan
-from stress.shm.layout import (
+from stress.shm.layout import Machine
+from stress.shm.words import (
+    C_ACCESSES,
+    CLOSED,
     FINISH,
+    FINISH_EXHAUSTED,
     FIRST_ACCESS_NS,
     HEARTBEAT,
+    LIFE_CYCLE,
+    ORDER,
     PARK,
     PARKED,
     PHASE,
+    POOL_HEAD,
+    REBUILDS,
+    RECORD_RING,
+    SEQUENCE,
     STATE,
     STOP,
-    Machine,
     State,
 )
 
@@ -35,7 +50,9 @@ class Hypervisor:
         self.machine = machine
         self.plan = plan
         self.who = plan.geo.hypervisor
+        self.random = random.Random(plan.seed)
         self._seen = np.zeros(plan.geo.table_pages, np.int64)
+        self._starts = np.zeros(plan.geo.table_pages, np.int64)
 
     @property
     def finishing(self) -> bool:
@@ -52,11 +69,36 @@ class Hypervisor:
         """Note what we are doing."""
         self.machine.procs[self.who, STATE] = state
 
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to one of LIFE_CYCLE's counts."""
+        self.machine.life[LIFE_CYCLE.index(what)] += number
+
+    def check(self, status: int) -> int:
+        """Pass on what a kernel returned; a dry table pool ends the run: something leaks."""
+        if status == POOL_EXHAUSTED:
+            self.machine.control[FINISH] = FINISH_EXHAUSTED
+            raise Finished
+        self.beat()
+        return status
+
     def wait_for_guests(self) -> None:
         """Wait until every vCPU has made its first accesses."""
-        while not self.machine.procs[: self.who, FIRST_ACCESS_NS].all():
+        self.wait_until(lambda: bool(self.machine.procs[: self.who, FIRST_ACCESS_NS].all()))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Sleep until ``condition`` holds."""
+        while not condition():
             self.beat()
+            self.maintain()
             time.sleep(_POLL_S)
+
+    def maintain(self) -> None:
+        """What goes on beside: free detached tables after a grace period, close records before their ring is full."""
+        reap(self.machine, self.who)
+        control = self.machine.control
+        last = int(control[REBUILDS])
+        if last - control[CLOSED] > RECORD_RING // 4 and not under_way(self.machine, last):
+            close_cycle(self.machine, int(control[ORDER]), last, 0, 0, 0, 0)
 
     def dwell(self, duration_ns: int) -> None:
         """Let the guest run; ends early if the run winds up."""
@@ -64,22 +106,68 @@ class Hypervisor:
         end = time.monotonic_ns() + duration_ns
         while (left := end - time.monotonic_ns()) > 0 and not self.finishing:
             self.beat()
+            self.maintain()
             time.sleep(min(left / 1e9, 0.05))
 
-    def audit(self) -> None:
-        """Park the vCPUs, audit the table, let them go on."""
-        self.state(State.AUDIT)
+    def dwell_around(self, duration_ns: int) -> None:
+        """Dwell between a half and one and a half of ``duration_ns``.
+
+        With a fixed dwell rebuilds fall in step with a guest that sweeps through its memory: every rebuild then meets
+        it at the same place, and the share of rebuilds hit says nothing.
+        """
+        self.dwell(int(duration_ns * self.random.uniform(0.5, 1.5)))
+
+    @contextmanager
+    def cycle(self, order: int) -> Iterator[None]:
+        """One cycle of an order: what happens inside is charged to it, with every rebuild begun until its end."""
+        machine, control = self.machine, self.machine.control
+        control[ORDER] = order
+        control[PHASE] = (int(control[REBUILDS]) + 1) << 8 | 2 * order
+        before = self._reading()
+        self.beat()
+        try:
+            yield
+        finally:
+            while under_way(machine, int(control[REBUILDS])):
+                self.beat()
+                time.sleep(_POLL_S / 10)
+            reap(machine, self.who)
+            last = int(control[REBUILDS])
+            if not under_way(machine, last):
+                grown = (after - start for after, start in zip(self._reading(), before, strict=True))
+                close_cycle(machine, order, last, *grown)
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """Hold every vCPU at a quiescent point, between two accesses."""
         control = self.machine.control
         phase = int(control[PHASE])
         control[PHASE] = (phase & ~0xFF) | (self.machine.counters.shape[1] - 1)
         control[PARK] = 1
-        while not self.machine.procs[: self.who, PARKED].all():
-            self.beat()
-            time.sleep(_POLL_S)
-        audit(self.machine, self.who, self._seen)
+        self.wait_until(lambda: bool(self.machine.procs[: self.who, PARKED].all()))
+        reap(self.machine, self.who)
+        yield
         control[PHASE] = phase
         control[PARK] = 0
         # A vCPU that has not left its parking place yet must not be taken for parked by the next audit.
-        while self.machine.procs[: self.who, PARKED].any():
-            self.beat()
-            time.sleep(_POLL_S)
+        self.wait_until(lambda: not self.machine.procs[: self.who, PARKED].any())
+
+    def audit(self) -> None:
+        """Audit the table while the vCPUs are parked."""
+        self.state(State.AUDIT)
+        with self.parked():
+            audit(self.machine, self.who, self._seen, self._starts)
+
+    def _reading(self) -> tuple[int, int, int, int]:
+        """(clock in ns, committed accesses of all vCPUs, TLBIs published, table pages ever allocated)."""
+        machine = self.machine
+        return (
+            time.monotonic_ns(),
+            int(machine.counters[:, :, C_ACCESSES].sum()),
+            int(machine.control[SEQUENCE]),
+            int(machine.control[POOL_HEAD]),
+        )
+
+
+class Finished(Exception):  # noqa: N818 - not an error
+    """The scenario is over before its time: audit, then stop."""

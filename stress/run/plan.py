@@ -6,16 +6,49 @@ import os
 from dataclasses import dataclass
 
 from stress.arch.descriptors import leaf_attributes
-from stress.arch.geometry import Geometry
-from stress.config import RunConfig
+from stress.arch.geometry import LAST_LEVEL, Geometry
+from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
 from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
 from stress.shm.layout import Geo, geo_for
+
+
+def _geo(config: RunConfig) -> Geo:
+    geometry = Geometry(config.granule, config.ipa_bits)
+    platform = config.platform_profile
+    return geo_for(
+        geometry,
+        block_size=config.block_size,
+        blocks=config.blocks,
+        vcpus=config.vcpus,
+        leaf_attributes=leaf_attributes(config.fwb),
+        fwb=config.fwb,
+        guest_caches=config.guest_caches,
+        pages=config.pages,
+        phys_offset=config.phys_offset,
+        memslots=config.memslots,
+        backing_level=LAST_LEVEL if config.backing is Backing.ANONYMOUS else config.block_level,
+        backing_thp=config.backing is Backing.THP,
+        spare_blocks=int(config.scenario is Scenario.THP),
+        bbm_level=config.bbm_level,
+        cmo_per_fault=config.cmo is Cmo.PER_FAULT,
+        shared=config.locking is Locking.SHARED,
+        vcpu_rebuilds=config.rebuilder is Rebuilder.VCPU,
+        inject=config.bug.flag if config.bug else 0,
+        clean_ps_per_page=round(platform.clean_ns_per_page(config.granule) * 1000),
+        icache_ns=0 if platform.dic else platform.icache_ns,
+        tlbi_ns=platform.tlbi_ns,
+        exit_ns=platform.exit_ns,
+        fail_fast=config.fail_fast,
+        copies=config.scenario is Scenario.MIGRATION,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What every worker is told at its start. ``orders`` holds each order's step codes."""
 
+    scenario: str
+    staged: bool  # vCPUs run programs, stage by stage
     geo: Geo
     workload: Workload
     orders: tuple[tuple[int, ...], ...]
@@ -24,32 +57,27 @@ class Plan:
     dwell_ns: int
     duration_ns: int | None
     rebuilds: int | None  # per order
+    iterations: int
+    eager_split: bool
+    one_page_blocks: bool  # the backing has no blocks: a selftest's "large pages" are pages
     audit_interval_ns: int
     cpus: tuple[int, ...]  # processors to pin to, in turn; empty: not pinned
 
     @classmethod
     def of(cls, config: RunConfig) -> Plan:
         """The plan for a validated configuration."""
-        geometry = Geometry(config.granule, config.ipa_bits)
-        geo = geo_for(
-            geometry,
-            block_size=config.block_size,
-            blocks=config.blocks,
-            vcpus=config.vcpus,
-            leaf_attributes=leaf_attributes(config.fwb),
-            fwb=config.fwb,
-            guest_caches=config.guest_caches,
-            fail_fast=config.fail_fast,
-        )
+        geo = _geo(config)
         workload = Workload(
             pattern=int(Pattern[config.pattern.upper()]),
-            pages=geo.frames,
-            stride=min(config.stride, geo.frames),
+            pages=geo.pages,
+            stride=min(config.stride, geo.pages),
             exponent=config.zipf_exponent,
-            scatter=scatter_for(geo.frames),
+            scatter=scatter_for(geo.pages),
             write_below=round(config.write_fraction * 4096),
         )
         return cls(
+            scenario=str(config.scenario),
+            staged=config.scenario in STAGED,
             geo=geo,
             workload=workload,
             orders=tuple(order.codes for order in config.parsed_orders),
@@ -58,13 +86,16 @@ class Plan:
             dwell_ns=config.dwell_ns,
             duration_ns=config.duration_ns,
             rebuilds=config.rebuilds,
+            iterations=config.iterations,
+            eager_split=config.eager_split,
+            one_page_blocks=config.backing is Backing.ANONYMOUS,
             audit_interval_ns=config.audit_interval_ns,
             cpus=tuple(sorted(os.sched_getaffinity(0))) if config.pin else (),
         )
 
     def first_page(self, vcpu: int) -> int:
-        """Page at which a vCPU starts: sequential ones are spread over the memslot."""
-        return self.geo.frames * vcpu // self.geo.hypervisor
+        """Page at which a vCPU starts: sequential ones are spread over guest memory."""
+        return self.geo.pages * vcpu // self.geo.hypervisor
 
     def random_state(self, vcpu: int) -> int:
         """Generator state of a vCPU."""

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from stress import interrupt
-from stress.config import RunConfig
+from stress.config import RunConfig, Scenario
 from stress.errors import ExitCode, MachineError
+from stress.orders import parse_order
 from stress.results.data import FAULT_CLASSES, RunData
 from stress.results.warnings import RunWarning
 from stress.run import evidence, host
@@ -22,7 +23,7 @@ from stress.run.collector import Collector
 from stress.run.plan import Plan
 from stress.run.warm import compile_in_background
 from stress.run.workers import Workers
-from stress.shm import cache, layout
+from stress.shm import cache, words
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.segment import Segment
 from stress.shm.syscalls import membarrier_available
@@ -100,8 +101,10 @@ class _Run:
     def play(self, interrupted: threading.Event) -> RunData:
         machine = self._machine
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        for row, order in zip(machine.orders, self._config.parsed_orders, strict=True):
+            row[: len(order.codes)] = order.codes
         if not membarrier_available():
-            machine.control[layout.FENCED] = 1
+            machine.control[words.FENCED] = 1
         self._started_ns = time.monotonic_ns()
         try:
             if not JIT_DISABLED and not cache.is_complete():
@@ -118,9 +121,9 @@ class _Run:
                 "how": str(error) or type(error).__name__,
             }
         finally:
-            if machine.control[layout.STOP] == 0:
-                machine.control[layout.STOP] = layout.STOP_ABORT
-            in_order = self._workers.stop(machine.control[layout.STOP] == layout.STOP_DONE)
+            if machine.control[words.STOP] == 0:
+                machine.control[words.STOP] = words.STOP_ABORT
+            in_order = self._workers.stop(machine.control[words.STOP] == words.STOP_DONE)
         elapsed_ns = time.monotonic_ns() - self._started_ns
         self._collector.poll(final=True)
         lost = self._collector.lost_events() if in_order else []
@@ -134,7 +137,7 @@ class _Run:
         tick = _TICK_S
         while self._workers.wait(tick) or not self._workers.all_gone():
             tick = _BUSY_TICK_S if self._collector.poll() > 0.1 else _TICK_S
-            if control[layout.STOP]:
+            if control[words.STOP]:
                 return
             self._failure = self._workers.casualty()
             if self._failure is None:
@@ -144,7 +147,7 @@ class _Run:
                 return
             now = time.monotonic()
             if interrupted.is_set():
-                control[layout.FINISH] = layout.FINISH_ASKED
+                control[words.FINISH] = words.FINISH_ASKED
                 give_up_at = give_up_at or now + (_WIND_UP_S if self._running() else 0)
                 if now >= give_up_at:
                     return
@@ -156,15 +159,15 @@ class _Run:
 
     def _running(self) -> bool:
         """Every vCPU has reached the guest: kernels are compiled, processes started."""
-        return bool(self._machine.procs[: self._plan.geo.hypervisor, layout.FIRST_ACCESS_NS].all())
+        return bool(self._machine.procs[: self._plan.geo.hypervisor, words.FIRST_ACCESS_NS].all())
 
     def _progress(self) -> Progress:
         machine = self._machine
         now = time.monotonic_ns()
-        accesses = int(machine.counters[:, :, layout.C_ACCESSES].sum())
+        accesses = int(machine.counters[:, :, words.C_ACCESSES].sum())
         then, before = self._last if self._last[0] else (self._started_ns, 0)
         self._last = (now, accesses)
-        faults = machine.counters[:, :, layout.C_FAULTS : layout.C_FAULTS + layout.FAULT_KINDS].sum(axis=(0, 1))
+        faults = machine.counters[:, :, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].sum(axis=(0, 1))
         windows = self._collector.recent_windows(0)
         config = self._config
         return Progress(
@@ -180,14 +183,14 @@ class _Run:
         )
 
     def _violation_count(self) -> int:
-        return int(self._machine.control[layout.VIOLATIONS : layout.VIOLATIONS + len(layout.Kind)].sum())
+        return int(self._machine.control[words.VIOLATIONS : words.VIOLATIONS + len(words.Kind)].sum())
 
     def _result(self, started_at: str, elapsed_ns: int, interrupted: bool, lost: list[tuple[int, int, int]]) -> RunData:
         machine = self._machine
         violations = evidence.violations(machine, self._started_ns) + evidence.lost_events(lost)
-        done = machine.control[layout.STOP] == layout.STOP_DONE
-        if self._failure is None and machine.control[layout.FINISH] == layout.FINISH_EXHAUSTED:
-            how = "the table pool is exhausted, because the order leaks table pages"
+        done = machine.control[words.STOP] == words.STOP_DONE
+        if self._failure is None and machine.control[words.FINISH] == words.FINISH_EXHAUSTED:
+            how = "the table pool is exhausted: table pages leak"
             self._failure = {"what": "ended early", "how": how}
         if self._failure is None and not done and not interrupted:
             self._failure = {"what": "ended early", "how": "the workers left before the scenario was done"}
@@ -197,7 +200,7 @@ class _Run:
             code = ExitCode.BROKEN
         else:
             code = ExitCode.INTERRUPTED if interrupted else ExitCode.OK
-        first = machine.procs[: self._plan.geo.hypervisor, layout.FIRST_ACCESS_NS]
+        first = machine.procs[: self._plan.geo.hypervisor, words.FIRST_ACCESS_NS]
         return RunData(
             complete=self._failure is None and not interrupted,
             exit_code=int(code),
@@ -205,7 +208,10 @@ class _Run:
             config=self._config.to_json(),
             host=self._host,
             warnings=self._warnings(),
+            scenario=str(self._config.scenario),
             orders=self._collector.results(),
+            stages=self._collector.stages(),
+            life_cycle=self._collector.life_cycle(),
             violations=violations,
             started_at=started_at,
             elapsed_ns=elapsed_ns,
@@ -227,19 +233,37 @@ class _Run:
             found.append((RunWarning.JIT_DISABLED, "NUMBA_DISABLE_JIT is set"))
         if self._host["load_1min"] > 0.5 * cores:
             found.append((RunWarning.LOAD, f"load {self._host['load_1min']} on {cores} cores"))
-        inside = machine.counters[:, 1:-1:2, layout.C_ACCESSES].sum() / max(
-            1, machine.totals[:, layout.T_INSIDE_NS].sum()
+        inside = machine.counters[:, 1:-1:2, words.C_ACCESSES].sum() / max(
+            1, machine.totals[:, words.T_INSIDE_NS].sum()
         )
-        everywhere = machine.counters[:, :-1, layout.C_ACCESSES].sum() / max(
-            1, machine.totals[:, layout.T_CYCLE_NS].sum()
+        everywhere = machine.counters[:, :-1, words.C_ACCESSES].sum() / max(
+            1, machine.totals[:, words.T_CYCLE_NS].sum()
         )
         hits, rebuilds = int(machine.hits.sum()), self._collector.rebuilds
-        if rebuilds and inside < 0.01 * everywhere and hits < 0.01 * rebuilds:
+        hammered = self._config.scenario is Scenario.REBUILD
+        if (
+            hammered
+            and not self._plan.geo.vcpu_rebuilds
+            and rebuilds
+            and inside < 0.01 * everywhere
+            and hits < 0.01 * rebuilds
+        ):
             found.append(
                 (RunWarning.NOT_OVERLAPPED, f"{hits} of {rebuilds} rebuilds hit, and next to no access inside")
             )
-        if self._config.populated < 1 and self._collector.rebuilds and self._collector.least_mapped_share() == 1:
+        if (
+            hammered
+            and self._config.populated < 1
+            and self._collector.rebuilds
+            and self._collector.least_mapped_share() == 1
+        ):
             found.append((RunWarning.FULL_TABLES, f"--populated {self._config.populated:g} did not last"))
+        if hammered and (missed := self._collector.not_rebuilt()):
+            found.append((RunWarning.NOT_REBUILT, f"in {missed} cycles no vCPU faulted on the table"))
+        for order in map(parse_order, self._config.orders):  # without an injected bug
+            if order.bbm_level > self._config.bbm_level:
+                detail = f"{order.name} needs FEAT_BBM level {order.bbm_level}, this is {self._config.bbm_level}"
+                found.append((RunWarning.BBM_LEVEL, detail))
         if shortfall := self._collector.shortfall():
             found.append((RunWarning.SAMPLED, shortfall))
         return [(str(warning), detail) for warning, detail in found]

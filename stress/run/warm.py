@@ -12,7 +12,19 @@ from numba import typeof
 
 from stress.arch.geometry import MIB, Geometry
 from stress.errors import RunBroken
-from stress.kernels import audit, drain, pattern, rebuild, split, vcpu
+from stress.kernels import (
+    audit,
+    dirty,
+    drain,
+    memslots,
+    notifier,
+    pattern,
+    rebuild,
+    records,
+    split,
+    teardown,
+    vcpu,
+)
 from stress.kernels.tlb import new_cpu
 from stress.shm import cache, layout
 from stress.shm.atomics import JIT_DISABLED
@@ -36,11 +48,28 @@ def compile_all() -> None:
     workload = pattern.Workload(0, 0, 0, 0.0, 0, 0)
     entry_points: list[tuple[Any, tuple[Any, ...]]] = [
         (vcpu.run, (s, new_cpu(), workload, 0, 0)),
-        (split.split, (s, 0, 0, 0)),
+        (vcpu.await_stage, (s, 0, 0, 0)),
+        (split.split, (s, 0, 0, 0, 0, 0)),
+        (split.populate, (s, 0, 0)),
+        (split.is_split, (s, 0)),
         (split.write_unmapped, (s, 0, 0)),
-        (rebuild.rebuild, (s, 0, 0, words, 0, 0)),
-        (rebuild.complete, (s, 0, 0, 0, 0, 0, 0)),
-        (audit.audit, (s, 0, words)),
+        (rebuild.rebuild, (s, 0, 0)),
+        (records.under_way, (s, 0)),
+        (records.close_cycle, (s, 0, 0, 0, 0, 0, 0)),
+        (teardown.reap, (s, 0)),
+        (audit.audit, (s, 0, words, words)),
+        (dirty.set_logging, (s, 0, 0)),
+        (dirty.stop_logging_at, (s, 0, 0, 0)),
+        (dirty.harvest, (s, 0, words)),
+        (dirty.send, (s, words)),
+        (dirty.send_all, (s, 0, 0)),
+        (dirty.compare_copy, (s, 0)),
+        (memslots.slot_of, (s, 0)),
+        (notifier.invalidate_start, (s, 0, 0, 0, 0)),
+        (notifier.invalidate_end, (s, 0, 0, 0, 0, 0, 0)),
+        (notifier.move_frames, (s, 0, 0, 0, 0, 0)),
+        (notifier.move_memslots, (s, 0, 0)),
+        (notifier.unmap_memslots, (s, 0)),
         (drain.drain_events, (s, 0, rows)),
         (drain.copy_record, (s, 0, words)),
     ]

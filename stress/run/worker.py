@@ -7,24 +7,42 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from multiprocessing.connection import wait
 
 from stress.errors import RunBroken
-from stress.kernels.fault import POOL_EXHAUSTED, STOPPED
-from stress.kernels.tlb import new_cpu
-from stress.kernels.vcpu import R_PAGE, R_RANDOM, run
+from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
+from stress.kernels.pattern import Pattern, Workload
+from stress.kernels.tlb import R_LEFT, R_PAGE, R_RANDOM, Cpu, new_cpu
+from stress.kernels.vcpu import FINISHED, await_stage, run
 from stress.run.hypervisor import Hypervisor, Stopped
 from stress.run.plan import Plan
-from stress.run.scenario import Rebuild
+from stress.run.scenarios import run_scenario
 from stress.shm.atomics import JIT_DISABLED
-from stress.shm.layout import FENCED, FINISH, FINISH_EXHAUSTED, STATE, STOP, STOP_DONE, State
+from stress.shm.layout import Machine
 from stress.shm.segment import Segment
 from stress.shm.syscalls import membarrier_register
+from stress.shm.words import (
+    FENCED,
+    FINISH,
+    FINISH_EXHAUSTED,
+    FIRST_ACCESS_NS,
+    P_ACCESSES,
+    STAGE_DONE,
+    STAGE_END_NS,
+    STATE,
+    STOP,
+    STOP_DONE,
+    State,
+)
 
 _PR_SET_PDEATHSIG = 1
 
 # Chunks of accesses per call into compiled code, which looks at the control words itself.
 _CHUNKS = 4 if JIT_DISABLED else 20_000
+# How long a vCPU spins for its next stage, in tries, before it sleeps in between.
+_STAGE_TRIES = 20 if JIT_DISABLED else 1000
+_STAGE_POLL_S = 0.0002
 
 
 def _enter(name: str, plan: Plan, who: int) -> Segment:
@@ -63,11 +81,42 @@ def vcpu_main(name: str, plan: Plan, vcpu: int) -> None:
     cpu.registers[R_PAGE] = plan.first_page(vcpu)
     cpu.registers[R_RANDOM] = plan.random_state(vcpu)
     machine.procs[vcpu, STATE] = State.GUEST
-    while (status := run(machine, cpu, plan.workload, vcpu, _CHUNKS)) != STOPPED:
-        if status == POOL_EXHAUSTED:
-            machine.control[FINISH] = FINISH_EXHAUSTED  # a leak; the hypervisor's last audit says of what
+    if plan.staged:
+        _run_stages(machine, cpu, vcpu)
+    else:
+        _run_guest(machine, cpu, plan.workload, vcpu)
     machine.procs[vcpu, STATE] = State.DONE
     _leave()
+
+
+def _run_guest(machine: Machine, cpu: Cpu, workload: Workload, vcpu: int) -> bool:
+    """Run the workload to its end; False if the run stops before."""
+    while (status := run(machine, cpu, workload, vcpu, _CHUNKS)) != STOPPED:
+        if status == FINISHED:
+            return True
+        if status == POOL_EXHAUSTED:
+            machine.control[FINISH] = FINISH_EXHAUSTED  # a leak; the hypervisor's last audit says of what
+    return False
+
+
+def _run_stages(machine: Machine, cpu: Cpu, vcpu: int) -> None:
+    """Run one program after the other, each when the hypervisor starts its stage, until the run stops."""
+    machine.procs[vcpu, FIRST_ACCESS_NS] = time.monotonic_ns()  # ready
+    stage = 0
+    while (now := await_stage(machine, vcpu, stage, _STAGE_TRIES)) != STOPPED:
+        if now == stage:
+            time.sleep(_STAGE_POLL_S)
+            continue
+        stage = now
+        program = machine.programs[vcpu]
+        first, group, head, skip, length, write_below, accesses = map(int, program[: P_ACCESSES + 1])
+        pages = machine.geo.pages
+        workload = Workload(int(Pattern.PROGRAM), pages, 1, 1.0, 1, write_below, first, group, head, skip, length)
+        cpu.registers[R_PAGE], cpu.registers[R_LEFT] = 0, accesses
+        if not _run_guest(machine, cpu, workload, vcpu):
+            return
+        machine.procs[vcpu, STAGE_END_NS] = time.monotonic_ns()
+        machine.procs[vcpu, STAGE_DONE] = stage
 
 
 def hypervisor_main(name: str, plan: Plan) -> None:
@@ -76,7 +125,7 @@ def hypervisor_main(name: str, plan: Plan) -> None:
     hypervisor = Hypervisor(machine, plan)
     try:
         hypervisor.wait_for_guests()
-        Rebuild(hypervisor).play()
+        run_scenario(hypervisor)
         hypervisor.audit()
         machine.control[STOP] = STOP_DONE
     except Stopped:

@@ -15,8 +15,13 @@ from stress.interrupt import SIGNALS
 from stress.orders import STEPS
 from stress.run.plan import Plan
 from stress.run.worker import hypervisor_main, vcpu_main
-from stress.shm import layout
-from stress.shm.layout import Machine, State
+from stress.shm import words
+from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
+    State,
+)
 
 # Time for workers to leave: at a normal end as long as many of them on few cores need, else what Ctrl-C allows.
 _GRACE_S = 10.0
@@ -82,7 +87,7 @@ class Workers:
         now = time.monotonic()
         late = []
         for who in range(len(self._processes)):
-            beat = int(self._machine.procs[who, layout.HEARTBEAT])
+            beat = int(self._machine.procs[who, words.HEARTBEAT])
             if beat != self._beats[who][0]:
                 self._beats[who] = (beat, now)
             elif now - self._beats[who][1] > limit_s and self._state(who) is not State.DONE:
@@ -115,14 +120,15 @@ class Workers:
         return found
 
     def _state(self, who: int) -> State:
-        return State(int(self._machine.procs[who, layout.STATE]))
+        return State(int(self._machine.procs[who, words.STATE]))
 
     def _owner(self) -> int:
-        return int(self._machine.control[layout.LOCK]) - 1
+        """Process that holds mmu_lock alone, or -1."""
+        return max(0, int(self._machine.control[words.LOCK])) - 1
 
     def _describe(self, who: int, what: str, how: str) -> dict[str, Any]:
         state = self._state(who)
-        step = int(self._machine.procs[who, layout.AT_STEP])
+        step = int(self._machine.procs[who, words.AT_STEP])
         return {
             "process": self._processes[who].name,
             "pid": self._processes[who].pid,
@@ -130,6 +136,6 @@ class Workers:
             "how": how,
             "state": state.name.lower().replace("_", "-"),
             "step": STEPS[step].value if step >= 0 else None,
-            "ipa": f"{int(self._machine.procs[who, layout.AT_GFN]) << self._plan.geo.granule_shift:#x}",
-            "held_mmu_lock": self._owner() == who,
+            "ipa": f"{int(self._machine.procs[who, words.AT_GFN]) << self._plan.geo.granule_shift:#x}",
+            "held_mmu_lock": self._owner() == who or state is State.LOCK_HELD,
         }

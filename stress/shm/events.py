@@ -5,6 +5,9 @@ from __future__ import annotations
 from stress.shm.atomics import load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.words import (
     E_GFN,
     E_LOCK_WAIT_NS,
     E_NUMBER,
@@ -16,7 +19,6 @@ from stress.shm.layout import (
     EVENT_LOGGED,
     EVENT_RING,
     EVENT_TAIL,
-    Machine,
 )
 
 

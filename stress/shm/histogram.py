@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.shm.jit import kernel
-from stress.shm.layout import HISTOGRAM_BUCKETS
+from stress.shm.words import (
+    HISTOGRAM_BUCKETS,
+)
 
 _SUB_BITS = 5
 _SUB = 1 << _SUB_BITS

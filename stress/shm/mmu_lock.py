@@ -1,11 +1,17 @@
-"""mmu_lock: one word that names its owner, so that a death in the critical section can be explained."""
+"""mmu_lock: one word that names its owner, so that a death in the critical section can be explained.
+
+Held alone, as KVM's spinlock was until v5.18 and as its rwlock is by whoever changes the table's shape from outside;
+or for reading, as fault handlers take it since Linux 6.2. Readers let a waiting writer pass, as the kernel's queued
+rwlock does: many vCPUs could otherwise keep it out for ever.
+"""
 
 from __future__ import annotations
 
-from stress.shm.atomics import compare_exchange, load, pause, store
+from stress.shm.atomics import compare_exchange, fetch_add, load, pause, store
 from stress.shm.jit import kernel
-from stress.shm.layout import LOCK, STATE, STOP, Machine, State
+from stress.shm.layout import Machine
 from stress.shm.syscalls import sched_yield
+from stress.shm.words import LOCK, LOCK_WRITERS, STATE, STOP, State
 
 _SPINS = 64  # then give the core away: with more runnable processes than cores the holder may need this one
 _WAIT = int(State.LOCK_WAIT)
@@ -14,11 +20,38 @@ _HELD = int(State.LOCK_HELD)
 
 @kernel
 def acquire(s: Machine, who: int) -> bool:
-    """Take mmu_lock for process ``who``; False if the run stops first. Unfair; sets the process's state."""
+    """Take mmu_lock alone for process ``who``; False if the run stops first. Sets the process's state."""
     if not compare_exchange(s.control, LOCK, 0, who + 1):
         store(s.procs, (who, STATE), _WAIT)
+        fetch_add(s.control, LOCK_WRITERS, 1)
         spins = 0
         while load(s.control, LOCK) != 0 or not compare_exchange(s.control, LOCK, 0, who + 1):
+            if load(s.control, STOP) != 0:
+                fetch_add(s.control, LOCK_WRITERS, -1)
+                return False
+            spins += 1
+            if spins < _SPINS:
+                pause()
+            else:
+                sched_yield()
+        fetch_add(s.control, LOCK_WRITERS, -1)
+    store(s.procs, (who, STATE), _HELD)
+    return True
+
+
+@kernel
+def acquire_shared(s: Machine, who: int) -> bool:
+    """Take mmu_lock for reading; False if the run stops first. Sets the process's state."""
+    held = load(s.control, LOCK)
+    if held > 0 or load(s.control, LOCK_WRITERS) != 0 or not compare_exchange(s.control, LOCK, held, held - 1):
+        store(s.procs, (who, STATE), _WAIT)
+        spins = 0
+        while True:
+            held = load(s.control, LOCK)
+            if held <= 0 and load(s.control, LOCK_WRITERS) == 0:
+                if compare_exchange(s.control, LOCK, held, held - 1):
+                    break
+                continue  # another reader was faster
             if load(s.control, STOP) != 0:
                 return False
             spins += 1
@@ -32,6 +65,9 @@ def acquire(s: Machine, who: int) -> bool:
 
 @kernel
 def release(s: Machine, who: int, state: int) -> None:
-    """Give mmu_lock back and note what ``who`` does next."""
+    """Give mmu_lock back, however it is held, and note what ``who`` does next."""
     store(s.procs, (who, STATE), state)
-    store(s.control, LOCK, 0)
+    if load(s.control, LOCK) > 0:
+        store(s.control, LOCK, 0)
+    else:
+        fetch_add(s.control, LOCK, 1)

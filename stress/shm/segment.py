@@ -21,7 +21,16 @@ import numpy.typing as npt
 
 from stress.errors import Interrupted, MachineError
 from stress.shm.atomics import JIT_DISABLED, set_rmw_lock
-from stress.shm.layout import MAGIC, Geo, Machine, carve, initialise, segment_bytes
+from stress.shm.layout import (
+    Geo,
+    Machine,
+    carve,
+    initialise,
+    segment_bytes,
+)
+from stress.shm.words import (
+    MAGIC,
+)
 from stress.units import format_bytes
 
 PREFIX = "stress-"

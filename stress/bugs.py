@@ -1,0 +1,169 @@
+"""Bugs that stage-2 code really had, as data: what each breaks, how the oracle must name it, and how to see it.
+
+A bug is injected in one of two ways. Some are wrong steps: `Bug.rewrite` turns a correct order into the wrong one.
+The others are wrong code, and have a flag (one bit) that compiled code tests at the place that went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final
+
+from stress.orders import CLEANS, TEAR_DOWNS, Order, Step
+
+#: An update of a valid leaf takes a reference on its table and never gives one back.
+LEAK_ON_UPDATE: Final = 1
+#: A permission fault relaxes an entry also when its size is not that of the mapping wanted (Linux before 7d894834a305).
+WRONG_FAULT_LEVEL: Final = 2
+#: The tear-down of a detached subtree keeps the last reference on the subtree's root table.
+ROOT_TABLE_KEPT: Final = 4
+#: A TLBI is taken for complete when it was issued: nobody waits.
+MISSING_DSB: Final = 8
+#: A harvest of the dirty bitmap write-protects again and leaves the writable translations in the TLBs.
+HARVEST_WITHOUT_TLBI: Final = 16
+
+#: Small blocks and short cycles: many chances in a few seconds.
+_QUICK: Final = {"block-size": "2M", "dwell": "1ms"}
+
+
+def _same(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return steps
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One bug: ``kinds`` are labels of violations, the first of which must be reported.
+
+    ``settings`` maps keys of a configuration to values that make the bug show in seconds. ``flag`` is the bit for
+    compiled code, 0 if the bug is in the order's steps.
+    """
+
+    name: str
+    source: str
+    effect: str
+    kinds: tuple[str, ...]
+    settings: Mapping[str, object]
+    flag: int = 0
+    change: Callable[[tuple[Step, ...]], tuple[Step, ...]] = field(default=_same, repr=False)
+
+    def rewrite(self, order: Order) -> Order:
+        """``order`` with the bug in its steps, under the same name; ``order`` itself if it has none there."""
+        steps = self.change(order.steps)
+        return order if steps == order.steps else replace(order, steps=steps)
+
+    def affects(self, order: Order) -> bool:
+        """Whether the bug can show under ``order`` at all: an order without a break cannot forget it."""
+        return bool(self.flag) or self.rewrite(order) is not order
+
+
+def _one_ipa(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return tuple(Step.TLBI_IPA if step is Step.TLBI else step for step in steps)
+
+
+def _without(*dropped: Step) -> Callable[[tuple[Step, ...]], tuple[Step, ...]]:
+    return lambda steps: tuple(step for step in steps if step not in dropped)
+
+
+def _free_before_tlbi(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Frees the tables at once, right before the TLBI, wherever and however the order freed them."""
+    if Step.TLBI not in steps or not any(step in TEAR_DOWNS for step in steps):
+        return steps
+    rest: list[Step] = [step for step in steps if step not in TEAR_DOWNS]
+    rest.insert(rest.index(Step.TLBI), Step.UNMAP)
+    return tuple(rest)
+
+
+def _bug(
+    name: str,
+    source: str,
+    effect: str,
+    kinds: tuple[str, ...],
+    *,
+    flag: int = 0,
+    change: Callable[[tuple[Step, ...]], tuple[Step, ...]] = _same,
+    **settings: object,
+) -> Bug:
+    spelled = {key.replace("_", "-"): value for key, value in settings.items()}
+    return Bug(name, source, effect, kinds, MappingProxyType(_QUICK | spelled), flag, change)
+
+
+_CATALOGUE: Final = (
+    _bug(
+        "tlbi-one-ipa",
+        "fixed by 3a0b870e3448 (Linux 5.10)",
+        "only one IPA is invalidated when a table becomes a block: page and block translations coexist",
+        ("tlb-conflict", "bbm"),
+        change=_one_ipa,
+    ),
+    _bug(
+        "leak-on-update",
+        "fixed by 5c646b7e1d8b (Linux 5.10)",
+        "updating a valid entry takes a reference and gives none back: the table page is never freed",
+        ("table-leak", "refcount"),
+        flag=LEAK_ON_UPDATE,
+        scenario="migration",
+    ),
+    _bug(
+        "wrong-fault-level",
+        "fixed by 7d894834a305 (Linux 5.10)",
+        "permissions are relaxed on an entry of another size: the guest faults for ever",
+        ("endless-fault",),
+        flag=WRONG_FAULT_LEVEL,
+        scenario="migration",
+    ),
+    _bug(
+        "root-table-kept",
+        "fixed by f6a27d6dc51b (Linux 6.4)",
+        "the last reference on the removed root table is kept: one table page leaks per rebuild",
+        ("table-leak",),
+        flag=ROOT_TABLE_KEPT,
+        order="block-first-deferred",
+    ),
+    _bug(
+        "no-cmo",
+        "review of the RFC, 2021",
+        "the block is installed without cleaning what was never mapped: a guest with caches off reads stale memory",
+        ("not-at-poc",),
+        change=_without(*CLEANS),
+        fwb=False,
+        guest_caches=False,
+        populated=0.5,
+        dwell="0ms",  # the guest would map the rest
+    ),
+    _bug(
+        "free-before-tlbi",
+        "class of bug, also seen in other stage-2 code",
+        "the tables are freed before the TLBI: a walker reads a freed table",
+        ("table-use-after-free",),
+        change=_free_before_tlbi,
+    ),
+    _bug(
+        "no-break",
+        "class of bug (DDI 0487 D8.14.1)",
+        "the block is written over the valid table: both translations are live",
+        ("bbm", "tlb-conflict"),
+        change=_without(Step.INVALIDATE),
+    ),
+    _bug(
+        "missing-dsb",
+        "class of bug (DDI 0487 D8.14)",
+        "nobody waits for the TLBI: a stale translation is used after its completion",
+        ("stale-translation", "bbm"),
+        flag=MISSING_DSB,
+        scenario="thp",
+    ),
+    _bug(
+        "harvest-without-tlbi",
+        "class of bug",
+        "a harvest write-protects without a TLBI: the guest writes on through its TLB, unlogged",
+        ("lost-dirty",),
+        flag=HARVEST_WITHOUT_TLBI,
+        scenario="migration",
+        pattern="uniform",  # a sweep would push every translation out of the TLB before it comes back
+    ),
+)
+
+#: Every bug by its name, in the order in which they are printed.
+BUGS: Final[Mapping[str, Bug]] = MappingProxyType({bug.name: bug for bug in _CATALOGUE})

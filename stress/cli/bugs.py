@@ -1,0 +1,26 @@
+"""``stress bugs``: the bugs that can be injected, and how to see one caught."""
+
+from __future__ import annotations
+
+import click
+
+from stress.bugs import BUGS
+from stress.cli.lists import table
+from stress.cli.options import format_option
+from stress.cli.output import emit
+
+
+@click.command()
+@format_option
+def bugs(table_format: str) -> int:
+    """List the bugs that --inject puts into our code, and the violations that they cause."""
+    rows = [(bug.name, bug.effect, bug.source, ", ".join(bug.kinds)) for bug in BUGS.values()]
+    emit(table(("bug", "effect", "source", "violation"), rows, table_format, {1: 38, 2: 22, 3: 22}))
+    emit("")
+    emit(f"To see one caught, in seconds and with exit code 1: {command_for('NAME')}")
+    return 0
+
+
+def command_for(name: str) -> str:
+    """The command that shows a bug being caught."""
+    return f"stress run --inject {name} --duration 5s --fail-fast"

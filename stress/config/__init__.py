@@ -1,0 +1,27 @@
+"""The configuration of a run: one validated record from a TOML file and options, defaults filled in.
+
+Everything that is wrong is reported at once, each problem with the path of its key.
+"""
+
+from stress.config.memory import block_sizes
+from stress.config.model import RunConfig, cores, default_vcpus
+from stress.config.sources import ConfigError, from_sources, load_toml
+from stress.config.values import STAGED, Backing, Cmo, Locking, Pattern, Rebuilder, Scenario, key_of
+
+__all__ = [
+    "STAGED",
+    "Backing",
+    "Cmo",
+    "ConfigError",
+    "Locking",
+    "Pattern",
+    "Rebuilder",
+    "RunConfig",
+    "Scenario",
+    "block_sizes",
+    "cores",
+    "default_vcpus",
+    "from_sources",
+    "key_of",
+    "load_toml",
+]

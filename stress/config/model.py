@@ -1,0 +1,352 @@
+"""The configuration of a run as one validated record.
+
+A field's description is also its option's help text. A field that nobody sets, and whose value follows from others,
+is None while the others are checked; the last validator fills it in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import Annotated, Any, Final, Self
+
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE, Geometry
+from stress.bugs import BUGS, Bug
+from stress.config import memory as rules
+from stress.config.values import (
+    STAGED,
+    Backing,
+    BackingName,
+    Cmo,
+    CmoName,
+    Duration,
+    Fraction,
+    Locking,
+    LockingName,
+    OrderText,
+    Pattern,
+    PatternName,
+    Rebuilder,
+    RebuilderName,
+    Scenario,
+    ScenarioName,
+    Size,
+    choice,
+    key_of,
+    listed,
+    parsed,
+    problem,
+    shown,
+)
+from stress.orders import Order, parse_order
+from stress.platforms import NATIVE, Platform, load
+
+SECOND_NS: Final = 1_000_000_000
+MILLISECOND_NS: Final = 1_000_000
+
+#: Longer times would only be typing errors, and sums of them must stay inside 64 bits.
+MAX_NS: Final = 30 * 24 * 3600 * SECOND_NS
+
+#: Stands for a value that follows from others, until `RunConfig` is complete.
+_DERIVED: Final[Any] = None
+
+#: Scenarios whose memory may be cut into several memslots.
+_MANY_MEMSLOTS: Final = (Scenario.MIGRATION, *STAGED)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def default_vcpus() -> int:
+    """One vCPU per core, less one for the hypervisor process, between 1 and 4."""
+    return max(1, min(4, cores() - 1))
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run does. Sizes in bytes, times in ns.
+
+    Built in code by field name (pydantic's ``ValidationError``), from users by `from_sources` (`UsageError`).
+    """
+
+    # A field may only be checked against fields declared above it.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_by_name=True,
+        validate_by_alias=False,
+        alias_generator=AliasGenerator(validation_alias=key_of),
+    )
+
+    orders: Annotated[tuple[OrderText, ...], Field(strict=False)] = Field(
+        default=("block-first",), description="Order under test: a name or steps separated by commas"
+    )
+    scenario: ScenarioName = Field(
+        default=Scenario.REBUILD, description=f"What happens to the page table: {listed(Scenario)}"
+    )
+    vcpus: int = Field(default_factory=default_vcpus, ge=1, le=512, description="vCPU processes")
+    granule: Size = Field(
+        default=4 << 10,
+        description="Translation granule: 4K, 16K or 64K",
+        serialization_alias="granule_bytes",
+    )
+    ipa_bits: int = Field(default=40, ge=32, le=48, description="Width of guest physical addresses in bits")
+    block_size: Size = Field(
+        default=_DERIVED,
+        description="Size of a block; what the backing says if left out, else the granule's largest",
+        serialization_alias="block_size_bytes",
+    )
+    backing: BackingName = Field(
+        default=_DERIVED,
+        description=f"Host memory behind the guest's: {listed(Backing)}; what the block size says if left out",
+    )
+    phys_offset: Size = Field(
+        default=MEMSLOT_BASE,
+        ge=0,
+        description="IPA of the first byte of guest memory",
+        serialization_alias="phys_offset_bytes",
+    )
+    memory: Size = Field(
+        default=_DERIVED,
+        gt=0,
+        description="Bytes of guest memory, instead of --blocks",
+        serialization_alias="memory_bytes",
+    )
+    blocks: int = Field(
+        default=_DERIVED, ge=1, description=f"Blocks of guest memory; {rules.DEFAULT_BLOCKS} if left out"
+    )
+    memslots: int = Field(default=1, ge=1, le=8, description="Memslots that guest memory is cut into")
+    populated: Fraction = Field(default=1.0, description="Fraction of a block's pages mapped before its rebuild")
+    rebuilds: int | None = Field(
+        default=None, ge=1, le=1 << 40, description="Stop after this many rebuilds of each order"
+    )
+    duration_ns: Duration | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_NS,
+        description="Stop after this time; 10s if left out, unlimited with --rebuilds, one pass of staged scenarios",
+    )
+    dwell_ns: Duration = Field(
+        default=5 * MILLISECOND_NS,
+        ge=0,
+        le=MAX_NS,
+        description="Mean time the guest runs on pages, and again on the block",
+    )
+    iterations: int = Field(
+        default=2, ge=1, le=1 << 20, description="Harvests of the dirty bitmap per migration or dirty-log-perf pass"
+    )
+    rebuilder: RebuilderName = Field(
+        default=_DERIVED,
+        description=f"Who rebuilds a block: {listed(Rebuilder)}; vcpu if left out, but in scenario rebuild",
+    )
+    locking: LockingName = Field(
+        default=Locking.EXCLUSIVE, description=f"How fault handlers take mmu_lock: {listed(Locking)} (since Linux 6.2)"
+    )
+    eager_split: bool = Field(default=False, description="Split blocks when dirty logging starts, not at write faults")
+    pattern: PatternName = Field(default=Pattern.SEQUENTIAL, description=f"Access pattern: {listed(Pattern)}")
+    stride: int = Field(
+        default=17,
+        ge=1,
+        le=1 << 40,
+        description="Pages from one access to the next (strided)",
+        serialization_alias="stride_pages",
+    )
+    zipf_exponent: float = Field(
+        default=0.99, gt=0, le=8, allow_inf_nan=False, description="Skew of the distribution (zipf)"
+    )
+    write_fraction: Fraction = Field(default=0.2, description="Fraction of accesses that write")
+    seed: int = Field(default=1, ge=0, lt=1 << 63, description="Seed of every vCPU's random numbers")
+    platform: str = Field(default=NATIVE, description="Machine profile: a name (stress platforms) or a TOML file")
+    fwb: bool = Field(
+        default=_DERIVED, description="The CPU has FEAT_S2FWB: no cache maintenance needed; the platform's if left out"
+    )
+    bbm_level: int = Field(
+        default=_DERIVED, ge=0, le=2, description="FEAT_BBM level of the CPU, 0 to 2; the platform's if left out"
+    )
+    cmo: CmoName = Field(
+        default=Cmo.PER_INSTALL,
+        description="Which faults clean the cache: who installs (per-install) or all (per-fault, before Linux 5.14)",
+    )
+    guest_caches: bool = Field(default=True, description="The guest runs with its caches on")
+    inject: str | None = Field(default=None, description="Bug to put into our code (stress bugs)")
+    pin: bool = Field(
+        default=_DERIVED, description="Pin each process to a core; done if left out and there is a core for each"
+    )
+    fail_fast: bool = Field(default=False, description="Stop at the first violation")
+    audit_interval_ns: Duration = Field(
+        default=SECOND_NS, gt=0, le=MAX_NS, description="Time between audits of the table's reference counts"
+    )
+    watchdog_ns: Duration = Field(
+        default=5 * SECOND_NS,
+        ge=100 * MILLISECOND_NS,
+        le=MAX_NS,
+        description="Give up on a process without progress for this long",
+    )
+
+    _platform: Platform = PrivateAttr()
+
+    @field_validator("orders")
+    @classmethod
+    def _distinct(cls, orders: tuple[str, ...]) -> tuple[str, ...]:
+        if not orders:
+            raise problem("there is no order; give at least one")
+        for index, name in enumerate(orders):
+            if name in orders[:index]:
+                steps = ",".join(parse_order(name).steps)
+                raise problem(f"{name} is there twice; to compare it with itself, write the other one {steps}")
+        return orders
+
+    @field_validator("granule")
+    @classmethod
+    def _supported_granule(cls, granule: int) -> int:
+        if granule not in BLOCK_SIZES:
+            raise problem(f"no granule has {granule} bytes; use {choice(BLOCK_SIZES)}")
+        return granule
+
+    @field_validator("block_size", "backing", "phys_offset", "memory", "blocks")
+    @classmethod
+    def _possible(cls, value: Any, info: ValidationInfo) -> Any:
+        """Check a key of guest memory against those above it; one of them that is wrong has its own problem."""
+        data = info.data
+        if not {"scenario", "granule", "ipa_bits"} <= data.keys():
+            return value
+        machine = data["scenario"], data["granule"], data["ipa_bits"]
+        if info.field_name == "block_size":
+            rules.check_block_size(value, *machine)
+            return value
+        if "block_size" not in data:
+            return value
+        if info.field_name == "backing":
+            rules.check_backing(value, *machine, data["block_size"])
+            return value
+        if "backing" not in data:
+            return value
+        block = rules.block_of(data["backing"] or rules.default_backing(*machine, data["block_size"]), data["granule"])
+        if info.field_name == "phys_offset":
+            rules.check_phys_offset(value, *machine, block)
+        elif "phys_offset" in data and info.field_name == "memory":
+            rules.check_memory(value, *machine, block, data["phys_offset"])
+        elif "phys_offset" in data:
+            rules.check_blocks(value, data["ipa_bits"], block, data["phys_offset"])
+        return value
+
+    @field_validator("blocks")
+    @classmethod
+    def _instead_of_memory(cls, blocks: int, info: ValidationInfo) -> int:
+        if info.data.get("memory", 0) is not None:  # absent: given, and wrong
+            raise problem("given together with memory; give one of them")
+        return blocks
+
+    @field_validator("memslots")
+    @classmethod
+    def _cut(cls, memslots: int, info: ValidationInfo) -> int:
+        data = info.data
+        if memslots > 1 and data.get("scenario", _MANY_MEMSLOTS[0]) not in _MANY_MEMSLOTS:
+            raise problem(f"scenario {data['scenario']} has one memslot; use scenario {', '.join(_MANY_MEMSLOTS)}")
+        if data.get("memory") and "granule" in data and data["memory"] < memslots * data["granule"]:
+            raise problem(f"{memslots} memslots need a page each; use fewer, or more memory")
+        return memslots
+
+    @field_validator("rebuilds")
+    @classmethod
+    def _not_staged(cls, rebuilds: int | None, info: ValidationInfo) -> int | None:
+        scenario = info.data.get("scenario")
+        if rebuilds is not None and scenario in STAGED:
+            raise problem(f"scenario {scenario} ends with its stages, or repeats them for a duration; leave it out")
+        return rebuilds
+
+    @field_validator("platform")
+    @classmethod
+    def _loadable(cls, platform: str) -> str:
+        parsed(load, platform)
+        return platform
+
+    @field_validator("inject")
+    @classmethod
+    def _known_bug(cls, inject: str | None, info: ValidationInfo) -> str | None:
+        if inject is None:
+            return None
+        if inject not in BUGS:
+            close = difflib.get_close_matches(inject, BUGS, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the bugs are {', '.join(BUGS)}"
+            raise problem(f"unknown bug {shown(inject)}; {hint}")
+        orders = info.data.get("orders")
+        if orders and not any(BUGS[inject].affects(parse_order(order)) for order in orders):
+            raise problem(f"{inject} changes nothing in {' or '.join(orders)}; use an order with the step it spoils")
+        return inject
+
+    @model_validator(mode="after")
+    def _derive(self) -> Self:
+        """Fill in what nobody set; everything that is set has been checked."""
+        self._platform = load(self.platform)
+        given = dict(self.__dict__)
+        granule, ipa_bits = self.granule, self.ipa_bits
+        given["backing"] = self.backing or rules.default_backing(self.scenario, granule, ipa_bits, self.block_size)
+        size = given["block_size"] = self.block_size or rules.block_of(given["backing"], granule)
+        if self.memory:
+            given["blocks"] = self.memory // size
+        else:
+            room = rules.room_in_blocks(ipa_bits, size, self.phys_offset)
+            given["blocks"] = self.blocks or min(rules.DEFAULT_BLOCKS, room)
+            given["memory"] = given["blocks"] * size
+        endless = self.rebuilds is None and self.scenario not in STAGED
+        derived = {
+            "duration_ns": 10 * SECOND_NS if endless else None,
+            "rebuilder": Rebuilder.HYPERVISOR if self.scenario is Scenario.REBUILD else Rebuilder.VCPU,
+            "fwb": self._platform.fwb,
+            "bbm_level": self._platform.bbm_level,
+            "pin": self.vcpus < cores(),
+        }
+        given |= {field: value for field, value in derived.items() if given[field] is None}
+        self.__dict__.update(given)  # the record is frozen for everybody else
+        return self
+
+    @property
+    def bug(self) -> Bug | None:
+        """The bug injected, if any."""
+        return BUGS[self.inject] if self.inject else None
+
+    @property
+    def parsed_orders(self) -> tuple[Order, ...]:
+        """The orders under test, with the steps that are executed: those of an injected bug."""
+        orders = tuple(parse_order(text) for text in self.orders)
+        return tuple(self.bug.rewrite(order) for order in orders) if self.bug else orders
+
+    @property
+    def platform_profile(self) -> Platform:
+        """The platform's features and costs. `fwb` and `bbm_level` here overrule its own."""
+        return self._platform
+
+    @property
+    def geometry(self) -> Geometry:
+        """The table's geometry."""
+        return Geometry(self.granule, self.ipa_bits)
+
+    @property
+    def block_level(self) -> int:
+        """The level whose entries are the blocks."""
+        return self.geometry.block_level(self.block_size)
+
+    @property
+    def pages(self) -> int:
+        """Pages of guest memory."""
+        return self.memory // self.granule
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, the unit in each key."""
+        return self.model_dump(mode="json", by_alias=True) | {
+            "platform_profile": self._platform.model_dump(mode="json")
+        }

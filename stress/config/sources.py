@@ -1,0 +1,147 @@
+"""From a file, options and defaults to a configuration, or to everything that is wrong with them.
+
+Keys (``block-size``) are spelled alike in files and on the command line. Each problem starts with its key's path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from stress.bugs import BUGS
+from stress.config.model import RunConfig
+from stress.config.values import key_of, shown
+from stress.errors import UsageError
+from stress.units import format_duration
+
+#: Two keys that say the same thing: whoever gives one takes back the other of a weaker source.
+_ALTERNATIVES: Final = {
+    "memory": "blocks",
+    "blocks": "memory",
+    "backing": "block-size",
+    "block-size": "backing",
+}
+
+_KEYS: Final = ("order", *(key_of(field) for field in RunConfig.model_fields))
+_DURATIONS: Final = {key_of(field) for field in RunConfig.model_fields if field.endswith("_ns")}
+_BOUNDS: Final = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+class ConfigError(UsageError):
+    """A configuration that makes no sense. ``problems`` has one line per bad key, starting with its path."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(" ".join(problem.split()) for problem in problems)
+        count = len(self.problems)
+        super().__init__(self.problems[0] if count == 1 else f"{count} problems: {' | '.join(self.problems)}")
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; `UsageError` if it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "give --config a readable TOML file") from None
+    except (ValueError, RecursionError) as error:
+        # ValueError: TOMLDecodeError, UnicodeDecodeError, and numbers with thousands of digits.
+        raise UsageError(f"{path} is not TOML: {error}", "see configs/ for examples") from None
+
+
+def from_sources(
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    problems: Iterable[str] = (),
+) -> RunConfig:
+    """The configuration of defaults, overridden by the file's ``[run]`` table, overridden by options.
+
+    Keys are those of files (``block-size``); code may write ``block_size``. ``order`` is the same as one of
+    ``orders``. An option that is None counts as absent. An injected bug's settings are defaults of their own.
+    Raises `ConfigError` with every problem found, after those that the caller has found already.
+    """
+    found = list(problems)
+    table = _run_table(file, found) if file else {}
+    stated = ((table, "run."), (options or {}, "--"))
+    values: dict[str, Any] = {}
+    paths: dict[str, str] = {}  # key -> its path in an error
+    for source, prefix in ((defaults or {}, ""), (_of_bug([each for each, _ in stated]), ""), *stated):
+        given = {}
+        if "order" in source and "orders" in source:
+            found.append(f"{prefix}order: given together with orders; give one of them")
+        for name, value in source.items():
+            if value is None:
+                continue
+            spelling = name if source is table else name.replace("_", "-")
+            key = "orders" if name == "order" else spelling
+            given[key] = [value] if name == "order" else value
+            # Several orders are arguments, not an option.
+            paths[key] = "orders" if (prefix, name) == ("--", "orders") else prefix + spelling
+        for key in given:
+            values.pop(_ALTERNATIVES.get(key, ""), None)
+        values |= given
+    try:
+        config = RunConfig.model_validate(values, by_alias=True, by_name=False, context="text")
+    except ValidationError as error:
+        found += _problems(error, values, paths)
+    if found:
+        raise ConfigError(found)
+    return config
+
+
+def _of_bug(sources: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The settings of the bug that the last of the sources injects, less its block size under another granule."""
+    stated: dict[str, Any] = {}
+    for source in sources:
+        stated |= {name: value for name, value in source.items() if value is not None}
+    name = stated.get("inject")
+    bug = BUGS.get(name) if isinstance(name, str) else None
+    if bug is None:
+        return {}
+    return {key: value for key, value in bug.settings.items() if key != "block-size" or "granule" not in stated}
+
+
+def _run_table(file: Path, problems: list[str]) -> Mapping[str, Any]:
+    tables = load_toml(file)
+    for key in tables:
+        if key != "run":
+            hint = "belongs in the table [run]" if key in _KEYS else "unknown; the only table is [run]"
+            problems.append(f"{key}: {hint}")
+    run = tables.get("run", {})
+    if not isinstance(run, dict):
+        problems.append("run: must be a table, [run]")
+        return {}
+    return run
+
+
+def _problems(error: ValidationError, values: Mapping[str, Any], paths: Mapping[str, str]) -> list[str]:
+    """One line per key that pydantic found wrong, in the words and spellings of the user."""
+    lines = []
+    for detail in error.errors(include_url=False):
+        kind, message = detail["type"], detail["msg"]
+        key, *inner = (str(part) for part in detail["loc"])
+        path = paths.get(key, key)
+        if not path.endswith("order"):
+            path += "".join(f"[{part}]" for part in inner)
+        if kind == "extra_forbidden":
+            close = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(_KEYS)}"
+            message = f"unknown key; {hint}"
+        elif kind != "config":
+            if kind in _BOUNDS:
+                name, words = _BOUNDS[kind]
+                bound = detail["ctx"][name]
+                message = f"must be {words} {format_duration(bound) if key in _DURATIONS else bound}"
+            message = message.replace("Input should be", "must be").replace("valid tuple", "list")
+            message += f", not {shown(detail['input'] if inner else values.get(key, detail['input']))}"
+        lines.append(f"{path}: {message}")
+    return lines

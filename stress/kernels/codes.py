@@ -1,0 +1,22 @@
+"""What kernels say to each other and to Python: outcomes of a fault, and detail codes of evidence."""
+
+from __future__ import annotations
+
+#: Fault classes; indices into ``stress.results.data.FAULT_CLASSES``.
+WINDOW, SPURIOUS, POPULATION, PERMISSION, REBUILT, RETRY = range(6)
+# What else a handler can say.
+STOPPED = -1  # the run stops
+POOL_EXHAUSTED = -2
+NO_SLOT = -3  # no memslot there: KVM would exit to the VMM
+ENDLESS = -4  # said to be resolved, but the access would fault for ever
+
+#: What a handler did to the table; indices of counters from C_MAPPED_BLOCKS on, SPLIT counting a page as well.
+MAPPED_BLOCK, MAPPED_PAGE, RELAXED, SPLIT = range(4)
+NOTHING = -1
+
+# Detail codes of stale-translation evidence.
+WRONG_FRAME, OUTSIDE_MEMORY, NOT_THE_HOSTS = range(3)
+# Detail codes of table-use-after-free evidence.
+WALKED, FREED_TOO_EARLY, LINKED_WHEN_FREE, WALKED_BY_HANDLER, NOT_POISONED = range(5)
+# Detail codes of refcount evidence.
+COUNT, LINKED_TWICE, WRONG_LEVEL = range(3)

@@ -1,0 +1,175 @@
+"""Dirty logging: the bitmap, write protection, and what a migration does with them.
+
+Linux 6.1: ``kvm_mmu_wp_memory_region``, ``kvm_get_dirty_log_protect``, ``mark_page_dirty_in_slot``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.bugs import HARVEST_WITHOUT_TLBI
+from stress.kernels.codes import STOPPED
+from stress.kernels.descriptor import WRITE, is_leaf, pages_at, permissions, write_protected
+from stress.kernels.entries import find, set_entry
+from stress.kernels.oracle import report
+from stress.kernels.tlbi import tlbi_vmid
+from stress.shm.atomics import exchange, fetch_or, load, store
+from stress.shm.jit import kernel
+from stress.shm.layout import Machine
+from stress.shm.mmu_lock import acquire, release
+from stress.shm.syscalls import fence
+from stress.shm.words import (
+    DIRTY_MASK,
+    DIRTY_SHIFT,
+    NOT_AT_POC,
+    SLOT_BASE,
+    SLOT_FIRST,
+    SLOT_LOGGING,
+    SLOT_PAGES,
+    Kind,
+    State,
+)
+
+_DWELL = int(State.DWELL)
+_LOST_DIRTY = int(Kind.LOST_DIRTY)
+
+
+@kernel
+def mark_dirty(s: Machine, page: int) -> None:
+    """Set the bit of a page of guest memory."""
+    word, bit = page >> DIRTY_SHIFT, 1 << (page & DIRTY_MASK)
+    if load(s.dirty, word) & bit == 0:
+        fetch_or(s.dirty, word, bit)
+
+
+@kernel
+def write_protect(s: Machine, first: int, end: int, who: int) -> int:
+    """Take write permission from every leaf of guest frames [first, end); how many had it.
+
+    The caller holds mmu_lock alone, and issues the TLBI.
+    """
+    changed = 0
+    gfn = first
+    while gfn < end:
+        index, level = find(s, gfn, LAST_LEVEL)
+        pages = pages_at(s.geo, level)
+        # Within a level 3 table the entries follow each other.
+        last = min(end, (gfn | ((1 << s.geo.index_bits) - 1)) + 1) if level == LAST_LEVEL else gfn + 1
+        while gfn < last:
+            descriptor = load(s.tables, index)
+            if is_leaf(descriptor, level) and permissions(descriptor) & WRITE:
+                set_entry(s, index, write_protected(descriptor), level, gfn, who)
+                changed += 1
+            index += 1
+            gfn = (gfn | (pages - 1)) + 1
+    return changed
+
+
+@kernel
+def set_logging(s: Machine, who: int, on: int) -> int:
+    """Switch dirty logging of all memslots on, and write-protect them, or off; leaves protected, or STOPPED."""
+    if not acquire(s, who):
+        return STOPPED
+    changed = 0
+    for slot in range(s.geo.memslots):
+        store(s.memslots, (slot, SLOT_LOGGING), on)
+        if on != 0:
+            base = s.memslots[slot, SLOT_BASE]
+            changed += write_protect(s, base, base + s.memslots[slot, SLOT_PAGES], who)
+    if changed != 0:
+        tlbi_vmid(s)
+    release(s, who, _DWELL)
+    return changed
+
+
+@kernel
+def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
+    """Write-protect guest frames [first, end) once more, as a last harvest does, and switch logging off.
+
+    The guest's next write there meets pages where it may have a block. Leaves protected, or STOPPED.
+    """
+    if not acquire(s, who):
+        return STOPPED
+    changed = write_protect(s, first, end, who)
+    if changed != 0:
+        tlbi_vmid(s)
+    for slot in range(s.geo.memslots):
+        store(s.memslots, (slot, SLOT_LOGGING), 0)
+    release(s, who, _DWELL)
+    return changed
+
+
+@kernel
+def harvest(s: Machine, who: int, found: Any) -> int:
+    """Read and clear the dirty bitmap into ``found`` (its shape), write-protect what was dirty; pages, or STOPPED.
+
+    When it returns, the guest's next write to any of these pages faults.
+    """
+    if not acquire(s, who):
+        return STOPPED
+    pages = 0
+    changed = 0
+    for slot in range(s.geo.memslots):
+        first = s.memslots[slot, SLOT_FIRST]
+        shift = s.memslots[slot, SLOT_BASE] - first
+        for word in range(first >> DIRTY_SHIFT, ((first + s.memslots[slot, SLOT_PAGES] - 1) >> DIRTY_SHIFT) + 1):
+            bits = exchange(s.dirty, word, 0)
+            if slot == 0 or word > first >> DIRTY_SHIFT:
+                found[word] = bits
+            else:
+                found[word] |= bits  # the word that two memslots share
+            page = word << DIRTY_SHIFT
+            while bits != 0:
+                if bits & 1:
+                    pages += 1
+                    changed += write_protect(s, page + shift, page + shift + 1, who)
+                bits >>= 1
+                page += 1
+    if changed != 0 and s.geo.inject & HARVEST_WITHOUT_TLBI == 0:
+        tlbi_vmid(s)
+    release(s, who, _DWELL)
+    return pages
+
+
+@kernel
+def send_page(s: Machine, page: int) -> None:
+    """Copy one page to the destination, as the VMM reads it."""
+    s.copy[page] = load(s.cells, load(s.host, page))
+
+
+@kernel
+def send(s: Machine, found: Any) -> int:
+    """Copy the pages whose bit is set in ``found``; how many."""
+    sent = 0
+    for word in range(len(found)):
+        bits = found[word]
+        page = word << DIRTY_SHIFT
+        while bits != 0:
+            if bits & 1:
+                send_page(s, page)
+                sent += 1
+            bits >>= 1
+            page += 1
+    return sent
+
+
+@kernel
+def send_all(s: Machine, first: int, end: int) -> int:
+    """Copy pages [first, end); how many."""
+    for page in range(first, end):
+        send_page(s, page)
+    return end - first
+
+
+@kernel
+def compare_copy(s: Machine, who: int) -> int:
+    """Report every page whose copy differs from memory; how many. The vCPUs are parked."""
+    fence()
+    lost = 0
+    for page in range(s.geo.pages):
+        cell = load(s.cells, load(s.host, page))
+        if (s.copy[page] ^ cell) & ~NOT_AT_POC:  # cleaning changes no data
+            lost += 1
+            report(s, _LOST_DIRTY, who, s.geo.base_gfn + page, -1, s.copy[page], cell, 0)
+    return lost

@@ -1,0 +1,129 @@
+"""Mapping guest frames as KVM's map walker does (Linux 6.2 ``stage2_map_walk_leaf``, ``stage2_map_walker_try_leaf``).
+
+Every function may lose a race under a shared mmu_lock: it then undoes its part and says LOST_RACE.
+"""
+
+from __future__ import annotations
+
+from stress.arch.descriptors import POISON
+from stress.bugs import LEAK_ON_UPDATE
+from stress.kernels.clean import clean_frames
+from stress.kernels.codes import POOL_EXHAUSTED, WALKED_BY_HANDLER
+from stress.kernels.descriptor import (
+    is_leaf,
+    is_table,
+    leaf_descriptor,
+    make_writable,
+    pages_at,
+    table_descriptor,
+    write_protected,
+)
+from stress.kernels.entries import (
+    break_entry,
+    entry_index,
+    find,
+    lock_entry,
+    owned,
+    page_of,
+    set_entry,
+    swap_entry,
+    tlbi_entry,
+)
+from stress.kernels.oracle import report
+from stress.kernels.pool import allocate_table, free_table, get_page
+from stress.kernels.tlbi import tlbi_range
+from stress.shm.atomics import load
+from stress.shm.jit import kernel
+from stress.shm.layout import Machine
+from stress.shm.words import Kind
+
+# Results.
+MAPPED = 0
+BLOCK_SPLIT = 1  # mapped, after a block in the way was replaced by a table
+LOST_RACE = -1  # somebody else was faster: back to the guest
+
+_AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
+
+
+@kernel
+def not_ours(s: Machine, descriptor: int, level: int, gfn: int, who: int) -> bool:
+    """Whether a walk that met ``descriptor`` must be given up: owned by another, or a freed table's word."""
+    if descriptor == POISON:
+        report(s, _AFTER_FREE, who, gfn, level, descriptor, 0, WALKED_BY_HANDLER)
+        return True
+    return owned(s, descriptor)
+
+
+@kernel
+def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) -> int:
+    """Put an empty table where ``old``, nothing or a block, is at ``level``; its page, LOST_RACE or POOL_EXHAUSTED.
+
+    A block in the way is broken and invalidated first; its pages other than the one wanted fault again later.
+    """
+    page = allocate_table(s, level + 1, who)
+    if page < 0:
+        return POOL_EXHAUSTED
+    table = table_descriptor(s.geo, page)
+    if is_leaf(old, level):
+        if break_entry(s, index, old, level, 0):
+            tlbi_entry(s, index, level, gfn, who)
+            set_entry(s, index, table, level, gfn, who)
+            return page
+    elif swap_entry(s, index, old, table, level, gfn, who):
+        get_page(s, page_of(s, index))
+        return page
+    free_table(s, page, gfn, who)
+    return LOST_RACE
+
+
+@kernel
+def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, who: int) -> int:
+    """Map ``gfn`` to ``frame`` (of this very page) at ``target`` level, adding tables on the way.
+
+    MAPPED, BLOCK_SPLIT, LOST_RACE or POOL_EXHAUSTED. ``target`` is no higher than an existing table allows.
+    """
+    result = MAPPED
+    index, level = find(s, gfn, target)
+    old = load(s.tables, index)
+    while level < target:
+        if not_ours(s, old, level, gfn, who) or is_table(old, level):
+            return LOST_RACE
+        if is_leaf(old, level):
+            result = BLOCK_SPLIT
+        page = add_table(s, index, old, level, gfn, who)
+        if page < 0:
+            return page
+        level += 1
+        index = entry_index(s, page, level, gfn)
+        old = load(s.tables, index)
+    if old & 1 or not_ours(s, old, level, gfn, who):
+        return LOST_RACE
+    if old == 0 and not lock_entry(s, index):
+        return LOST_RACE
+    pages = pages_at(s.geo, level)
+    first = frame & ~(pages - 1)
+    if s.geo.cmo_per_fault == 0:
+        clean_frames(s, first, pages)
+    leaf = leaf_descriptor(s.geo, first, level)
+    if not writable:
+        leaf = write_protected(leaf)
+    if old == 0:
+        set_entry(s, index, leaf, level, gfn, who)
+    elif not swap_entry(s, index, old, leaf, level, gfn, who):  # a rebuild left it broken
+        return LOST_RACE
+    get_page(s, page_of(s, index))
+    return result
+
+
+@kernel
+def relax(s: Machine, index: int, old: int, level: int, gfn: int, who: int) -> int:
+    """Let the guest write through leaf ``old``; MAPPED or LOST_RACE (``kvm_pgtable_stage2_relax_perms``).
+
+    That needs no break, but the old translation must leave the TLBs.
+    """
+    if not swap_entry(s, index, old, make_writable(old), level, gfn, who):
+        return LOST_RACE
+    if s.geo.inject & LEAK_ON_UPDATE:
+        get_page(s, page_of(s, index))  # v5.10-rc: the map walker took one for a valid entry too
+    tlbi_range(s, gfn, gfn + 1)
+    return MAPPED

@@ -1,0 +1,159 @@
+"""What takes guest memory out of the table: the MMU notifier (THP collapse, migration of pages) and memslot moves.
+
+Linux 6.1: ``kvm_mmu_notifier_invalidate_range_start``, ``stage2_unmap_walker``, ``kvm_arch_flush_shadow_memslot``.
+"""
+
+from __future__ import annotations
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.kernels.codes import STOPPED
+from stress.kernels.descriptor import is_broken, is_leaf, is_table, next_page, pages_at
+from stress.kernels.entries import break_entry, find, page_of, tlbi_entry
+from stress.kernels.pool import free_table, put_page
+from stress.kernels.tlbi import tlbi_range
+from stress.shm.atomics import exchange, load, store
+from stress.shm.jit import kernel
+from stress.shm.layout import Machine
+from stress.shm.mmu_lock import acquire, release
+from stress.shm.words import (
+    HOST_MOVING,
+    NOT_AT_POC,
+    POISONED_CELL,
+    SLOT_BASE,
+    SLOT_FIRST,
+    SLOT_PAGES,
+    State,
+)
+
+_DWELL = int(State.DWELL)
+DONE = 0
+
+
+@kernel
+def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
+    """Break every leaf that maps guest frames [first, end), invalidate them, leave their entries empty; how many.
+
+    A block that reaches beyond the range goes as a whole.
+    """
+    count = 0
+    low, high = first, end
+    for settling in range(2):  # break all; one TLBI for the range; then no TLB can hold them
+        gfn = first
+        while gfn < end:
+            index, level = find(s, gfn, LAST_LEVEL)
+            pages = pages_at(s.geo, level)
+            last = min(end, (gfn | ((1 << s.geo.index_bits) - 1)) + 1) if level == LAST_LEVEL else gfn + 1
+            while gfn < last:
+                descriptor = load(s.tables, index)
+                if settling == 0:
+                    if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, 0):
+                        put_page(s, page_of(s, index))
+                        low = min(low, gfn & ~(pages - 1))
+                        high = max(high, (gfn | (pages - 1)) + 1)
+                        count += 1
+                elif is_broken(descriptor):
+                    store(s.tables, index, 0)
+                index += 1
+                gfn = (gfn | (pages - 1)) + 1
+        if settling == 0:
+            if count == 0:
+                return 0
+            tlbi_range(s, low, high)
+    return count
+
+
+@kernel
+def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
+    """Free the tables that map nothing any more, deepest first, and invalidate their parent entries; how many.
+
+    ``stage2_unmap_walker``: a child whose page_count is 1 goes, its entry with it.
+    """
+    freed = 0
+    for level in range(LAST_LEVEL - 1, s.geo.start_level - 1, -1):
+        pages = pages_at(s.geo, level)
+        gfn = first & ~(pages - 1)
+        while gfn < end:
+            index, reached = find(s, gfn, level)
+            descriptor = load(s.tables, index)
+            if reached == level and is_table(descriptor, level):
+                child = next_page(s.geo, descriptor)
+                if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, 0):
+                    put_page(s, page_of(s, index))
+                    tlbi_entry(s, index, level, gfn, who)
+                    free_table(s, child, gfn, who)
+                    freed += 1
+            gfn += pages_at(s.geo, reached)
+            gfn &= ~(pages_at(s.geo, reached) - 1)
+    return freed
+
+
+@kernel
+def unmap_range(s: Machine, first: int, end: int, who: int) -> int:
+    """Unmap guest frames [first, end); leaves unmapped. The caller holds mmu_lock alone."""
+    count = unmap_leaves(s, first, end, who)
+    free_empty_tables(s, first, end, who)
+    return count
+
+
+@kernel
+def invalidate_start(s: Machine, who: int, gfn: int, page: int, pages: int) -> int:
+    """The host is about to move the frames of ``pages`` pages: unmap them, and let faults retry; DONE or STOPPED."""
+    if not acquire(s, who):
+        return STOPPED
+    for i in range(page, page + pages):
+        store(s.host, i, HOST_MOVING)
+    for block in range(page >> s.geo.index_bits, (page + pages - 1 >> s.geo.index_bits) + 1):
+        store(s.huge, block, 0)
+    unmap_range(s, gfn, gfn + pages, who)
+    release(s, who, _DWELL)
+    return DONE
+
+
+@kernel
+def move_frames(s: Machine, old: int, old_mix: int, new: int, new_mix: int, pages: int) -> int:
+    """Move the contents of frames: page i from ``old + (i ^ old_mix)`` to ``new + (i ^ new_mix)``; how many.
+
+    The old frame is poisoned by an exchange, so a guest store that lands late either is in what moves or fails.
+    """
+    for i in range(pages):
+        cell = exchange(s.cells, old + (i ^ old_mix), POISONED_CELL)
+        if s.geo.fwb == 0:
+            cell |= NOT_AT_POC  # the host copies through its cache
+        store(s.cells, new + (i ^ new_mix), cell)
+    return pages
+
+
+@kernel
+def invalidate_end(s: Machine, who: int, page: int, pages: int, new: int, new_mix: int, huge: int) -> int:
+    """The frames have moved: the host maps the pages again, with huge pages if ``huge``; DONE or STOPPED."""
+    if not acquire(s, who):
+        return STOPPED
+    for i in range(pages):
+        store(s.host, page + i, new + (i ^ new_mix))
+    for block in range(page >> s.geo.index_bits, (page + pages - 1 >> s.geo.index_bits) + 1):
+        store(s.huge, block, huge)
+    release(s, who, _DWELL)
+    return DONE
+
+
+@kernel
+def move_memslots(s: Machine, who: int, base: int) -> int:
+    """Move all memslots, the first to guest frame ``base`` (``KVM_MR_MOVE``): their ranges are unmapped first.
+
+    DONE or STOPPED.
+    """
+    if not acquire(s, who):
+        return STOPPED
+    for slot in range(s.geo.memslots):
+        old = s.memslots[slot, SLOT_BASE]
+        unmap_range(s, old, old + s.memslots[slot, SLOT_PAGES], who)
+    for slot in range(s.geo.memslots):
+        store(s.memslots, (slot, SLOT_BASE), base + s.memslots[slot, SLOT_FIRST])
+    release(s, who, _DWELL)
+    return DONE
+
+
+@kernel
+def unmap_memslots(s: Machine, who: int) -> int:
+    """Unmap all guest memory, as a stage of a test begins; DONE or STOPPED."""
+    return move_memslots(s, who, load(s.memslots, (0, SLOT_BASE)))

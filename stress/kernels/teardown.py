@@ -1,0 +1,95 @@
+"""What happens to a detached table: at once, by its rebuilder after mmu_lock, or after a grace period."""
+
+from __future__ import annotations
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.bugs import ROOT_TABLE_KEPT
+from stress.kernels.descriptor import is_table, next_page
+from stress.kernels.grace import synchronize
+from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
+from stress.shm.atomics import fetch_add, load, store
+from stress.shm.jit import kernel
+from stress.shm.layout import Machine
+from stress.shm.words import (
+    D_GFN,
+    D_LEVEL,
+    D_ORDER,
+    D_PAGE,
+    DEFERRED_HEAD,
+    DEFERRED_RING,
+    DEFERRED_TAIL,
+    LIFE_CYCLE,
+    T_FREED,
+)
+
+_DEFERRED = LIFE_CYCLE.index("tables_deferred")
+
+
+@kernel
+def unmap_last(s: Machine, page: int, gfn: int, who: int) -> int:
+    """Drop a reference per page that a level 3 table maps, then free the table; 1 if it was freed."""
+    bits = s.geo.index_bits
+    for index in range(page << bits, (page + 1) << bits):
+        if load(s.tables, index) & 1:
+            put_page(s, page)
+    return 1 if free_table(s, page, gfn, who) else 0
+
+
+@kernel
+def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
+    """Visit a detached table and those below it, drop a reference per counted entry; returns the tables freed.
+
+    As ``stage2_map_walk_leaf`` and ``stage2_map_walk_table_post`` do under an anchor (Linux 5.10): entries keep
+    their values until the page is freed, because a walker may still read them. Blocks exist at levels 1 and 2
+    only, so a detached subtree has one or two levels of tables.
+    """
+    freed = 0
+    bits = s.geo.index_bits
+    if level < LAST_LEVEL:
+        for index in range(page << bits, (page + 1) << bits):
+            descriptor = load(s.tables, index)
+            if descriptor & 1:
+                if is_table(descriptor, level):
+                    freed += unmap_last(s, next_page(s.geo, descriptor), gfn, who)
+                put_page(s, page)
+    if s.geo.inject & ROOT_TABLE_KEPT:
+        return freed  # v6.2 to v6.3: what is left is the reference that the table was created with
+    if level == LAST_LEVEL:
+        return unmap_last(s, page, gfn, who)
+    return freed + (1 if free_table(s, page, gfn, who) else 0)
+
+
+@kernel
+def defer(s: Machine, page: int, level: int, gfn: int, order: int, who: int) -> bool:
+    """Queue a detached table until a grace period has passed (``call_rcu``); False if the queue is full."""
+    lock_pool(s, who)
+    tail = s.control[DEFERRED_TAIL]
+    room = tail - s.control[DEFERRED_HEAD] < DEFERRED_RING
+    if room:
+        row = s.deferred[tail & (DEFERRED_RING - 1)]
+        row[D_PAGE] = page
+        row[D_LEVEL] = level
+        row[D_GFN] = gfn
+        row[D_ORDER] = order
+        store(s.control, DEFERRED_TAIL, tail + 1)
+    unlock_pool(s)
+    return bool(room)
+
+
+@kernel
+def reap(s: Machine, who: int) -> int:
+    """Free every table that was queued before now, after one grace period; returns how many were queued.
+
+    One process does this, the hypervisor: it plays the kernel's RCU callbacks.
+    """
+    head, tail = s.control[DEFERRED_HEAD], load(s.control, DEFERRED_TAIL)
+    if head == tail:
+        return 0
+    synchronize(s, who)
+    for at in range(head, tail):
+        row = s.deferred[at & (DEFERRED_RING - 1)]
+        freed = unmap_table(s, row[D_PAGE], row[D_LEVEL], row[D_GFN], who)
+        fetch_add(s.totals, (row[D_ORDER], T_FREED), freed)
+    store(s.control, DEFERRED_HEAD, tail)
+    s.life[_DEFERRED] += tail - head
+    return tail - head

@@ -1,0 +1,57 @@
+"""How much of a difference between orders is the order, and how much the cache clean: a sentence for compare."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from stress.orders import BLOCK_FIRST, CLEANS, TEAR_DOWNS, Step
+from stress.results import cells
+
+
+def step_median(order: dict[str, Any], job: Collection[Step]) -> int | None:
+    """Median time in ns of an order's steps that do one job (`CLEANS`, `TEAR_DOWNS`); None without any or a figure."""
+    found = [times["p50"] for step, times in order["step_ns"].items() if step in job]
+    return None if not found or None in found else sum(found)
+
+
+def finding(orders: Sequence[dict[str, Any]]) -> str:
+    """What the clean and the tear-down take of the first order's rebuild, and what reordering alone gains.
+
+    Empty unless memory was cleaned and there is another order. All figures are medians.
+    """
+    baseline = orders[0]
+    others = [order for order in orders[1:] if order["rebuild_ns"]["p50"] is not None]
+    whole, clean = baseline["rebuild_ns"]["p50"], step_median(baseline, CLEANS)
+    if not (others and baseline["cleaned_bytes"] and whole and clean):
+        return ""
+    sentences = [f"Of {baseline['order']}'s {cells.time(whole)} rebuild the clean takes {_part(clean, whole)}"]
+    tear_down = step_median(baseline, TEAR_DOWNS)
+    if tear_down is not None:
+        sentences[0] += f" and the tear-down {_part(tear_down, whole)}"
+
+    def ratios(chosen: list[dict[str, Any]]) -> str:
+        return ", ".join(f"{order['order']} {cells.factor(order['rebuild_ns']['p50'] / whole)}x" for order in chosen)
+
+    steps = set(baseline["steps"])
+    reordered = [order for order in others if set(order["steps"]) == steps]
+    different = [order for order in others if set(order["steps"]) != steps]
+    if reordered:
+        sentences.append(f"Reordering alone: {ratios(reordered)}")
+    if different:
+        sentences.append(f"With other steps: {ratios(different)}")
+    sentences.append(_without_clean([baseline, *others], whole))
+    return ". ".join(sentences) + "."
+
+
+def _part(part: int, whole: int) -> str:
+    return f"{cells.time(part)} ({cells.share(part / whole)})"
+
+
+def _without_clean(orders: Sequence[dict[str, Any]], whole: int) -> str:
+    """What is left of a rebuild without its clean: of block-first, as the RFC of 2021 posted it, or of the baseline."""
+    posted = [order for order in orders if order["steps"] == list(BLOCK_FIRST.steps)]
+    chosen = (posted or orders)[0]
+    rest = sum(times["p50"] for step, times in chosen["step_ns"].items() if step not in CLEANS)
+    where = "as the RFC's first version did" if posted else f"from {chosen['order']}"
+    return f"Leaving out the clean, {where}: {cells.factor(rest / whole)}x, but wrong without FWB"

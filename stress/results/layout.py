@@ -1,0 +1,71 @@
+"""Laying text out for people: tables in tabulate's formats, wrapped lines, sections; 100 columns at most."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Final
+
+import tabulate
+
+from stress.errors import UsageError
+from stress.results import cells
+
+WIDTH: Final = 100
+
+#: What ``--format`` takes.
+FORMATS: Final = tuple(tabulate.tabulate_formats)
+
+# Columns are as wide as what is in them: tabulate would leave two more blanks beside each header.
+tabulate.MIN_PADDING = 0
+
+#: Evidence that is an address or a descriptor, and so hexadecimal.
+_HEXADECIMAL: Final = frozenset({"ipa", "pa", "oa", "address", "descriptor", "entry", "old", "new"})
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> str:
+    """Text left, numbers right: whatever starts with a digit or says that there is nothing is a number."""
+    if fmt not in FORMATS:
+        raise UsageError(f"unknown table format {fmt!r}", f"use one of {', '.join(FORMATS)}")
+    numeric = [
+        all(not row[index] or row[index][0].isdigit() or row[index] == cells.NONE for row in rows)
+        and any(row[index] for row in rows)
+        for index in range(len(headers))
+    ]
+    align = ["right" if is_number else "left" for is_number in numeric]
+    return str(tabulate.tabulate(rows, headers, tablefmt=fmt, disable_numparse=True, colalign=align))
+
+
+def grouped(name: str, rows: Sequence[list[str]]) -> list[list[str]]:
+    """Rows under a name, whose lines run down the first column beside them."""
+    lines = cells.name(name).split("\n")
+    lines += [""] * (len(rows) - len(lines))
+    first = [*lines[: len(rows) - 1], "\n".join(lines[len(rows) - 1 :])]
+    return [[head, *row] for head, row in zip(first, rows, strict=True)]
+
+
+def pairs(values: dict[str, Any]) -> str:
+    """``key=value`` for everything that has a value; addresses and descriptors in hexadecimal."""
+    return " ".join(f"{key}={_value(key, value)}" for key, value in values.items() if value is not None)
+
+
+def _value(key: str, value: Any) -> str:
+    if key in _HEXADECIMAL and isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:#x}"
+    return str(value)
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """``text`` in lines of at most `WIDTH`, those after the first indented by two more."""
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False)
+
+
+def joined(*sections: str) -> str:
+    """The sections that say anything, a blank line between them, and no escape codes."""
+    text = "\n\n".join(section for section in sections if section)
+    return "".join(char for char in text if char in "\n\t" or char.isprintable())
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``1 rebuild``, ``12,345 rebuilds``."""
+    return f"{cells.count(count)} {noun if count == 1 else plural or noun + 's'}"

@@ -1,0 +1,109 @@
+"""The stages of a staged scenario: one row each, over all passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from stress.results import cells
+from stress.results.data import LEVELS
+from stress.results.layout import WIDTH, grouped, joined, table, wrapped
+from stress.results.statistics import rank
+
+Stage = dict[str, Any]
+
+
+def passes(document: dict[str, Any]) -> int:
+    """How many passes over its stages the run began."""
+    return max((stage["repeat"] + 1 for stage in document.get("stages", ())), default=0)
+
+
+def typical(document: dict[str, Any]) -> list[Stage]:
+    """One stage for all passes over it, in sequence: the median of its times and the means of its counts.
+
+    Passes under different orders stay apart.
+    """
+    groups: dict[tuple[str, str, int], list[Stage]] = {}
+    for stage in document.get("stages", ()):
+        groups.setdefault((stage.get("order", ""), stage["name"], stage["iteration"]), []).append(stage)
+    return [_typical(group) for group in groups.values()]
+
+
+def _typical(group: list[Stage]) -> Stage:
+    times = sorted(stage["duration_ns"] for stage in group)
+    return {**_mean(group), "iteration": group[0]["iteration"], "duration_ns": times[rank(50, len(times))]}
+
+
+def _mean(values: list[Any]) -> Any:
+    """The mean of every number in values of one shape; words are those of the first."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: _mean([value[key] for value in values]) for key in first}
+    if isinstance(first, list):
+        return [_mean(list(column)) for column in zip(*values, strict=True)]
+    if isinstance(first, str):
+        return first
+    return sum(values) / len(values)
+
+
+def stage_tables(document: dict[str, Any], fmt: str) -> str:
+    """The stages with their faults, as one table, or as two where one is too wide; empty if there are none."""
+    stages = typical(document)
+    if not stages:
+        return ""
+    blocks = document["config"]["memory_bytes"] / document["config"]["block_size_bytes"]
+    times: Columns = [
+        ("time", lambda stage: cells.time(stage["duration_ns"])),
+        ("faults", lambda stage: _count(_faults(stage))),
+        ("faults\n/block", lambda stage: cells.scaled(_faults(stage) / blocks)),
+    ]
+    levels = [column for column in _LEVELS if any(column[1](stage) != "0" for stage in stages)]
+    text = _table(stages, [*times, *levels, *_MAPPINGS], fmt)
+    if levels and max(map(len, text.splitlines())) > WIDTH:
+        text = joined(_table(stages, [*times, *_MAPPINGS], fmt), _table(stages, levels, fmt))
+    count = passes(document)
+    title = "Stages" if count == 1 else f"Stages: medians of times and means of counts over {count:,} passes"
+    notes = "trans., perm.: translation and permission faults by the level at which the walk met them."
+    return joined(title, text, wrapped(notes) if levels else "")
+
+
+Columns = list[tuple[str, Callable[[Stage], str]]]
+
+
+def _table(stages: list[Stage], columns: Columns, fmt: str) -> str:
+    """One row per stage; the orders stand before the stages where passes had one each."""
+    headers = ["stage", *(title for title, _ in columns)]
+    rows: dict[str, list[list[str]]] = {}
+    for stage in stages:
+        title = f"{stage['name']} {stage['iteration']}" if stage["iteration"] else stage["name"]
+        rows.setdefault(stage.get("order", ""), []).append([title, *(cell(stage) for _, cell in columns)])
+    if list(rows) == [""]:
+        return table(headers, rows[""], fmt)
+    return table(["order", *headers], [row for order in rows for row in grouped(order, rows[order])], fmt)
+
+
+def _faults(stage: Stage) -> float:
+    return float(sum(stage["faults"].values()))
+
+
+def _count(mean: float) -> str:
+    """A mean of counts in at most six characters; exact where all passes counted the same, up to five digits."""
+    exact = mean < 100_000 and (mean == round(mean) or mean >= 1000)
+    return cells.count(round(mean)) if exact else cells.scaled(mean)
+
+
+def _at_level(status: str, level: int) -> Callable[[Stage], str]:
+    return lambda stage: _count(stage["faults_by_level"][status][level])
+
+
+_LEVELS: Final[Columns] = [
+    (f"{short}\nL{level}", _at_level(status, level))
+    for status, short in (("translation", "trans."), ("permission", "perm."))
+    for level in range(LEVELS)
+]
+
+_MAPPINGS: Final[Columns] = [
+    ("blocks\nmapped", lambda stage: _count(stage["mappings"]["blocks"])),
+    ("pages\nmapped", lambda stage: _count(stage["mappings"]["pages"])),
+    ("blocks\nrebuilt", lambda stage: _count(stage["rebuilds"])),
+]

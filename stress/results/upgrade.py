@@ -1,0 +1,34 @@
+"""Documents of earlier schema versions in the shape of the present one."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stress.results.data import FAULT_CLASSES
+
+_NOTHING: Final = {"count": 0, "p50": None, "p90": None, "p99": None, "max": None}
+
+
+def upgraded(document: dict[str, Any]) -> dict[str, Any]:
+    """``document``, changed in place: what its version implies is filled in, what it did not measure stays absent.
+
+    ``schema_version`` stays the one it was written with. Raises KeyError, TypeError or AttributeError if it is no
+    document of that version.
+    """
+    if document["schema_version"] == 1:
+        _from_1(document)
+    return document
+
+
+def _from_1(document: dict[str, Any]) -> None:
+    """Version 1 knew one scenario, in which only the hypervisor rebuilt."""
+    document.setdefault("scenario", "rebuild")
+    for order in document["orders"]:
+        order.setdefault("vcpu_rebuilds", 0)
+        faults = [order["faults"], *(vcpu["faults"] for vcpu in order["per_vcpu"])]
+        for name in FAULT_CLASSES:
+            for each in faults:
+                each.setdefault(name, 0)
+            order["stall_by_class_ns"].setdefault(name, dict(_NOTHING))
+        rebuilds = order["rebuilds"]
+        order.setdefault("faults_per_rebuild", sum(order["faults"].values()) / rebuilds if rebuilds else None)

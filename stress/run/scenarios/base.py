@@ -1,0 +1,78 @@
+"""What scenarios share: rounds over the orders, the limits of a run, and blocks as guest frames."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+
+from stress.kernels.memslots import slot_of
+from stress.run.hypervisor import Finished, Hypervisor
+from stress.shm.words import SLOT_BASE
+
+
+class Scenario(ABC):
+    """A script for the hypervisor process."""
+
+    #: One pass is enough if no duration was asked for.
+    one_pass = False
+
+    def __init__(self, hypervisor: Hypervisor) -> None:
+        self.hypervisor = hypervisor
+        self.machine = hypervisor.machine
+        self.plan = hypervisor.plan
+        self.who = hypervisor.who
+        geo = self.plan.geo
+        self.block_pages = 1 << (3 - geo.block_level) * geo.index_bits
+
+    def prepare(self) -> None:
+        """Before the first cycle; the vCPUs run already."""
+        return
+
+    @abstractmethod
+    def cycle(self, order: int, turn: int) -> None:
+        """One cycle under an order; ``turn`` counts rounds from 0."""
+
+    def block_gfn(self, block: int) -> int:
+        """First guest frame of a block."""
+        return int(self.machine.memslots[0, SLOT_BASE]) + block * self.block_pages
+
+    def whole_blocks(self) -> list[int]:
+        """First guest frames of the blocks that lie inside one memslot and are aligned there."""
+        found = []
+        for block in range(self.plan.geo.blocks):
+            gfn = self.block_gfn(block)
+            if gfn % self.block_pages == 0 and (
+                slot_of(self.machine, gfn) == slot_of(self.machine, gfn + self.block_pages - 1)
+            ):
+                found.append(gfn)
+        return found
+
+
+def play(scenario: Scenario) -> None:
+    """Cycles until the time is up, the rebuilds are done, or the run winds up.
+
+    With several orders each round takes every order once, in an order drawn anew per round, so that noise and the
+    state of the caches hit all of them alike.
+    """
+    plan, hypervisor = scenario.plan, scenario.hypervisor
+    try:
+        scenario.prepare()
+        start = audited = time.monotonic_ns()
+        rounds = 0
+        turns = list(range(len(plan.orders)))
+        while plan.rebuilds is None or rounds < plan.rebuilds:
+            hypervisor.random.shuffle(turns)
+            for order in turns:
+                now = time.monotonic_ns()
+                if hypervisor.finishing or (plan.duration_ns is not None and now - start >= plan.duration_ns):
+                    return
+                if now - audited >= plan.audit_interval_ns:
+                    hypervisor.audit()
+                    audited = time.monotonic_ns()
+                with hypervisor.cycle(order):
+                    scenario.cycle(order, rounds)
+            rounds += 1
+            if scenario.one_pass and plan.duration_ns is None:
+                return
+    except Finished:
+        return

@@ -1,0 +1,38 @@
+"""The ``rebuild`` scenario: block after block is split, populated, run on as pages, rebuilt, run on as a block.
+
+The hypervisor process rebuilds, or the first vCPU that writes to the block, as in KVM once dirty logging stopped.
+"""
+
+from __future__ import annotations
+
+from stress.kernels.dirty import stop_logging_at
+from stress.kernels.rebuild import rebuild
+from stress.kernels.split import populate, split, write_unmapped
+from stress.run.scenarios.base import Scenario
+from stress.shm.words import SLOT_LOGGING
+
+
+class Rebuild(Scenario):
+    """One block per cycle, in turn."""
+
+    def prepare(self) -> None:
+        """Where vCPUs rebuild, map every block: dirty logging must not find one to be mapped as pages."""
+        if self.plan.geo.vcpu_rebuilds:
+            for gfn in self.whole_blocks():
+                self.hypervisor.check(populate(self.machine, self.who, gfn))
+
+    def cycle(self, order: int, turn: int) -> None:
+        """Split one block, dwell, rebuild it or let it be rebuilt, dwell."""
+        machine, hypervisor, plan = self.machine, self.hypervisor, self.plan
+        gfn = self.block_gfn(turn % plan.geo.blocks)
+        if plan.geo.vcpu_rebuilds:
+            machine.memslots[0, SLOT_LOGGING] = 1  # faults map pages, but nothing else is write-protected
+        hypervisor.check(split(machine, self.who, gfn, plan.share, 1, 1))
+        if not plan.geo.fwb:
+            hypervisor.check(write_unmapped(machine, self.who, gfn))
+        hypervisor.dwell_around(plan.dwell_ns)
+        if plan.geo.vcpu_rebuilds:
+            hypervisor.check(stop_logging_at(machine, self.who, gfn, gfn + self.block_pages))
+        else:
+            hypervisor.check(rebuild(machine, self.who, gfn))
+        hypervisor.dwell_around(plan.dwell_ns)

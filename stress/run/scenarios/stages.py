@@ -1,0 +1,121 @@
+"""Stages: all vCPUs run a program of their own at the same time, and the hypervisor times it.
+
+As the KVM selftests do: the time of a stage runs from its release to the end of its slowest vCPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stress.kernels.notifier import unmap_memslots
+from stress.run.scenarios.logging import LoggingScenario
+from stress.shm.words import (
+    C_ACCESSES,
+    COUNTER_WORDS,
+    G_COUNTERS,
+    G_DURATION_NS,
+    G_ITERATION,
+    G_ORDER,
+    G_READY,
+    G_REBUILDS,
+    G_REPEAT,
+    G_WHAT,
+    P_ACCESSES,
+    P_FIRST,
+    P_GROUP,
+    P_HEAD,
+    P_RUN,
+    P_SKIP,
+    P_WRITE_BELOW,
+    REBUILDS,
+    STAGE,
+    STAGE_DONE,
+    STAGE_END_NS,
+    STAGE_NAMES,
+    STAGE_ROWS,
+)
+
+NO_HEAD, READ_HEAD, WRITE_HEAD = range(3)
+NEVER, ALWAYS = 0, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What one vCPU does in a stage; see ``stress.kernels.pattern.Workload``."""
+
+    groups: int
+    group: int = 1
+    first: int = 0
+    head: int = NO_HEAD
+    skip: int = 0
+    run: int = 0
+    write_below: int = NEVER
+
+
+class StagedScenario(LoggingScenario):
+    """A scenario made of stages."""
+
+    one_pass = True
+
+    def begin_pass(self, order: int, turn: int) -> None:
+        """Start with nothing mapped, as the selftest's new VM does."""
+        self._order = order
+        self._pass = turn
+        self.hypervisor.check(unmap_memslots(self.machine, self.who))
+
+    def stage(self, name: str, program: Callable[[int], Program], iteration: int = 0) -> None:
+        """Let every vCPU run its program, and record what that took."""
+        machine, hypervisor = self.machine, self.hypervisor
+        for vcpu in range(self.who):
+            its = program(vcpu)
+            row = machine.programs[vcpu]
+            row[P_FIRST], row[P_GROUP], row[P_HEAD] = its.first, its.group, its.head
+            row[P_SKIP], row[P_RUN], row[P_WRITE_BELOW] = its.skip, its.run, its.write_below
+            row[P_ACCESSES] = its.groups * (its.run + (its.head != NO_HEAD))
+        number = int(machine.control[STAGE]) + 1
+
+        def run() -> int:
+            start = time.monotonic_ns()
+            machine.control[STAGE] = number
+            if name == "KVM_ADJUST_MAPPINGS" or name == "recover":
+                self.rebuild_blocks()
+            hypervisor.wait_until(lambda: bool((machine.procs[: self.who, STAGE_DONE] == number).all()))
+            return int(machine.procs[: self.who, STAGE_END_NS].max()) - start
+
+        self._record(name, iteration, run)
+
+    def timed(self, name: str, work: Callable[[], None], iteration: int = 0) -> None:
+        """Record what the hypervisor's own ``work`` took."""
+
+        def run() -> int:
+            start = time.monotonic_ns()
+            work()
+            return time.monotonic_ns() - start
+
+        self._record(name, iteration, run)
+
+    def _record(self, name: str, iteration: int, run: Callable[[], int]) -> None:
+        machine = self.machine
+        counters = machine.counters.sum(axis=(0, 1))
+        rebuilds = int(machine.control[REBUILDS])
+        duration_ns = run()
+        ready = machine.stages[:, G_READY]
+        free = ready.argmin()
+        if ready[free] or free >= STAGE_ROWS:
+            return  # a long run's later passes
+        row = machine.stages[free]
+        row[G_WHAT] = STAGE_NAMES.index(name)
+        row[G_ITERATION] = iteration
+        row[G_REPEAT] = self._pass
+        row[G_DURATION_NS] = duration_ns
+        row[G_ORDER] = self._order
+        row[G_REBUILDS] = int(machine.control[REBUILDS]) - rebuilds
+        row[G_COUNTERS : G_COUNTERS + COUNTER_WORDS] = machine.counters.sum(axis=(0, 1)) - counters
+        row[G_READY] = 1
+
+    @property
+    def accesses(self) -> int:
+        """Accesses of all vCPUs so far."""
+        return int(self.machine.counters[:, :, C_ACCESSES].sum())

@@ -1,0 +1,94 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from commands import FakeProgress
+from rich.console import Console
+
+from stress.cli.progress import display, fraction_done, headline
+from stress.config import Backing, RunConfig, Scenario
+
+
+@pytest.mark.parametrize(
+    ("changes", "fraction"),
+    [
+        ({}, 0.8),
+        ({"rebuilds_target": None}, 0.25),
+        ({"duration_ns": None, "rebuilds_target": None}, 0.0),
+        ({"elapsed_ns": 11_000_000_000}, 1.0),
+    ],
+)
+def test_the_nearer_limit_says_how_far_the_run_is(changes: dict[str, Any], fraction: float) -> None:
+    progress: Any = FakeProgress(**changes)
+    assert fraction_done(progress) == fraction
+
+
+def test_headline() -> None:
+    config = RunConfig(orders=("unmap-first", "block-first"), vcpus=1, rebuilds=7)
+    assert headline(config) == "unmap-first against block-first, 1 vCPU, 4 blocks of 1G (4K granule), 7 rebuilds"
+    config = RunConfig(vcpus=2, blocks=1, rebuilds=7, duration_ns=10**9)
+    assert headline(config) == "block-first, 2 vCPUs, 1 block of 1G (4K granule), 1s or 7 rebuilds"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"scenario": Scenario.PAGE_TABLE_TEST, "blocks": 20},
+            "kvm-page-table-test: block-first, 1 vCPU, 20 blocks of 1G (4K granule), one pass",
+        ),
+        (
+            {"scenario": Scenario.MIGRATION, "memory": 4608 << 20, "inject": "no-break"},
+            "migration: block-first, 1 vCPU, 4608M in blocks of 1G (4K granule), bug no-break, 10s",
+        ),
+        (
+            {
+                "scenario": Scenario.DIRTY_LOG_PERF,
+                "backing": Backing.ANONYMOUS,
+                "memory": 3 << 20,
+                "duration_ns": 10**9,
+            },
+            "dirty-log-perf: block-first, 1 vCPU, 3M of pages (4K granule), 1s",
+        ),
+    ],
+)
+def test_headline_of_other_scenarios(changes: dict[str, Any], text: str) -> None:
+    assert headline(RunConfig(vcpus=1, **changes)) == text
+
+
+def shown(violations: int) -> str:
+    """What a terminal is sent for one progress report and one note."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None, _environ={})
+    with display(RunConfig(vcpus=1), console) as (progress, note):
+        assert progress is not None
+        note("compiling [bold] kernels")
+        report: Any = FakeProgress(violations=violations)
+        progress(report)
+    return stream.getvalue()
+
+
+def test_a_terminal_sees_the_figures() -> None:
+    text = shown(0)
+    for words in (
+        "block-first, 1 vCPU",
+        "compiling [bold] kernels",
+        "31.2 us",
+        "390 M/s",
+        "window 12",
+        "violations 0",
+    ):
+        assert words in text
+    assert "violations 3" in shown(3)
+
+
+def test_a_dumb_terminal_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    with display(RunConfig(vcpus=1), console) as (progress, note):
+        assert progress is None
+        note("compiling kernels")
+    assert capsys.readouterr().err.splitlines()[1:] == ["stress: compiling kernels"]
