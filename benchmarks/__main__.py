@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import click
 from tabulate import tabulate
 
-from benchmarks import compilation, memory, oracle, startup, unmap, vcpu, window
+from benchmarks import compilation, fault, memory, oracle, startup, unmap, vcpu, window
 from benchmarks.figure import HEADS, Figure
 from stress.errors import ExitCode, StressError, UsageError
 from stress.run.warm import compile_in_background
@@ -19,6 +19,7 @@ from stress.shm.atomics import JIT_DISABLED
 #: What can be measured, each with the number of rounds of its contests.
 GROUPS: dict[str, Callable[[int], Iterator[Figure]]] = {
     "vcpu": vcpu.figures,
+    "fault": fault.figures,
     "unmap": unmap.figures,
     "oracle": oracle.figures,
     "window": window.figures,
@@ -44,7 +45,7 @@ def measure(groups: tuple[str, ...], rounds: int) -> Iterator[Figure]:
 @click.argument("figures", nargs=-1, type=click.Choice(list(GROUPS)), metavar="[FIGURES]...")
 @click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Rounds of each contest")
 def main(figures: tuple[str, ...], rounds: int) -> None:
-    """Print figures as ratios measured in one run: vcpu unmap oracle window startup compilation memory, or all."""
+    """Print ratios measured in one run: vcpu fault unmap oracle window startup compilation memory, or all of these."""
     try:
         found = list(measure(figures or tuple(GROUPS), rounds))
     except StressError as error:

@@ -14,16 +14,9 @@ from typing import Any
 import numpy as np
 
 from stress.errors import RunBroken
-from stress.shm.layout import (
-    Geo,
-    Machine,
-    carve,
-    segment_bytes,
-)
+from stress.shm.layout import Geo, Machine, carve, segment_bytes
 from stress.shm.segment import PREFIX
-from stress.shm.words import (
-    FIRST_ACCESS_NS,
-)
+from stress.shm.words import FIRST_ACCESS_NS
 
 _STRESS = (sys.executable, "-m", "stress")
 _SHM = Path("/dev/shm")

@@ -14,9 +14,7 @@ from stress.errors import RunBroken
 from stress.kernels.pattern import Workload
 from stress.kernels.tlb import CHUNK, Cpu
 from stress.kernels.vcpu import RAN
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 
 #: A version of the loop, with the arguments of ``stress.kernels.vcpu.run``.
 Run = Callable[[Machine, Cpu, Workload, int, int], int]

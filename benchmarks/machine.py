@@ -9,22 +9,19 @@ import numpy as np
 
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import GIB, Geometry
+from stress.errors import RunBroken
 from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
-from stress.kernels.split import split
-from stress.kernels.tlb import Cpu, new_cpu
-from stress.kernels.vcpu import R_RANDOM, R_SEEN, RAN, run
-from stress.shm.layout import (
-    Machine,
-    geo_for,
-)
+from stress.kernels.split import DONE, split
+from stress.kernels.tlb import R_RANDOM, R_SEEN, Cpu, new_cpu
+from stress.kernels.vcpu import RAN, run
+from stress.shm.layout import Machine, geo_for
 from stress.shm.segment import Segment
-from stress.shm.words import (
-    SEQUENCE,
-)
+from stress.shm.words import PHASE, SEQUENCE
 
 #: Share of a block's pages, in 2**-20, that a split maps.
-ALL = 1 << 20
+ALL, NONE = 1 << 20, 0
 VCPU = 0
+ORDER_0 = 1 << 8  # PHASE: cycle 1, outside of rebuilds of the only order
 
 
 def workload(pattern: Pattern, pages: int, write_fraction: float = 0.0, stride: int = 1) -> Workload:
@@ -32,8 +29,13 @@ def workload(pattern: Pattern, pages: int, write_fraction: float = 0.0, stride: 
     return Workload(int(pattern), pages, stride, 0.99, scatter_for(pages), round(write_fraction * 4096))
 
 
-def machine_of(blocks: int, block_size: int = GIB, is_split: Callable[[int], bool] = lambda block: False) -> Machine:
-    """A machine with one vCPU, 4 KiB granule and every block mapped, those of ``is_split`` as pages."""
+def machine_of(
+    blocks: int, block_size: int = GIB, is_split: Callable[[int], bool] = lambda block: False, share: int = ALL
+) -> Machine:
+    """A machine with one vCPU, 4 KiB granule and every block mapped, those of ``is_split`` as tables.
+
+    Such a table maps ``share`` of its pages.
+    """
     geo = geo_for(
         Geometry(4096),
         block_size=block_size,
@@ -47,11 +49,14 @@ def machine_of(blocks: int, block_size: int = GIB, is_split: Callable[[int], boo
     segment.remove()  # the views keep it; nothing is left behind, whatever happens
     machine = segment.machine
     # One page of each block: the fault maps the block.
-    each = workload(Pattern.STRIDED, geo.frames, stride=geo.frames // blocks)
+    block_pages = geo.pages // blocks
+    each = workload(Pattern.STRIDED, geo.pages, stride=block_pages)
     if run(machine, cpu_for(machine), each, VCPU, 1 + blocks // 128) != RAN:
-        raise AssertionError("the vCPU did not run")
+        raise RunBroken("the vCPU that maps the blocks did not run", "report it")
     for block in filter(is_split, range(blocks)):
-        split(machine, geo.hypervisor, block, ALL)
+        if split(machine, geo.hypervisor, geo.base_gfn + block * block_pages, share, 1, 0) != DONE:
+            raise RunBroken(f"block {block} was not split", "report it")
+    machine.control[PHASE] = ORDER_0
     return machine
 
 
@@ -72,6 +77,9 @@ class Snapshot:
 
     def _arrays(self) -> list[tuple[str, Any]]:
         return [(name, array) for name, array in self._record._asdict().items() if name != "geo"]
+
+    def __getitem__(self, region: str) -> Any:
+        return self._copies[region]
 
     def restore(self, *names: str) -> None:
         """Put the contents back: of the regions ``names``, or of all."""

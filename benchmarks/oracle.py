@@ -10,56 +10,39 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from benchmarks.fault import FAULTS, populating, seconds
 from benchmarks.figure import Figure
 from benchmarks.loop import contest
-from benchmarks.machine import VCPU, Snapshot, cpu_for, machine_of, workload
-from benchmarks.rounds import cpu_s, interleave
+from benchmarks.machine import ORDER_0, VCPU, Snapshot, machine_of
+from benchmarks.rounds import interleave
 from benchmarks.vcpu import hit_cases
-from stress.arch.geometry import LAST_LEVEL
 from stress.errors import RunBroken
-from stress.kernels.fault import POPULATION
-from stress.kernels.pattern import Pattern
-from stress.kernels.tlb import CHUNK
 from stress.kernels.vcpu import build_run, run
-from stress.shm.words import (
-    C_FAULTS,
-    EVENT_HEAD,
-    EVENT_RING,
-    PHASE,
-)
+from stress.shm.words import EVENT_HEAD, PHASE
 
 TARGET = 0.85
-_CHUNKS = EVENT_RING // CHUNK  # as many faults as the ring holds
 
 run_unchecked = build_run(False)
 
 
 def _log_figure(rounds: int) -> Figure:
     """Faults/s of a vCPU that does nothing else, logged, over those of one whose faults belong to no order."""
-    machine = machine_of(1, is_split=lambda block: True)
-    # Unmap every page by hand: each access then meets an empty entry of a level 3 table.
-    last = machine.page_level == LAST_LEVEL
-    machine.tables.reshape(len(last), -1)[last] = 0
-    machine.page_count[last] = 1
-    machine.counters[:] = 0
+    case = populating()
+    machine = case.machine
     start = Snapshot(machine)
-    work = workload(Pattern.SEQUENTIAL, machine.geo.frames)
     no_order = machine.counters.shape[1] - 1
-    faults = _CHUNKS * CHUNK
 
-    def rate(slot: int) -> float:
+    def rate(phase: int, to_log: int) -> float:
         start.restore()
-        machine.control[PHASE] = 1 << 8 | slot
-        cpu = cpu_for(machine)
-        taken_s = cpu_s(lambda: run(machine, cpu, work, VCPU, _CHUNKS))
+        machine.control[PHASE] = phase
+        taken_s = seconds(case, run)
         logged = int(machine.event_index[VCPU, EVENT_HEAD])
-        taken = int(machine.counters[VCPU, slot, C_FAULTS + POPULATION])
-        if taken != faults or logged != (0 if slot == no_order else faults):
-            raise RunBroken(f"event log: of {faults:,} accesses {taken:,} faulted, {logged:,} were logged")
-        return faults / taken_s
+        if logged != to_log:
+            raise RunBroken(f"event log: {logged:,} of {to_log:,} faults were logged", "report it")
+        return FAULTS / taken_s
 
-    rate(0)
-    ours, other = interleave(rounds, lambda: rate(0), lambda: rate(no_order))
+    rate(ORDER_0, FAULTS)
+    ours, other = interleave(rounds, lambda: rate(ORDER_0, FAULTS), lambda: rate(no_order, 0))
     shown, other_shown = (f"{np.median(rates) / 1e6:.2f} M faults/s" for rates in (ours, other))
     return Figure.of_rounds("event log, every access faults", shown, other_shown, ours / other, TARGET)
 

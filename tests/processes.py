@@ -8,10 +8,7 @@ from contextlib import contextmanager
 
 from machines import small_machine
 
-from stress.shm.layout import (
-    Geo,
-    Machine,
-)
+from stress.shm.layout import Geo, Machine
 from stress.shm.segment import Segment
 
 WORKERS = 4

@@ -13,12 +13,8 @@ from processes import WORKERS, run_workers, shared_machine
 from stress.shm import atomics, syscalls
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.jit import kernel
-from stress.shm.layout import (
-    Machine,
-)
-from stress.shm.words import (
-    CONTROL_WORDS,
-)
+from stress.shm.layout import Machine
+from stress.shm.words import CONTROL_WORDS
 
 # Intrinsics exist inside compiled code only.
 

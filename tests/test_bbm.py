@@ -14,6 +14,7 @@ from stress.arch.descriptors import (
     DBM,
     KIND_BROKEN_LEAF,
     KIND_BROKEN_TABLE,
+    KIND_LOCKED,
     NT,
     POISON,
     S2AP_W,
@@ -31,7 +32,7 @@ BREAK_CLOCK = 10
 class Entry:
     """An entry's meaning; `word` is how it is written."""
 
-    what: str  # clean, broken-leaf, broken-table, leaf, table, poison
+    what: str  # clean, locked, broken-leaf, broken-table, leaf, table, poison
     address: int = 0
     bits: int = 0  # permissions, AF, software bits: nothing that needs a break
     nt: bool = False
@@ -41,6 +42,8 @@ class Entry:
         match self.what:
             case "clean":
                 return 0
+            case "locked":
+                return KIND_LOCKED << 1
             case "poison":
                 return POISON
             case "broken-leaf":
@@ -65,8 +68,8 @@ def oracle(old: Entry, new: Entry, tlbi_done: int, bbm_level: int) -> int:
         return bbm.OK  # whatever it was, breaking it is always allowed
     if old.what in ("broken-leaf", "broken-table"):
         return bbm.OK if tlbi_done >= BREAK_CLOCK + 1 else bbm.NO_TLBI
-    if old.what == "clean":
-        return bbm.OK
+    if old.what in ("clean", "locked"):
+        return bbm.OK  # no TLB holds anything of it
     if old.what != new.what:
         block = old if old.what == "leaf" else new
         allowed = {0: False, 1: block.nt, 2: True}[bbm_level]
@@ -77,7 +80,7 @@ def oracle(old: Entry, new: Entry, tlbi_done: int, bbm_level: int) -> int:
 def entries(geometry: Geometry, level: int) -> list[Entry]:
     """Everything an entry at this level may hold, with several addresses and attributes."""
     size = geometry.level_size(level)
-    found = [Entry(what) for what in ("clean", "broken-leaf", "broken-table", "poison")]
+    found = [Entry(what) for what in ("clean", "locked", "broken-leaf", "broken-table", "poison")]
     if level == 3 or level in BLOCK_SIZES[geometry.granule]:
         # Bit 16 is an address bit of a small page and nT of a block; the last address differs in the top bit.
         for address in (1 << 40, (1 << 40) + size, 1 << 40 | 1 << 47, 1 << 40 | max(size, 1 << 16)):
@@ -108,8 +111,9 @@ def test_the_whole_truth_table(granule: int, level: int) -> None:
 
 
 def test_every_verdict_has_words() -> None:
-    codes = (bbm.OK, bbm.NO_BREAK_SIZE, bbm.NO_BREAK_ADDRESS, bbm.NO_TLBI, bbm.FREED)
+    codes = (bbm.OK, bbm.NO_BREAK_SIZE, bbm.NO_BREAK_ADDRESS, bbm.NO_TLBI, bbm.FREED, bbm.NT_CLEARED)
     assert codes == tuple(range(len(bbm.VERDICTS)))
+    assert len(set(bbm.VERDICTS)) == len(codes)
 
 
 TABLE = (1 << 32) | 0b11
@@ -117,6 +121,7 @@ BLOCK = (1 << 40) | RW | 0b01
 OTHER_BLOCK = (1 << 40) + (1 << 30) | RW | 0b01
 READ_ONLY = BLOCK & ~S2AP_W
 OLD_BLOCK = BLOCK & ~AF_SET
+LOCKED = KIND_LOCKED << 1
 NT_BLOCK = BLOCK | NT.mask
 NT_OTHER_BLOCK = OTHER_BLOCK | NT.mask
 
@@ -129,6 +134,7 @@ GOOD: list[tuple[str, int, list[str | int]]] = [
     ("broken twice", 0, [TABLE, BREAK, TLBI, BLOCK, BREAK, TLBI, OTHER_BLOCK]),
     ("permissions relaxed and tightened", 0, [READ_ONLY, BLOCK, READ_ONLY]),
     ("access flag", 0, [OLD_BLOCK, BLOCK]),
+    ("locked, then mapped", 0, [LOCKED, BLOCK]),
     ("same again", 0, [BLOCK, BLOCK]),
     ("nT set and cleared", 0, [BLOCK, NT_BLOCK, BLOCK]),
     ("level 1: through nT", 1, [TABLE, NT_BLOCK, TLBI, BLOCK]),
@@ -171,7 +177,7 @@ def play(actions: list[str | int], bbm_level: int, level: int = 1) -> list[int]:
             done = sequence  # completes now, but its number is the clock at which the break was made
             continue
         if action == TLBI_BY_IPA:
-            sequence += 1  # and `settle_leaf` clears a broken leaf, not a broken table
+            sequence += 1  # which covers all of a leaf, and `tlbi_entry` clears its entry; not all below a table
             new = 0 if word == broken(KIND_BROKEN_LEAF, 1, sequence - 1) else word
         elif action == BREAK:
             new = broken(KIND_BROKEN_TABLE if word & 0b11 == 0b11 else KIND_BROKEN_LEAF, 1, sequence)

@@ -13,6 +13,7 @@ from stress.arch.descriptors import (
     KIND,
     KIND_BROKEN_LEAF,
     KIND_BROKEN_TABLE,
+    KIND_LOCKED,
     MEMATTR,
     NT,
     POISON,
@@ -32,13 +33,8 @@ from stress.arch.descriptors import (
 )
 from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, MIB
 from stress.kernels import descriptor
-from stress.shm.layout import (
-    Geo,
-)
-from stress.shm.words import (
-    MEMORY_PA,
-    TABLES_PA,
-)
+from stress.shm.layout import Geo
+from stress.shm.words import MEMORY_PA, TABLES_PA
 
 GRANULES = sorted(BLOCK_SIZES)
 LAYOUTS = [
@@ -164,6 +160,9 @@ def test_compiled_readers_agree_with_the_field_table(granule: int, block_size: i
     assert descriptor.first_frame(geo, word, level) == leaf.frame
     assert descriptor.permissions(word) == leaf.readable * descriptor.READ + leaf.writable * descriptor.WRITE
     assert descriptor.make_writable(word) == word | S2AP_W
+    assert descriptor.write_protected(word) == word & ~S2AP_W
+    assert descriptor.with_nt(word) == word | NT.mask
+    assert descriptor.has_nt(word) == (NT.take(word) == 1)
     assert descriptor.pages_at(geo, level) << geo.granule_shift == 1 << shift_at(geo, level)
 
 
@@ -208,14 +207,41 @@ def test_broken_says_why(level: int, kind: int, rebuild: int, clock: int) -> Non
     assert REBUILD.take(word) == rebuild % (1 << 24)
     assert CLOCK.take(word) == clock
     assert descriptor.is_broken_leaf(word) == (not was_table)
+    assert descriptor.is_broken(word)
     assert descriptor.window_of(word) == rebuild % (1 << 24)
+
+
+def test_a_locked_entry_was_never_valid() -> None:
+    """``KVM_INVALID_PTE_LOCKED`` over nothing: nothing to invalidate, and no rebuild's window."""
+    word = descriptor.LOCKED
+    assert KIND.take(word) == KIND_LOCKED
+    assert word not in (0, POISON)
+    assert word & 1 == 0
+    assert not descriptor.is_broken(word)
+    assert not descriptor.is_broken_leaf(word)
+    assert descriptor.window_of(word) == 0
+    for level in range(4):
+        assert not descriptor.is_leaf(word, level)
+        assert not descriptor.is_table(word, level)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+@given(frame=st.integers(0, 1000))
+def test_nt_is_not_part_of_a_blocks_address(level: int, frame: int) -> None:
+    geo = geo_of(4 * KIB, GIB)
+    first = frame << (3 - level) * geo.index_bits
+    word = descriptor.with_nt(descriptor.leaf_descriptor(geo, first, level))
+    assert descriptor.has_nt(word)
+    assert descriptor.first_frame(geo, word, level) == first
+    assert descriptor.is_leaf(word, level)
 
 
 def test_poison_is_invalid_and_unlike_anything_else() -> None:
     assert POISON & 1 == 0
     assert 0 < POISON < 1 << 63
-    assert KIND.take(POISON) not in (0, KIND_BROKEN_LEAF, KIND_BROKEN_TABLE)
+    assert KIND.take(POISON) not in (0, KIND_BROKEN_LEAF, KIND_BROKEN_TABLE, KIND_LOCKED)
     assert not descriptor.is_broken_leaf(POISON)
+    assert not descriptor.is_broken(POISON)
     for word in (POISON, 0):
         assert descriptor.window_of(word) == 0, "belongs to no window"
         for level in range(4):
@@ -227,6 +253,7 @@ def test_poison_is_invalid_and_unlike_anything_else() -> None:
 def test_a_valid_word_belongs_to_no_window(word: int) -> None:
     assert descriptor.window_of(word | 1) == 0
     assert not descriptor.is_broken_leaf(word | 1)
+    assert not descriptor.is_broken(word | 1)
 
 
 def test_permission_bits() -> None:

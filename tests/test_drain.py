@@ -11,15 +11,8 @@ from machines import small_machine
 from stress.kernels import drain
 from stress.kernels.drain import copy_record
 from stress.shm.atomics import JIT_DISABLED
-from stress.shm.layout import (
-    Machine,
-)
-from stress.shm.words import (
-    R_DONE,
-    R_NUMBER,
-    RECORD_RING,
-    RECORD_WORDS,
-)
+from stress.shm.layout import Machine
+from stress.shm.words import R_DONE, R_NUMBER, RECORD_RING, RECORD_WORDS
 
 MACHINE = small_machine()
 

@@ -11,17 +11,8 @@ from machines import small_machine
 
 from stress.kernels.drain import drain_events
 from stress.shm.events import log_fault
-from stress.shm.layout import (
-    Machine,
-)
-from stress.shm.words import (
-    EVENT_DROPPED,
-    EVENT_HEAD,
-    EVENT_LOGGED,
-    EVENT_RING,
-    EVENT_TAIL,
-    EVENT_WORDS,
-)
+from stress.shm.layout import Machine
+from stress.shm.words import EVENT_DROPPED, EVENT_HEAD, EVENT_LOGGED, EVENT_RING, EVENT_TAIL, EVENT_WORDS
 
 
 def log(s: Machine, vcpu: int, n: int) -> bool:

@@ -40,9 +40,7 @@ from stress.kernels.rebuild import rebuild
 from stress.kernels.split import split
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
 from stress.shm.histogram import bucket
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 from stress.shm.words import (
     C_DROPPED,
     C_FAULTS,

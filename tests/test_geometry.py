@@ -7,16 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, MEMSLOT_BASE, MIB, Geometry
-from stress.shm.layout import (
-    Machine,
-    geo_for,
-    shapes,
-    table_pages_needed,
-)
-from stress.shm.words import (
-    MEMORY_PA,
-    TABLES_PA,
-)
+from stress.shm.layout import Machine, geo_for, shapes, table_pages_needed
+from stress.shm.words import MEMORY_PA, TABLES_PA
 
 ENTRIES = {4 * KIB: 512, 16 * KIB: 2048, 64 * KIB: 8192}
 
@@ -132,43 +124,81 @@ def test_twenty_gigabyte_blocks() -> None:
     geometry = Geometry(4 * KIB)
     level = geometry.block_level(GIB)
     assert geometry.pages_per(level) == 262_144
-    pages = table_pages_needed(geometry, level, 20)
+    pages = table_pages_needed(geometry, MEMSLOT_BASE, 20 * GIB)
     assert pages == 2 + 20 * 513  # the two root pages are at the blocks' level
     assert pages * geometry.granule < 42.1e6, "about 42 MB of tables"
 
 
-def touched_tables(geometry: Geometry, block_level: int, blocks: int) -> set[tuple[int, int]]:
-    """(level, number) of every table on the way to a page of the memslot, page by page."""
-    size = geometry.level_size(block_level)
+def touched_tables(geometry: Geometry, first: int, size: int) -> set[tuple[int, int]]:
+    """(level, number) of every table on the way to a page of guest memory, last table by last table."""
+    reach = geometry.granule * geometry.entries
     tables = set()
-    for ipa in range(MEMSLOT_BASE, MEMSLOT_BASE + blocks * size, geometry.granule * geometry.entries):
+    for ipa in (first, *range(first // reach * reach + reach, first + size, reach)):
         for level in range(geometry.start_level + 1, 4):
             tables.add((level, ipa // geometry.level_size(level - 1)))
     return tables
 
 
 @pytest.mark.parametrize(
-    ("granule", "ipa_bits", "block_size", "blocks"),
+    ("granule", "ipa_bits", "first", "size"),
     [
-        (4 * KIB, 40, 2 * MIB, 1),
-        (4 * KIB, 40, 2 * MIB, 512),
-        (4 * KIB, 40, 2 * MIB, 513),  # the next gigabyte begins: one more table at level 2
-        (4 * KIB, 48, 2 * MIB, 513),
-        (4 * KIB, 34, 2 * MIB, 1025),
-        (4 * KIB, 48, GIB, 3),
-        (16 * KIB, 40, 32 * MIB, 70),
-        (16 * KIB, 48, 32 * MIB, 70),
-        (64 * KIB, 32, 512 * MIB, 6),
-        (64 * KIB, 48, 512 * MIB, 5),
+        (4 * KIB, 40, MEMSLOT_BASE, 2 * MIB),
+        (4 * KIB, 40, MEMSLOT_BASE, GIB),
+        (4 * KIB, 40, MEMSLOT_BASE, GIB + 2 * MIB),  # the next gigabyte begins: one more table at level 2
+        (4 * KIB, 48, MEMSLOT_BASE, GIB + 2 * MIB),
+        (4 * KIB, 34, MEMSLOT_BASE, 2 * GIB + 2 * MIB),
+        (4 * KIB, 48, MEMSLOT_BASE, 3 * GIB),
+        (16 * KIB, 40, MEMSLOT_BASE, 70 * 32 * MIB),
+        (16 * KIB, 48, MEMSLOT_BASE, 70 * 32 * MIB),
+        (64 * KIB, 32, MEMSLOT_BASE, 6 * 512 * MIB),
+        (64 * KIB, 48, MEMSLOT_BASE, 5 * 512 * MIB),
+        # Not aligned: an end that reaches one page into another table's range costs that table.
+        (4 * KIB, 40, MEMSLOT_BASE + 4 * KIB, 2 * MIB),
+        (4 * KIB, 40, MEMSLOT_BASE - 4 * KIB, 8 * KIB),
+        (4 * KIB, 40, MEMSLOT_BASE - 4 * KIB, 4 * KIB),
+        (4 * KIB, 40, 0, 4 * KIB),
+        (4 * KIB, 48, (1 << 39) - 2 * MIB, 4 * MIB),
+        (64 * KIB, 40, MEMSLOT_BASE + 192 * KIB, 512 * MIB + 64 * KIB),
     ],
 )
-def test_table_pages_needed_against_a_walk_over_all_pages(
-    granule: int, ipa_bits: int, block_size: int, blocks: int
-) -> None:
+def test_table_pages_needed_against_a_walk_over_all_pages(granule: int, ipa_bits: int, first: int, size: int) -> None:
     geometry = Geometry(granule, ipa_bits)
-    level = geometry.block_level(block_size)
-    expected = geometry.root_pages + len(touched_tables(geometry, level, blocks))
-    assert table_pages_needed(geometry, level, blocks) == expected
+    expected = geometry.root_pages + len(touched_tables(geometry, first, size))
+    assert table_pages_needed(geometry, first, size) == expected
+
+
+@pytest.mark.parametrize(
+    ("pages", "spare", "frames"), [(None, 0, 3 * 512), (3 * 512, 0, 3 * 512), (1025, 0, 3 * 512), (512, 2, 3 * 512)]
+)
+def test_frames_are_whole_blocks_and_the_spare_ones(pages: int | None, spare: int, frames: int) -> None:
+    """Guest memory need not be whole blocks; the host backs it, and what moves, with whole ones."""
+    geo = geo_for(
+        Geometry(4 * KIB),
+        block_size=2 * MIB,
+        blocks=3,
+        vcpus=1,
+        leaf_attributes=0,
+        fwb=True,
+        guest_caches=True,
+        pages=pages,
+        spare_blocks=spare,
+        phys_offset=MEMSLOT_BASE + 12 * KIB,
+    )
+    assert geo.pages == (pages or 3 * 512)
+    assert geo.frames == frames
+    assert geo.base_gfn == (MEMSLOT_BASE >> 12) + 3
+    assert geo.copies == 1
+
+
+def test_the_pool_has_room_for_more_than_all_pages_mapped() -> None:
+    """For the tables of a block that wait for a grace period, and one per level of each vCPU that loses a race."""
+    geometry, vcpus = Geometry(4 * KIB), 5
+    geo = geo_for(
+        geometry, block_size=GIB, blocks=2, vcpus=vcpus, leaf_attributes=0, fwb=True, guest_caches=True, copies=True
+    )
+    mapped = geometry.root_pages + len(touched_tables(geometry, MEMSLOT_BASE, 2 * GIB))
+    assert geo.table_pages >= mapped + geometry.tables_below(geo.block_level) + 2 * vcpus
+    assert geo.copies == geo.pages, "a migration keeps a copy of every page"
 
 
 @pytest.mark.parametrize("granule", sorted(BLOCK_SIZES))

@@ -7,9 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stress.shm.histogram import bucket, lower_edges
-from stress.shm.words import (
-    HISTOGRAM_BUCKETS,
-)
+from stress.shm.words import HISTOGRAM_BUCKETS
 
 EDGES = lower_edges()
 

@@ -22,17 +22,8 @@ from stress.kernels import fault, rebuild, split, tlb, vcpu, walk
 from stress.kernels.pattern import Pattern, Workload
 from stress.orders import NAMED_ORDERS, Order, parse_order
 from stress.shm.atomics import JIT_DISABLED
-from stress.shm.layout import (
-    Machine,
-)
-from stress.shm.words import (
-    C_FAULTS,
-    C_REDONE,
-    C_WRITES,
-    LOCK,
-    NOT_AT_POC,
-    TAG_SHIFT,
-)
+from stress.shm.layout import Machine
+from stress.shm.words import C_FAULTS, C_REDONE, C_WRITES, LOCK, NOT_AT_POC, TAG_SHIFT
 
 pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
 

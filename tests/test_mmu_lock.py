@@ -9,19 +9,10 @@ from processes import WORKERS, run_workers, shared_machine
 
 from stress.shm.atomics import JIT_DISABLED, fetch_add, load
 from stress.shm.jit import kernel
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.syscalls import sched_yield
-from stress.shm.words import (
-    CONTROL_WORDS,
-    LOCK,
-    STATE,
-    STOP,
-    STOP_ABORT,
-    State,
-)
+from stress.shm.words import CONTROL_WORDS, LOCK, STATE, STOP, STOP_ABORT, State
 
 
 def test_it_names_its_owner() -> None:

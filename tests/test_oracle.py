@@ -7,15 +7,7 @@ from machines import evidence, small_machine, violations
 
 from stress.kernels.oracle import report
 from stress.orders import Step
-from stress.shm.words import (
-    AT_STEP,
-    EVIDENCE_KEPT,
-    FINISH,
-    STOP,
-    V_READY,
-    V_TIME_NS,
-    Kind,
-)
+from stress.shm.words import AT_STEP, EVIDENCE_KEPT, FINISH, STOP, V_READY, V_TIME_NS, Kind
 
 
 @pytest.mark.parametrize("kind", list(Kind))

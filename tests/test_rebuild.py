@@ -34,9 +34,7 @@ from stress.kernels.rebuild import DONE, NOT_A_TABLE, complete, rebuild
 from stress.kernels.split import split, write_unmapped
 from stress.kernels.vcpu import FREED_TOO_EARLY
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, STEPS, UNMAP_FIRST, Order, Step, parse_order
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 from stress.shm.words import (
     AT_STEP,
     LOCK,

@@ -17,13 +17,9 @@ from machines import assert_sound, small_machine
 from stress.arch.geometry import GIB, KIB, MIB
 from stress.errors import ExitCode, MachineError
 from stress.shm import segment
-from stress.shm.layout import (
-    segment_bytes,
-)
+from stress.shm.layout import segment_bytes
 from stress.shm.segment import PREFIX, Segment, remove_stale, stale_segments
-from stress.shm.words import (
-    MAGIC,
-)
+from stress.shm.words import MAGIC
 
 GEO = small_machine(blocks=1).geo
 SHM = Path("/dev/shm")

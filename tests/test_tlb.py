@@ -16,11 +16,7 @@ from stress.kernels import tlb
 from stress.kernels.tlb import EMPTY, MISS, WAYS, Cpu, catch_up, fill, flush_all, flush_range, new_cpu, overlapping
 from stress.kernels.tlbi import publish
 from stress.kernels.walk import cache_walk
-from stress.shm.words import (
-    SEQUENCE,
-    TLBI_NUMBER,
-    TLBI_RING,
-)
+from stress.shm.words import SEQUENCE, TLBI_NUMBER, TLBI_RING
 
 BITS = 9
 SPAN = 1 << 2 * BITS  # pages of a level-1 block

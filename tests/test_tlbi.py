@@ -5,14 +5,7 @@ from __future__ import annotations
 from machines import small_machine
 
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid, wait_for_completion
-from stress.shm.words import (
-    SEQUENCE,
-    TLBI_DONE,
-    TLBI_END,
-    TLBI_NUMBER,
-    TLBI_RING,
-    TLBI_START,
-)
+from stress.shm.words import SEQUENCE, TLBI_DONE, TLBI_END, TLBI_NUMBER, TLBI_RING, TLBI_START
 
 
 def test_numbers_count_up_and_rows_say_what_was_invalidated() -> None:

@@ -3,19 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from guests import (
-    ALL,
-    ALWAYS,
-    RW,
-    caught_up,
-    counters,
-    cpu_at,
-    cpu_before,
-    mapped,
-    running,
-    wait_until,
-    workload,
-)
+from guests import ALL, ALWAYS, RW, caught_up, counters, cpu_at, cpu_before, mapped, running, wait_until, workload
 from machines import evidence, small_machine, violations
 
 from stress.kernels.descriptor import leaf_descriptor
@@ -27,12 +15,7 @@ from stress.kernels.tlb import CHUNK, fill
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import OUTSIDE_MEMORY, R_PAGE, RAN, WALKED, WRONG_FRAME, run
 from stress.kernels.walk import cache_walk
-from stress.shm.words import (
-    NOT_AT_POC,
-    TAG_SHIFT,
-    VALUE_MASK,
-    Kind,
-)
+from stress.shm.words import NOT_AT_POC, TAG_SHIFT, VALUE_MASK, Kind
 
 
 @pytest.mark.parametrize("share", [None, ALL])

@@ -16,10 +16,7 @@ from stress.kernels.entries import entry_index, find, page_of
 from stress.kernels.pool import allocate_table
 from stress.kernels.tlb import CACHED, EMPTY, Cpu, new_cpu
 from stress.kernels.walk import cache_walk, walk
-from stress.shm.layout import (
-    Geo,
-    Machine,
-)
+from stress.shm.layout import Geo, Machine
 
 #: (granule, block size, IPA bits): start levels 0 to 2, with and without concatenated roots.
 WALKED = [

@@ -13,7 +13,7 @@ from stress.kernels.descriptor import first_frame, is_table, next_page, pages_at
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import report
 from stress.shm.atomics import load
-from stress.shm.jit import kernel
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import (
     Machine,
 )
@@ -83,7 +83,7 @@ def visit(s: Machine, page: int, level: int, seen: Any, starts: Any, who: int) -
         report(s, _REFCOUNT, who, starts[page], level, s.page_count[page], counted + 1, COUNT)
 
 
-@kernel
+@entry
 def audit(s: Machine, who: int, seen: Any, starts: Any) -> int:
     """Audit the whole table while nothing runs; ``seen`` and ``starts`` are scratch, int64 (table_pages,) each.
 

@@ -15,7 +15,7 @@ from stress.kernels.entries import find, set_entry
 from stress.kernels.oracle import report
 from stress.kernels.tlbi import tlbi_vmid
 from stress.shm.atomics import exchange, fetch_or, load, store
-from stress.shm.jit import kernel
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.syscalls import fence
@@ -66,7 +66,7 @@ def write_protect(s: Machine, first: int, end: int, who: int) -> int:
     return changed
 
 
-@kernel
+@entry
 def set_logging(s: Machine, who: int, on: int) -> int:
     """Switch dirty logging of all memslots on, and write-protect them, or off; leaves protected, or STOPPED."""
     if not acquire(s, who):
@@ -83,7 +83,7 @@ def set_logging(s: Machine, who: int, on: int) -> int:
     return changed
 
 
-@kernel
+@entry
 def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
     """Write-protect guest frames [first, end) once more, as a last harvest does, and switch logging off.
 
@@ -100,7 +100,7 @@ def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
     return changed
 
 
-@kernel
+@entry
 def harvest(s: Machine, who: int, found: Any) -> int:
     """Read and clear the dirty bitmap into ``found`` (its shape), write-protect what was dirty; pages, or STOPPED.
 
@@ -138,7 +138,7 @@ def send_page(s: Machine, page: int) -> None:
     s.copy[page] = load(s.cells, load(s.host, page))
 
 
-@kernel
+@entry
 def send(s: Machine, found: Any) -> int:
     """Copy the pages whose bit is set in ``found``; how many."""
     sent = 0
@@ -154,7 +154,7 @@ def send(s: Machine, found: Any) -> int:
     return sent
 
 
-@kernel
+@entry
 def send_all(s: Machine, first: int, end: int) -> int:
     """Copy pages [first, end); how many."""
     for page in range(first, end):
@@ -162,7 +162,7 @@ def send_all(s: Machine, first: int, end: int) -> int:
     return end - first
 
 
-@kernel
+@entry
 def compare_copy(s: Machine, who: int) -> int:
     """Report every page whose copy differs from memory; how many. The vCPUs are parked."""
     fence()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stress.shm.atomics import load, store
-from stress.shm.jit import kernel
+from stress.shm.jit import entry
 from stress.shm.layout import (
     Machine,
 )
@@ -20,7 +20,7 @@ from stress.shm.words import (
 )
 
 
-@kernel
+@entry
 def drain_events(s: Machine, vcpu: int, out: Any) -> int:
     """Move one vCPU's fault events to ``out`` (int64, (n, EVENT_WORDS)); how many, at most n."""
     head = load(s.event_index, (vcpu, EVENT_HEAD))
@@ -33,7 +33,7 @@ def drain_events(s: Machine, vcpu: int, out: Any) -> int:
     return count
 
 
-@kernel
+@entry
 def copy_record(s: Machine, number: int, out: Any) -> bool:
     """Copy the record of rebuild ``number`` to ``out`` (int64, (RECORD_WORDS,)); False if it is not complete."""
     row = number & (RECORD_RING - 1)

@@ -12,7 +12,7 @@ from stress.kernels.entries import break_entry, find, page_of, tlbi_entry
 from stress.kernels.pool import free_table, put_page
 from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import exchange, load, store
-from stress.shm.jit import kernel
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.words import (
@@ -96,6 +96,14 @@ def unmap_range(s: Machine, first: int, end: int, who: int) -> int:
 
 
 @kernel
+def unmap_all(s: Machine, who: int) -> None:
+    """Unmap every memslot. The caller holds mmu_lock alone."""
+    for slot in range(s.geo.memslots):
+        base = s.memslots[slot, SLOT_BASE]
+        unmap_range(s, base, base + s.memslots[slot, SLOT_PAGES], who)
+
+
+@entry
 def invalidate_start(s: Machine, who: int, gfn: int, page: int, pages: int) -> int:
     """The host is about to move the frames of ``pages`` pages: unmap them, and let faults retry; DONE or STOPPED."""
     if not acquire(s, who):
@@ -109,7 +117,7 @@ def invalidate_start(s: Machine, who: int, gfn: int, page: int, pages: int) -> i
     return DONE
 
 
-@kernel
+@entry
 def move_frames(s: Machine, old: int, old_mix: int, new: int, new_mix: int, pages: int) -> int:
     """Move the contents of frames: page i from ``old + (i ^ old_mix)`` to ``new + (i ^ new_mix)``; how many.
 
@@ -123,7 +131,7 @@ def move_frames(s: Machine, old: int, old_mix: int, new: int, new_mix: int, page
     return pages
 
 
-@kernel
+@entry
 def invalidate_end(s: Machine, who: int, page: int, pages: int, new: int, new_mix: int, huge: int) -> int:
     """The frames have moved: the host maps the pages again, with huge pages if ``huge``; DONE or STOPPED."""
     if not acquire(s, who):
@@ -136,7 +144,7 @@ def invalidate_end(s: Machine, who: int, page: int, pages: int, new: int, new_mi
     return DONE
 
 
-@kernel
+@entry
 def move_memslots(s: Machine, who: int, base: int) -> int:
     """Move all memslots, the first to guest frame ``base`` (``KVM_MR_MOVE``): their ranges are unmapped first.
 
@@ -144,16 +152,18 @@ def move_memslots(s: Machine, who: int, base: int) -> int:
     """
     if not acquire(s, who):
         return STOPPED
-    for slot in range(s.geo.memslots):
-        old = s.memslots[slot, SLOT_BASE]
-        unmap_range(s, old, old + s.memslots[slot, SLOT_PAGES], who)
+    unmap_all(s, who)
     for slot in range(s.geo.memslots):
         store(s.memslots, (slot, SLOT_BASE), base + s.memslots[slot, SLOT_FIRST])
     release(s, who, _DWELL)
     return DONE
 
 
-@kernel
+@entry
 def unmap_memslots(s: Machine, who: int) -> int:
     """Unmap all guest memory, as a stage of a test begins; DONE or STOPPED."""
-    return move_memslots(s, who, load(s.memslots, (0, SLOT_BASE)))
+    if not acquire(s, who):
+        return STOPPED
+    unmap_all(s, who)
+    release(s, who, _DWELL)
+    return DONE

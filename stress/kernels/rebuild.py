@@ -21,7 +21,7 @@ from stress.kernels.teardown import defer, unmap_table
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.orders import Step
 from stress.shm.atomics import load, store
-from stress.shm.jit import kernel
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
 from stress.shm.syscalls import clock_ns
@@ -201,7 +201,7 @@ def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -
     store(s.records, (number & (RECORD_RING - 1), R_LEFT), number)
 
 
-@kernel
+@entry
 def rebuild(s: Machine, who: int, gfn: int) -> int:
     """Turn the table at the block level of ``gfn`` into a block, by the order under test.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stress.kernels.descriptor import REBUILD_MASK
 from stress.shm.atomics import fetch_add, load, store
-from stress.shm.jit import kernel
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import clock_ns, fence
 from stress.shm.words import (
@@ -79,7 +79,7 @@ def close_inside(s: Machine) -> None:
         fetch_add(s.totals, (order, T_INSIDE_NS), clock_ns() - since)
 
 
-@kernel
+@entry
 def under_way(s: Machine, last: int) -> bool:
     """Whether a rebuild up to number ``last`` has something left to do."""
     for number in range(s.control[CLOSED] + 1, last + 1):
@@ -88,7 +88,7 @@ def under_way(s: Machine, last: int) -> bool:
     return False
 
 
-@kernel
+@entry
 def close_cycle(s: Machine, order: int, last: int, cycle_ns: int, accesses: int, tlbis: int, allocated: int) -> int:
     """Close every open record up to ``last`` and add the cycle to the order's totals; how many rebuilds it had.
 

@@ -21,7 +21,7 @@ from stress.kernels.mapping import map_leaf
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.pool import allocate_table
 from stress.shm.atomics import fetch_or, load
-from stress.shm.jit import kernel
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.words import NOT_AT_POC, State
@@ -86,7 +86,7 @@ def map_block(s: Machine, who: int, gfn: int) -> int:
     return DONE
 
 
-@kernel
+@entry
 def populate(s: Machine, who: int, gfn: int) -> int:
     """``map_block`` on its own; DONE, STOPPED or POOL_EXHAUSTED."""
     if not acquire(s, who):
@@ -96,7 +96,7 @@ def populate(s: Machine, who: int, gfn: int) -> int:
     return status
 
 
-@kernel
+@entry
 def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first: bool) -> int:
     """Replace the block that begins at ``gfn`` by a table with ``share`` of 2**20 of its pages.
 
@@ -122,7 +122,7 @@ def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first:
     return status
 
 
-@kernel
+@entry
 def write_unmapped(s: Machine, who: int, gfn: int) -> int:
     """The VMM writes every unmapped page of the block at ``gfn`` through its cache: not at the PoC; DONE or STOPPED.
 
@@ -148,7 +148,7 @@ def write_unmapped(s: Machine, who: int, gfn: int) -> int:
     return DONE
 
 
-@kernel
+@entry
 def is_split(s: Machine, gfn: int) -> bool:
     """Whether a table is where the scenario's block at ``gfn`` would be."""
     index, level = find(s, gfn, s.geo.block_level)

@@ -8,7 +8,7 @@ from stress.kernels.descriptor import is_table, next_page
 from stress.kernels.grace import synchronize
 from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
 from stress.shm.atomics import fetch_add, load, store
-from stress.shm.jit import kernel
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.words import (
     D_GFN,
@@ -76,7 +76,7 @@ def defer(s: Machine, page: int, level: int, gfn: int, order: int, who: int) -> 
     return bool(room)
 
 
-@kernel
+@entry
 def reap(s: Machine, who: int) -> int:
     """Free every table that was queued before now, after one grace period; returns how many were queued.
 

@@ -42,7 +42,7 @@ from stress.kernels.tlb import (
 )
 from stress.kernels.walk import cache_walk, walk
 from stress.shm.atomics import compare_exchange, load, store
-from stress.shm.jit import inline, kernel
+from stress.shm.jit import entry, inline, kernel
 from stress.shm.layout import (
     Geo,
     Machine,
@@ -95,7 +95,7 @@ def park(s: Machine, vcpu: int) -> None:
     store(s.procs, (vcpu, STATE), _GUEST)
 
 
-@kernel
+@entry
 def await_stage(s: Machine, vcpu: int, stage: int, tries: int) -> int:
     """Wait for a stage other than ``stage``; its number, ``stage`` itself after ``tries``, or STOPPED."""
     for _ in range(tries):
@@ -322,7 +322,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
         cpu.registers[R_LEFT] = left
         return status
 
-    return kernel(run)
+    return entry(run)
 
 
 run = build_run(True)

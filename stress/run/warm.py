@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from stress.kernels import (
     audit,
     dirty,
     drain,
-    memslots,
     notifier,
     pattern,
     rebuild,
@@ -38,8 +38,8 @@ def _sample_machine() -> layout.Machine:
     return layout.carve(bytearray(layout.segment_bytes(geo, 1)), geo, 1)
 
 
-def compile_all() -> None:
-    """Compile or load every entry point; nothing to do with ``NUMBA_DISABLE_JIT=1``."""
+def _compile(everything: bool, vcpu_loop: bool) -> None:
+    """Compile or load every entry point, or the vCPU loop, or the others; nothing to do without the JIT."""
     if JIT_DISABLED:
         return
     s = _sample_machine()
@@ -64,7 +64,6 @@ def compile_all() -> None:
         (dirty.send, (s, words)),
         (dirty.send_all, (s, 0, 0)),
         (dirty.compare_copy, (s, 0)),
-        (memslots.slot_of, (s, 0)),
         (notifier.invalidate_start, (s, 0, 0, 0, 0)),
         (notifier.invalidate_end, (s, 0, 0, 0, 0, 0, 0)),
         (notifier.move_frames, (s, 0, 0, 0, 0, 0)),
@@ -74,25 +73,60 @@ def compile_all() -> None:
         (drain.copy_record, (s, 0, words)),
     ]
     for function, arguments in entry_points:
+        if not everything and vcpu_loop != (function is vcpu.run):
+            continue
         function.compile(tuple(typeof(argument) for argument in arguments))  # type: ignore[no-untyped-call]
+
+
+def compile_all() -> None:
+    """Compile or load every entry point; nothing to do with ``NUMBA_DISABLE_JIT=1``."""
+    _compile(True, True)
     cache.mark_complete()
 
 
+def compile_vcpu_loop() -> None:
+    """Compile what takes as long as all the rest: the vCPU loop with its fault handler."""
+    _compile(False, True)
+
+
+def compile_others() -> None:
+    """Compile every entry point but the vCPU loop."""
+    _compile(False, False)
+
+
 def compile_in_background(interrupted: threading.Event) -> bool:
-    """Fill the cache in a process of its own, which an interrupt can end at any time; False if it did.
+    """Fill the cache in two processes, which an interrupt can end at any time; False if it did.
 
     Raises RunBroken if the kernels do not compile.
     """
-    command = [sys.executable, "-c", "from stress.run.warm import compile_all; compile_all()"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as compiler:
-        while not interrupted.is_set():
-            try:
-                _, errors = compiler.communicate(timeout=0.1)
-            except subprocess.TimeoutExpired:
-                continue
-            if compiler.returncode != 0:
-                last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {compiler.returncode}"
-                raise RunBroken(f"kernels do not compile: {last}", "run `stress clean` and try again")
-            return True
-        compiler.kill()
+    halves = [_compiler(part) for part in (compile_vcpu_loop, compile_others)]
+    try:
+        for half in halves:
+            if not _finished(half, interrupted):
+                return False
+    finally:
+        for half in halves:
+            half.kill()
+            half.communicate()
+    cache.mark_complete()
+    return True
+
+
+def _compiler(part: Callable[[], None]) -> subprocess.Popen[str]:
+    """A process that runs one of the functions above."""
+    code = f"from stress.run.warm import {part.__name__} as part; part()"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _finished(compiler: subprocess.Popen[str], interrupted: threading.Event) -> bool:
+    """Wait for one half; False if an interrupt came first. Raises RunBroken if it failed."""
+    while not interrupted.is_set():
+        try:
+            _, errors = compiler.communicate(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        if compiler.returncode != 0:
+            last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {compiler.returncode}"
+            raise RunBroken(f"kernels do not compile: {last}", "run `stress clean` and try again")
+        return True
     return False

@@ -1,8 +1,8 @@
 """How functions are compiled here.
 
-Compiled functions take the machine as a tuple of array views of the segment. They never allocate, so Numba's
-reference counting is off (``_nrt``): with it every call would count each view up and down atomically, which made a
-TLB walk eight times slower. They run without the GIL, so that a worker's watch over its supervisor never waits.
+Compiled functions take the machine as one pointer (``stress.shm.machine_type``). They never allocate, so Numba's
+reference counting is off (``_nrt``): with it every use of an array would count it up and down atomically, which made
+a TLB walk eight times slower. They run without the GIL, so that a worker's watch over its supervisor never waits.
 """
 
 from __future__ import annotations
@@ -11,16 +11,24 @@ from typing import Any
 
 from numba import config, njit
 
+from stress.shm.atomics import JIT_DISABLED
 from stress.shm.cache import cache_directory
+
+if not JIT_DISABLED:
+    import stress.shm.machine_type  # noqa: F401 - registers what a Machine is in compiled code
 
 # Numba does not see a change in a function that a cached one calls from another file, so the cache is keyed by a
 # hash of all sources that get compiled.
 config.CACHE_DIR = str(cache_directory())  # type: ignore[attr-defined]
 
-_OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False, "cache": True, "nogil": True}
+_OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False, "nogil": True}
 
-#: A compiled function, called from other compiled code or from Python.
+#: A compiled function that is called from other compiled code.
 kernel = njit(**_OPTIONS)
+
+#: A compiled function that a run calls from Python. Only these are cached, each with all that it calls: two processes
+#: may then fill the cache at once, because no two entry points share a cached function.
+entry = njit(cache=True, **_OPTIONS)
 
 #: A function of the vCPU's fast path, always inlined.
 inline = njit(forceinline=True, **_OPTIONS)

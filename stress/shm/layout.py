@@ -7,7 +7,7 @@ The segment is an array of int64 words cut into named regions. Compiled code rec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -236,6 +236,16 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "evidence", (len(Kind), EVIDENCE_KEPT, EVIDENCE_WORDS)
 
 
+#: Region -> number of dimensions, in the order in which they lie.
+REGIONS: Final = {name: len(shape) for name, shape in shapes(Geo(*[1] * len(Geo._fields)), 1)}
+
+# The directory, behind the line that holds MAGIC: for each region its offset in the segment and its shape, in words,
+# then the fields of Geo. Compiled code finds everything through it.
+DIRECTORY = LINE
+DIRECTORY_ENTRY = 5
+DIRECTORY_WORDS = -(-(len(REGIONS) * DIRECTORY_ENTRY + len(Geo._fields)) // LINE) * LINE
+
+
 def _words(shape: tuple[int, ...]) -> int:
     """Words a region occupies: whole cache lines, so that regions never share one."""
     return -(-int(np.prod(shape)) // LINE) * LINE
@@ -243,17 +253,21 @@ def _words(shape: tuple[int, ...]) -> int:
 
 def segment_bytes(geo: Geo, orders: int) -> int:
     """Size of the segment."""
-    return 8 * (LINE + sum(_words(shape) for _, shape in shapes(geo, orders)))
+    return 8 * (DIRECTORY + DIRECTORY_WORDS + sum(_words(shape) for _, shape in shapes(geo, orders)))
 
 
 def carve(buffer: Any, geo: Geo, orders: int) -> Machine:
     """Views of every region in ``buffer`` (writable, at least ``segment_bytes`` long)."""
     words: npt.NDArray[np.int64] = np.frombuffer(buffer, dtype=np.int64)
-    at = LINE  # the first line holds MAGIC
+    at = DIRECTORY + DIRECTORY_WORDS
     views = {}
-    for name, shape in shapes(geo, orders):
+    directory = words[DIRECTORY:at]
+    for place, (name, shape) in enumerate(shapes(geo, orders)):
+        # Whoever attaches writes what is there already.
+        directory[place * DIRECTORY_ENTRY : place * DIRECTORY_ENTRY + 1 + len(shape)] = (at, *shape)
         views[name] = words[at : at + int(np.prod(shape))].reshape(shape)
         at += _words(shape)
+    directory[len(views) * DIRECTORY_ENTRY :][: len(geo)] = geo
     return Machine(**views, geo=geo)
 
 

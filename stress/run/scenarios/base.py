@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
-from stress.kernels.memslots import slot_of
 from stress.run.hypervisor import Finished, Hypervisor
 from stress.shm.words import SLOT_BASE
 
@@ -36,14 +35,16 @@ class Scenario(ABC):
         """First guest frame of a block."""
         return int(self.machine.memslots[0, SLOT_BASE]) + block * self.block_pages
 
+    def _slot_of(self, gfn: int) -> int:
+        """Number of the memslot that holds a guest frame."""
+        return int((self.machine.memslots[:, SLOT_BASE] <= gfn).sum()) - 1
+
     def whole_blocks(self) -> list[int]:
         """First guest frames of the blocks that lie inside one memslot and are aligned there."""
         found = []
         for block in range(self.plan.geo.blocks):
             gfn = self.block_gfn(block)
-            if gfn % self.block_pages == 0 and (
-                slot_of(self.machine, gfn) == slot_of(self.machine, gfn + self.block_pages - 1)
-            ):
+            if gfn % self.block_pages == 0 and (self._slot_of(gfn) == self._slot_of(gfn + self.block_pages - 1)):
                 found.append(gfn)
         return found
 

@@ -1,4 +1,4 @@
-"""Builds ``reference.c`` on the spot and calls it on the kernels' own memory."""
+"""The kernels' work in C11: built with gcc on the spot and called on the kernels' own memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -13,20 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from stress.arch import descriptors, geometry
+from stress import bugs
+from stress.arch import bbm, descriptors, geometry
+from stress.arch.descriptors import Field
 from stress.errors import MachineError
-from stress.kernels import descriptor, fault, tlb, vcpu
+from stress.kernels import abort, codes, descriptor, tlb, vcpu
 from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.tlb import Cpu
-from stress.shm import layout
-from stress.shm.layout import (
-    Geo,
-    Machine,
-)
+from stress.shm import words
+from stress.shm.layout import Geo, Machine
+from stress.shm.words import State
 
-_SOURCE = Path(__file__).with_name("reference.c")
-_FLAGS = ("-O3", "-march=native", "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-Wall", "-Wextra", "-Werror")
-_CONSTANTS: tuple[ModuleType, ...] = (geometry, descriptors, layout, tlb, descriptor, fault, vcpu)
+_DIRECTORY = Path(__file__).parent
+_SOURCES = tuple(str(_DIRECTORY / name) for name in ("vcpu.c", "teardown.c"))
+_FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
+_CONSTANTS: tuple[ModuleType, ...] = (geometry, descriptors, bbm, bugs, words, tlb, descriptor, codes, abort, vcpu)
+_ENUMS: dict[str, type[IntEnum]] = {"PATTERN": Pattern, "STATE": State}
 _DOUBLES = ("exponent",)
 _C_TYPES: dict[str, Any] = {"int64_t": ctypes.c_int64, "double": ctypes.c_double, "int64_t *": ctypes.c_void_p}
 
@@ -48,15 +52,31 @@ _Cpu = _structure("cpu", _CPU)
 _Machine = _structure("machine", _REGIONS, ("geo", _Geo), ("counter_slots", ctypes.c_int64))
 
 
+def _integers() -> Iterator[tuple[str, int]]:
+    """Name and value of every constant that C may use; a field is its mask in place and its lowest bit."""
+    for prefix, enum in _ENUMS.items():
+        yield from ((f"{prefix}_{member.name}", int(member)) for member in enum)
+    registers = {name: value for name, value in vars(tlb).items() if name.startswith("R_")}
+    for module in _CONSTANTS:
+        for name, value in vars(module).items():
+            if not name.isupper() or name[0] == "_":
+                continue
+            if isinstance(value, Field):
+                yield f"FIELD_{name}", value.mask
+                yield f"{name}_LO", value.lo
+            elif isinstance(value, int):
+                # A vCPU's registers and the words of a record share a prefix.
+                yield (f"CPU_{name}" if registers.get(name) == value else name), int(value)
+
+
 def _header() -> str:
     """``layout.h``: the constants and records of the Python modules, in C."""
-    constants: dict[str, int] = {f"PATTERN_{pattern.name}": int(pattern) for pattern in Pattern}
-    for module in _CONSTANTS:
-        named = {name: value for name, value in vars(module).items() if name.isupper() and name[0] != "_"}
-        for name, value in named.items():
-            if isinstance(value, int) and constants.setdefault(name, int(value)) != value:
-                raise AssertionError(f"{name} means two things")
-    lines = [f"#define {name} INT64_C({value})" for name, value in constants.items()]
+    constants: dict[str, int] = {}
+    for name, value in _integers():
+        if constants.setdefault(name, value) != value:
+            raise AssertionError(f"{name} means two things")
+    # As C would write it, so that the signed masks of the upper bits fit too.
+    lines = [f"#define {name} ((int64_t)UINT64_C({value % (1 << 64)}))" for name, value in constants.items()]
     for name, members in (("geo", _GEO), ("workload", _WORKLOAD), ("cpu", _CPU), ("machine", _REGIONS)):
         lines += [f"struct {name} {{", *(f"\t{kind} {member};" for kind, member in members)]
         if name == "machine":
@@ -73,7 +93,7 @@ def _library() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="stress-bench-") as directory:
         (Path(directory) / "layout.h").write_text(_header())
         built = Path(directory) / "reference.so"
-        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-I", directory, str(_SOURCE), "-o", str(built)]
+        command = [compiler, *_FLAGS, "-shared", "-fPIC", "-I", directory, *_SOURCES, "-o", str(built)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise MachineError(f"gcc cannot build the C reference: {done.stderr[:500]}", "install gcc and libc6-dev")
@@ -103,5 +123,5 @@ def run(machine: Machine, cpu: Cpu, work: Workload, vcpu: int, chunks: int) -> i
 
 
 def unmap_ns(machine: Machine, page: int, level: int) -> int:
-    """As ``stress.kernels.rebuild.unmap_table``; returns how long it took in ns."""
+    """As ``stress.kernels.teardown.unmap_table`` by the hypervisor; returns how long it took in ns."""
     return int(_library().unmap_timed(ctypes.byref(_machine(machine)), page, level))

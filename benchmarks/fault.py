@@ -1,0 +1,186 @@
+"""The fault path against C11 doing the same work: a vCPU that does little else than fault.
+
+Under dirty logging each write meets a read-only page: exit, mmu_lock, memslot, walk, relax, dirty bit, TLBI by IPA with
+its membarrier, accounting, event, retry. Its sibling maps pages that nobody has touched yet, which needs no TLBI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks import reference
+from benchmarks.figure import Figure
+from benchmarks.loop import Run
+from benchmarks.machine import NONE, VCPU, Snapshot, cpu_for, machine_of, workload
+from benchmarks.rounds import Floats, cpu_s, interleave
+from stress.arch.geometry import LAST_LEVEL
+from stress.errors import RunBroken
+from stress.kernels.codes import MAPPED_PAGE, PERMISSION, POPULATION, RELAXED
+from stress.kernels.dirty import set_logging
+from stress.kernels.pattern import Pattern, Workload
+from stress.kernels.tlb import CHUNK
+from stress.kernels.vcpu import RAN, run
+from stress.shm.histogram import bucket
+from stress.shm.layout import Machine
+from stress.shm.words import (
+    C_FAULTS,
+    C_LOCK_HOLD_NS,
+    C_LOCK_WAIT_NS,
+    C_MAPPED_BLOCKS,
+    C_PERMISSION,
+    C_REDONE,
+    C_TRANSLATION,
+    E_LOCK_WAIT_NS,
+    E_STALL_NS,
+    E_TIME_NS,
+    EVENT_RING,
+    HISTOGRAM_BUCKETS,
+    VIOLATIONS,
+    Kind,
+)
+
+TARGET = 0.9
+#: Faults of a run: as many as the event ring holds, so that none is dropped.
+FAULTS = EVENT_RING
+
+_EVENT_TIMES = [E_TIME_NS, E_STALL_NS, E_LOCK_WAIT_NS]
+_COUNTER_TIMES = [C_LOCK_WAIT_NS, C_LOCK_HOLD_NS]
+_READ_THEN_WRITE = Workload(
+    int(Pattern.PROGRAM), pages=0, stride=1, exponent=1.0, scatter=1, write_below=4096, group=1, head=1, run=1
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Accesses of which each, or each second, faults once; and what becomes of the faults."""
+
+    name: str
+    machine: Machine
+    work: Workload
+    chunks: int
+    kind: int
+    did: int
+    counter: int  # of the faults' type and lookup level
+    redone: int  # accesses that a TLBI voids
+
+
+def populating() -> Case:
+    """Reads of pages that are not mapped, in tables that are there."""
+    machine = machine_of(1, is_split=lambda block: True, share=NONE)
+    work = workload(Pattern.SEQUENTIAL, machine.geo.pages)
+    counter = C_TRANSLATION + LAST_LEVEL
+    return Case("faults, pages mapped", machine, work, FAULTS // CHUNK, POPULATION, MAPPED_PAGE, counter, 0)
+
+
+def write_faults() -> Iterator[Case]:
+    """Writes of pages that dirty logging has write-protected: met by a walk, or in the TLB."""
+    machine = machine_of(1, is_split=lambda block: True)
+    if set_logging(machine, machine.geo.hypervisor, 1) != machine.geo.pages:
+        raise RunBroken("dirty logging did not write-protect every page", "report it")
+    work = workload(Pattern.SEQUENTIAL, machine.geo.pages, write_fraction=1.0)
+    walked = Case(
+        "dirty-log write faults, TLB misses",
+        machine,
+        work,
+        FAULTS // CHUNK,
+        PERMISSION,
+        RELAXED,
+        C_PERMISSION + LAST_LEVEL,
+        FAULTS,
+    )
+    yield walked
+    twice = _READ_THEN_WRITE._replace(pages=machine.geo.pages)
+    yield replace(walked, name="dirty-log write faults, TLB hits", work=twice, chunks=2 * FAULTS // CHUNK)
+
+
+def seconds(case: Case, version: Run) -> float:
+    """Processor time that ``version`` takes from the state the machine is in; RunBroken if it did something else."""
+    machine = case.machine
+    before = machine.counters.sum(axis=(0, 1))
+    cpu = cpu_for(machine)
+    status = 0
+
+    def work() -> None:
+        nonlocal status
+        status = version(machine, cpu, case.work, VCPU, case.chunks)
+
+    taken_s = cpu_s(work)
+    counted = machine.counters.sum(axis=(0, 1)) - before
+    expected = {C_FAULTS + case.kind: FAULTS, C_MAPPED_BLOCKS + case.did: FAULTS, case.counter: FAULTS}
+    if status != RAN or any(counted[at] != count for at, count in {**expected, C_REDONE: case.redone}.items()):
+        raise RunBroken(f"{case.name}: the vCPU did not fault {FAULTS:,} times in the way meant", "report it")
+    if machine.control[VIOLATIONS : VIOLATIONS + len(Kind)].any():
+        raise RunBroken(f"{case.name}: there are violations", "report it")
+    return taken_s
+
+
+def _check_times(case: Case) -> None:
+    """RunBroken unless the histogram and the counters tell what the events tell, and clocks went on."""
+    machine = case.machine
+    events, counters = machine.events[VCPU, :FAULTS], machine.counters[VCPU, 0]
+    histogram = np.bincount([bucket(int(stall)) for stall in events[:, E_STALL_NS]], minlength=HISTOGRAM_BUCKETS)
+    waited, held = counters[_COUNTER_TIMES]
+    if not (
+        np.array_equal(machine.stalls[VCPU, 0, case.kind], histogram)
+        and waited == events[:, E_LOCK_WAIT_NS].sum()
+        and 0 < held < events[:, E_STALL_NS].sum() - waited
+        and (np.diff(events[:, E_TIME_NS]) >= events[:-1, E_STALL_NS]).all()
+    ):
+        raise RunBroken(f"{case.name}: events, histogram and counters disagree about times", "report it")
+
+
+def _end(case: Case, version: Run, start: Snapshot) -> tuple[Snapshot, Snapshot]:
+    """What ``version`` makes of the machine and of a fresh vCPU, without the times; the machine is put back."""
+    machine = case.machine
+    start.restore()
+    cpu = cpu_for(machine)
+    if version(machine, cpu, case.work, VCPU, case.chunks) != RAN:
+        raise RunBroken(f"{case.name}: the vCPU stopped", "report it")
+    _check_times(case)
+    machine.events[..., _EVENT_TIMES] = 0
+    machine.counters[..., _COUNTER_TIMES] = 0
+    machine.stalls[..., 0] = machine.stalls.sum(axis=-1)
+    machine.stalls[..., 1:] = 0
+    end = Snapshot(machine), Snapshot(cpu)
+    start.restore()
+    return end
+
+
+def prove_same_work(case: Case, ours: Run, other: Run) -> None:
+    """RunBroken unless both leave all the same behind, but times; and as many of those, in the same places."""
+    start = Snapshot(case.machine)
+    for end, other_end in zip(_end(case, ours, start), _end(case, other, start), strict=True):
+        if different := end.differences(other_end):
+            raise RunBroken(f"{case.name}: the two versions disagree about {', '.join(different)}", "report it")
+
+
+def faults_per_s(case: Case, ours: Run, other: Run, rounds: int) -> tuple[Floats, Floats]:
+    """Rates of both versions per second of processor time, (rounds,) each, always from the same state."""
+    start = Snapshot(case.machine)
+
+    def rate(version: Run) -> float:
+        start.restore()
+        return FAULTS / seconds(case, version)
+
+    rate(ours)
+    rate(other)
+    rates = interleave(rounds, lambda: rate(ours), lambda: rate(other))
+    start.restore()
+    return rates
+
+
+def contest(case: Case, ours: Run, other: Run, rounds: int, bound: float) -> Figure:
+    """The rate of ``ours`` over that of ``other``; RunBroken if they do not do the same."""
+    prove_same_work(case, ours, other)
+    rates = faults_per_s(case, ours, other, rounds)
+    ours_shown, other_shown = (f"{np.median(rate) / 1e6:.2f} M/s" for rate in rates)
+    return Figure.of_rounds(case.name, ours_shown, other_shown, rates[0] / rates[1], bound)
+
+
+def figures(rounds: int) -> Iterator[Figure]:
+    """Every case's rate over that of the C reference."""
+    for case in (*write_faults(), populating()):
+        yield contest(case, run, reference.run, rounds, TARGET)

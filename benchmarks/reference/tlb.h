@@ -1,0 +1,114 @@
+/* The software TLB and its walk cache: stress/kernels/tlb.py. */
+#pragma once
+
+#include "atomics.h"
+
+static inline int64_t lookup_level(const struct cpu *cpu, int64_t level, int64_t bits, int64_t gfn)
+{
+	const int64_t low = (LAST_LEVEL - level) * bits;
+	const int64_t key = gfn >> low;
+	const int64_t at = level * PER_LEVEL + (key & (SETS - 1)) * WAYS;
+
+	for (int way = 0; way < WAYS; way++)
+		if (cpu->key[at + way] == key)
+			return cpu->value[at + way] + ((gfn & ((INT64_C(1) << low) - 1)) << 2);
+	return MISS;
+}
+
+static inline int64_t sizes_held(const struct cpu *cpu)
+{
+	return (cpu->live[1] != 0) << 1 | (cpu->live[2] != 0) << 2 | (cpu->live[3] != 0) << 3;
+}
+
+static inline int64_t lookup(const struct cpu *cpu, int64_t bits, int64_t gfn, int64_t sizes)
+{
+	int64_t translation = MISS;
+
+	if (sizes & 1 << 3)
+		translation = lookup_level(cpu, 3, bits, gfn);
+	if (translation == MISS && sizes & 1 << 2)
+		translation = lookup_level(cpu, 2, bits, gfn);
+	if (translation == MISS && sizes & 1 << 1)
+		translation = lookup_level(cpu, 1, bits, gfn);
+	return translation;
+}
+
+static inline void fill(const struct cpu *cpu, int64_t level, int64_t bits, int64_t gfn, int64_t translation)
+{
+	const int64_t low = (LAST_LEVEL - level) * bits;
+	const int64_t key = gfn >> low;
+	const int64_t group = level * SETS + (key & (SETS - 1));
+	const int64_t way = cpu->turn[group];
+	const int64_t at = group * WAYS + way;
+
+	cpu->turn[group] = (way + 1) & (WAYS - 1);
+	if (cpu->key[at] == EMPTY)
+		cpu->live[level]++;
+	cpu->key[at] = key;
+	cpu->value[at] = translation - ((gfn & ((INT64_C(1) << low) - 1)) << 2);
+}
+
+/* Level of a live entry of a smaller size inside the new entry's range, or -1. */
+static int64_t overlapping(const struct cpu *cpu, int64_t level, int64_t bits, int64_t gfn)
+{
+	const int64_t key = gfn >> ((LAST_LEVEL - level) * bits);
+
+	for (int64_t smaller = level + 1; smaller < LEVELS; smaller++) {
+		if (cpu->live[smaller] == 0)
+			continue;
+		const int64_t *entry = cpu->key + smaller * PER_LEVEL;
+		const int64_t down = (smaller - level) * bits;
+		int64_t found = 0;
+		for (int at = 0; at < PER_LEVEL; at++)
+			found += entry[at] >> down == key;
+		if (found)
+			return smaller;
+	}
+	return -1;
+}
+
+/* Empties the slots of `keys` that lie in [first, last]; how many. */
+static inline int64_t forget(int64_t *keys, int count, int64_t first, int64_t last)
+{
+	int64_t forgotten = 0;
+
+	for (int at = 0; at < count; at++) {
+		const bool inside = first <= keys[at] && keys[at] <= last;
+		keys[at] = inside ? EMPTY : keys[at];
+		forgotten += inside;
+	}
+	return forgotten;
+}
+
+/* Forgets what translates, or helps to walk to, guest frames [start, end). */
+static void flush_range(const struct cpu *cpu, int64_t bits, int64_t start, int64_t end)
+{
+	for (int64_t level = 1; level < LEVELS; level++) {
+		const int64_t low = (LAST_LEVEL - level) * bits;
+
+		if (cpu->live[level] != 0)
+			cpu->live[level] -=
+				forget(&cpu->key[level * PER_LEVEL], PER_LEVEL, start >> low, (end - 1) >> low);
+		forget(&cpu->walk_key[level * CACHED], CACHED, start >> (low + bits), (end - 1) >> (low + bits));
+	}
+}
+
+/* Applies the invalidations published since number `seen`; returns the number caught up with. */
+static int64_t catch_up(const struct machine *m, const struct cpu *cpu, int64_t seen)
+{
+	const int64_t now = load(&m->control[SEQUENCE]);
+
+	if (unlikely(now - seen >= TLBI_RING))
+		abort(); /* fell behind the ring */
+	for (int64_t number = seen + 1; number <= now; number++) {
+		const int64_t *row = &m->tlbi[(number & (TLBI_RING - 1)) * TLBI_WORDS];
+		const int64_t written = load(&row[TLBI_NUMBER]);
+		const int64_t start = load(&row[TLBI_START]);
+		const int64_t end = load(&row[TLBI_END]);
+
+		if (unlikely(written != number || end == 0 || load(&m->control[SEQUENCE]) - number >= TLBI_RING))
+			abort(); /* a row reused, or a TLBI of the VMID */
+		flush_range(cpu, m->geo.index_bits, start, end);
+	}
+	return now;
+}

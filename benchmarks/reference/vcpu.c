@@ -1,0 +1,185 @@
+/*
+ * The vCPU loop in C11: what stress/kernels compiles, as a C programmer would write it.
+ *
+ * It works on the same memory as the kernels, and the benchmarks check that both leave the same bytes behind.
+ * layout.h is generated from the Python modules: constants, struct geo, machine, cpu and workload. What never
+ * happens in a benchmark (violations, contended locks, parking) calls abort(), but is looked for as the kernels do.
+ */
+#include "fault.h"
+#include "pattern.h"
+#include "tlb.h"
+#include "walk.h"
+
+/* What one call to vcpu_run checks every access against. */
+struct checks {
+	int64_t watched; /* bits of a cell that must be as expected */
+	bool fenced;
+};
+
+static inline bool is_allowed(int64_t translation, int64_t access)
+{
+	const int64_t needed = READ | (access & 1) << 1;
+
+	return (translation & needed) == needed;
+}
+
+/* Whether no TLBI came since number `seen`. */
+static inline bool is_validated(const struct machine *m, const struct checks *checks, int64_t seen)
+{
+	if (checks->fenced)
+		atomic_thread_fence(memory_order_seq_cst);
+	return likely(load(&m->control[SEQUENCE]) == seen);
+}
+
+/* Touches the frame's cell and validates the access; if that fails, it must be redone. */
+static inline bool touch(const struct machine *m, const struct checks *checks, int64_t translation, int64_t access,
+			 int64_t seen)
+{
+	const int64_t expected = ((access >> 1) + 1) << TAG_SHIFT;
+	int64_t *word = &m->cells[translation >> 2];
+	const int64_t cell = load(word);
+
+	if (unlikely((cell ^ expected) & checks->watched))
+		abort(); /* a violation */
+	if (access & 1 && unlikely(!compare_exchange(word, cell, (cell & ~VALUE_MASK) | ((cell + 1) & VALUE_MASK))))
+		abort(); /* the frame moved */
+	return is_validated(m, checks, seen);
+}
+
+/* Translation of `gfn` by what its walk met; MISS if that maps nothing. */
+static inline int64_t translate(const struct geo *geo, int64_t descriptor, int64_t level, int64_t gfn)
+{
+	const int64_t pages = pages_at(geo, level);
+	const int64_t frame = first_frame(geo, descriptor, level);
+
+	if (unlikely(!is_leaf(descriptor, level)))
+		return MISS;
+	if (unlikely(frame < 0 || frame + pages > geo->frames))
+		abort(); /* a violation: outside of memory */
+	return (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor);
+}
+
+/* Enters a validated walk's translation and table pointers. */
+static inline void keep(const struct machine *m, const struct cpu *cpu, int64_t gfn, const struct walked *walked,
+			int64_t translation)
+{
+	const int64_t bits = m->geo.index_bits;
+
+	if (walked->level < LAST_LEVEL) {
+		if (unlikely(walked->descriptor & FIELD_NT && m->geo.bbm_level >= 1))
+			abort(); /* no rebuild is under way */
+		if (unlikely(overlapping(cpu, walked->level, bits, gfn) >= 0))
+			abort(); /* a violation: a TLB conflict */
+	}
+	fill(cpu, walked->level, bits, gfn, translation);
+	cache_walk(cpu, bits, gfn, walked->first, walked->level);
+}
+
+/* A validated access is not allowed: resolve the fault, and drop what may have led to it. */
+static __attribute__((noinline)) void fault(const struct machine *m, const struct cpu *cpu, int64_t vcpu, int64_t gfn,
+					    bool write, int64_t descriptor, int64_t level)
+{
+	if (unlikely(load(&m->control[STOP]) != 0))
+		abort();
+	if (unlikely(level >= 0 && descriptor == POISON))
+		abort(); /* a violation: a freed table */
+	handle(m, vcpu, gfn, write, descriptor, level);
+	flush_range(cpu, m->geo.index_bits, gfn, gfn + 1);
+}
+
+/* The vCPU loop; returns RAN, FINISHED or STOPPED. */
+
+int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const struct workload *work,
+		 int64_t vcpu, int64_t chunks)
+{
+	const struct machine m = *machine;
+	const struct cpu cpu = *private;
+	const struct geo *geo = &m.geo;
+	const int64_t bits = geo->index_bits;
+	const struct checks checks = {
+		.watched = geo->poc_checked != 0 ? ~VALUE_MASK : ~(VALUE_MASK | NOT_AT_POC),
+		.fenced = load(&m.control[FENCED]) != 0,
+	};
+	struct position at = {cpu.registers[CPU_R_PAGE], cpu.registers[CPU_R_RANDOM]};
+	int64_t seen = cpu.registers[CPU_R_SEEN], left = cpu.registers[CPU_R_LEFT];
+	int64_t status = RAN;
+
+	for (int64_t chunk = 0; chunk < chunks; chunk++) {
+		if (unlikely(load(&m.control[STOP]) != 0)) {
+			status = STOPPED;
+			break;
+		}
+		if (unlikely(load(&m.control[PARK]) != 0))
+			abort();
+		const int64_t slot = phase_now(&m) & 0xff;
+		const int64_t base = load(&m.memslots[SLOT_BASE]);
+		int64_t length = CHUNK;
+		at = draw_accesses(work, cpu.upcoming, at);
+		if (left >= 0) {
+			length = left < CHUNK ? left : CHUNK;
+			left -= length;
+			if (length == 0) {
+				status = FINISHED;
+				break;
+			}
+		}
+		int64_t sizes = sizes_held(&cpu);
+		int64_t done = 0, writes = 0, walks = 0, redone = 0;
+
+		while (done < length) {
+			const int64_t access = cpu.upcoming[done];
+			const int64_t gfn = base + (access >> 1);
+			const int64_t translation = lookup(&cpu, bits, gfn, sizes);
+
+			if (likely(is_allowed(translation, access))) {
+				if (likely(touch(&m, &checks, translation, access, seen))) {
+					done++;
+					writes += access & 1;
+					continue;
+				}
+			} else if (translation == MISS) {
+				const struct walked walked = walk(&m, &cpu, gfn);
+				const int64_t met = translate(geo, walked.descriptor, walked.level, gfn);
+
+				if (likely(is_allowed(met, access))) {
+					if (likely(touch(&m, &checks, met, access, seen))) {
+						keep(&m, &cpu, gfn, &walked, met);
+						sizes |= INT64_C(1) << walked.level;
+						done++;
+						writes += access & 1;
+						walks++;
+						continue;
+					}
+				} else if (is_validated(&m, &checks, seen)) {
+					fault(&m, &cpu, vcpu, gfn, access & 1, walked.descriptor, walked.level);
+					sizes = sizes_held(&cpu);
+					continue;
+				}
+			} else if (is_validated(&m, &checks, seen)) {
+				fault(&m, &cpu, vcpu, gfn, access & 1, 0, -1);
+				sizes = sizes_held(&cpu);
+				continue;
+			}
+			/* A TLBI came in between: the access did not happen. */
+			seen = catch_up(&m, &cpu, seen);
+			sizes = sizes_held(&cpu);
+			redone++;
+		}
+		int64_t *counters = &m.counters[(vcpu * m.counter_slots + slot) * COUNTER_WORDS];
+		counters[C_WRITES] += writes;
+		counters[C_WALKS] += walks;
+		counters[C_HITS] += length - walks;
+		counters[C_REDONE] += redone;
+		store(&counters[C_ACCESSES], counters[C_ACCESSES] + length);
+		int64_t *proc = &m.procs[vcpu * PROC_WORDS];
+		proc[HEARTBEAT]++;
+		proc[AT_GFN] = base + at.page;
+		if (unlikely(proc[FIRST_ACCESS_NS] == 0))
+			abort(); /* the benchmark is not the first */
+	}
+	cpu.registers[CPU_R_SEEN] = seen;
+	cpu.registers[CPU_R_PAGE] = at.page;
+	cpu.registers[CPU_R_RANDOM] = at.state;
+	cpu.registers[CPU_R_LEFT] = left;
+	return status;
+}
