@@ -21,6 +21,8 @@ WRONG_FAULT_LEVEL: Final = 2
 ROOT_TABLE_KEPT: Final = 4
 #: A TLBI is taken for complete when it was issued: nobody waits.
 MISSING_DSB: Final = 8
+#: The tear-down looks for the old tables through the entry as it is now, not as it was read before (``data->follow``).
+ENTRY_READ_AGAIN: Final = 32
 #: A harvest of the dirty bitmap write-protects again and leaves the writable translations in the TLBs.
 HARVEST_WITHOUT_TLBI: Final = 16
 
@@ -120,6 +122,13 @@ _CATALOGUE: Final = (
         ("table-leak",),
         flag=ROOT_TABLE_KEPT,
         order="block-first-deferred",
+    ),
+    _bug(
+        "entry-read-again",
+        "what data->follow prevents; RFC of 2021, 3/4",
+        "the walk goes on from the entry as it is now, a block: the old tables are never found, nor freed",
+        ("table-leak",),
+        flag=ENTRY_READ_AGAIN,
     ),
     _bug(
         "no-cmo",

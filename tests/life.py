@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from machines import Leaf, Tree, naive_tree
 
 from stress.arch.geometry import LAST_LEVEL
@@ -52,7 +54,7 @@ class Vm:
     thp: bool
     vcpus_rebuild: bool
     slots: list[Slot]
-    host: list[int]  # frame behind each page
+    host: npt.NDArray[np.int64]  # frame behind each page
     huge: list[bool]  # whether the host maps this level 2 range by one entry
     leaves: dict[int, Leaf] = field(default_factory=dict)  # by first guest frame
     dirty: set[int] = field(default_factory=set)  # the bitmap, as page numbers
@@ -167,7 +169,7 @@ class Vm:
         in_the_way = self.covered(start, start + self.pages(level))
         for leaf in in_the_way:
             del self.leaves[leaf.gfn]
-        frame = self.host[self.page_of(gfn)] - (gfn - start)
+        frame = int(self.host[self.page_of(gfn)]) - (gfn - start)
         self.leaves[start] = Leaf(start, level, frame, True, writable)
         if any(leaf.level > level for leaf in in_the_way):
             return codes.NOTHING
@@ -202,7 +204,12 @@ def vm_of(s: Machine) -> Vm:
     geo = s.geo
     shift = geo.granule_shift
     slots = [
-        Slot(*(int(row[word]) << shift for word in (SLOT_BASE, SLOT_PAGES, SLOT_FIRST)), bool(row[SLOT_LOGGING]))
+        Slot(
+            ipa=int(row[SLOT_BASE]) << shift,
+            size=int(row[SLOT_PAGES]) << shift,
+            hva=int(row[SLOT_FIRST]) << shift,
+            logging=bool(row[SLOT_LOGGING]),
+        )
         for row in s.memslots
     ]
     return Vm(
@@ -214,7 +221,7 @@ def vm_of(s: Machine) -> Vm:
         thp=bool(geo.backing_thp),
         vcpus_rebuild=bool(geo.vcpu_rebuilds),
         slots=slots,
-        host=s.host.tolist(),
+        host=s.host.copy(),
         huge=[bool(huge) for huge in s.huge],
         leaves={leaf.gfn: leaf for leaf in naive_tree(s).leaves},
         dirty=dirty_pages(s),

@@ -32,6 +32,18 @@ def test_all_are_counted_and_the_first_kept() -> None:
     assert evidence(s, Kind.BBM)["step"] == -1, "outside any step"
 
 
+@pytest.mark.parametrize("rebuilder", [0, 1, 2, 3])
+def test_the_step_is_that_of_whoever_rebuilds(rebuilder: int) -> None:
+    """The hypervisor or any vCPU: to whom the violation happens does not matter."""
+    s = small_machine(vcpus=3)
+    s.procs[rebuilder, AT_STEP] = Step.TLBI.code
+    report(s, int(Kind.STALE_TRANSLATION), 0, 0, 0, 0, 0, 0)
+    assert evidence(s, Kind.STALE_TRANSLATION)["step"] == Step.TLBI.code
+    s.procs[rebuilder, AT_STEP] = -1
+    report(s, int(Kind.STALE_TRANSLATION), 0, 0, 0, 0, 0, 0)
+    assert evidence(s, Kind.STALE_TRANSLATION, 1)["step"] == -1
+
+
 @pytest.mark.parametrize("fail_fast", [False, True])
 def test_fail_fast_asks_the_run_to_end(fail_fast: bool) -> None:
     s = small_machine(fail_fast=fail_fast)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from machines import small_machine
 
+from stress.bugs import MISSING_DSB
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid, wait_for_completion
-from stress.shm.words import SEQUENCE, TLBI_DONE, TLBI_END, TLBI_NUMBER, TLBI_RING, TLBI_START
+from stress.shm.words import SEQUENCE, TLBI_DONE, TLBI_END, TLBI_NUMBER, TLBI_PENDING, TLBI_RING, TLBI_START
 
 
 def test_numbers_count_up_and_rows_say_what_was_invalidated() -> None:
@@ -43,3 +47,32 @@ def test_an_older_completion_does_not_undo_a_newer_one() -> None:
     s.control[TLBI_DONE] = 50
     tlbi_vmid(s)
     assert s.control[TLBI_DONE] == 50
+
+
+@pytest.mark.parametrize("duration_ns", [0, 2_000_000])
+def test_a_modelled_latency_is_spent_before_completion(duration_ns: int) -> None:
+    s = small_machine(tlbi_ns=duration_ns)
+    tlbi_vmid(s)
+    tlbi_range(s, 1, 2)
+    for number, ranged in ((3, False), (4, True)):
+        start = time.monotonic_ns()
+        if ranged:
+            tlbi_range(s, 1, 2)
+        else:
+            tlbi_vmid(s)
+        assert time.monotonic_ns() - start >= duration_ns
+        assert s.control[SEQUENCE] == number
+    assert s.control[TLBI_DONE] == 3
+
+
+def test_with_a_missing_dsb_each_takes_effect_when_the_next_is_issued() -> None:
+    """And none is ever known to be complete. (An injected bug.)"""
+    s = small_machine(inject=MISSING_DSB)
+    tlbi_vmid(s)
+    assert (s.control[SEQUENCE], s.control[TLBI_PENDING]) == (0, 1)
+    tlbi_range(s, 5, 6)
+    assert (s.control[SEQUENCE], s.control[TLBI_PENDING]) == (1, 1)
+    assert s.tlbi[1, TLBI_END] == 0, "the first, of the whole VMID"
+    tlbi_vmid(s)
+    assert s.control[SEQUENCE] == 2
+    assert s.control[TLBI_DONE] == 0

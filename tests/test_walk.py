@@ -7,9 +7,9 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machines import SMALL, naive_walk, small_machine
+from machines import SMALL, naive_walk, small_machine, table_page
 
-from stress.arch.descriptors import POISON
+from stress.arch.descriptors import POISON, TYPE
 from stress.arch.geometry import KIB, MIB
 from stress.kernels.descriptor import broken, leaf_descriptor, table_descriptor
 from stress.kernels.entries import entry_index, find, page_of
@@ -58,7 +58,7 @@ def random_word(s: Machine, random: Random, level: int) -> int:
     if level == 3 and sort in ("table", "wild"):
         sort = "leaf"
     if sort == "table":
-        page = allocate_table(s, level + 1)
+        page = allocate_table(s, level + 1, 0)
         return int(table_descriptor(geo, page)) if page >= 0 else 0
     if sort == "wild":
         beyond = random.choice([-geo.tables_pfn, -1, geo.table_pages, geo.table_pages + 12345])
@@ -72,7 +72,7 @@ def random_gfns(s: Machine, random: Random, count: int) -> list[int]:
     """Guest frames anywhere in the IPA space of a 40-bit machine, many of them close to each other."""
     top = s.geo.root_pages << s.geo.index_bits
     anywhere = [random.randrange(top * pages_below(s.geo, s.geo.start_level)) for _ in range(4)]
-    near = [s.geo.base_gfn + random.randrange(s.geo.frames) for _ in range(4)]
+    near = [s.geo.base_gfn + random.randrange(s.geo.pages) for _ in range(4)]
     return [random.choice(anywhere + near) ^ random.choice([0, 0, 1, 1 << s.geo.index_bits]) for _ in range(count)]
 
 
@@ -89,10 +89,16 @@ def run_walk(s: Machine, cpu: Cpu, gfn: int) -> tuple[int, int, int]:
     return int(descriptor), int(level), int(first)
 
 
+def descriptor_of_a_wild_table(s: Machine, word: int) -> bool:
+    """Points to a table that is not in the pool."""
+    return TYPE.take(word) == 0b11 and not 0 <= table_page(s.geo, word) < s.geo.table_pages
+
+
 @pytest.mark.parametrize("shape", WALKED)
 def test_walk_and_find_against_the_naive_walk(shape: tuple[int, int, int]) -> None:
     random = Random(7)
     seen: set[tuple[int, str]] = set()
+    kinds_found: set[str] = set()
     for _ in range(12):
         s, gfns = machine_with_tables(shape, random)
         for gfn in gfns:
@@ -101,9 +107,13 @@ def test_walk_and_find_against_the_naive_walk(shape: tuple[int, int, int]) -> No
             assert run_walk(s, cpu, gfn) == (word, level, s.geo.start_level)
             kind = "valid" if word & 1 else "poison" if word == POISON else "invalid"
             seen.add((level, kind))
-            if word != POISON:  # whoever holds mmu_lock meets no wild pointer
-                index, found = find(s, gfn, 3)
-                assert (int(s.tables[index]), found) == (word, level)
+            index, found = find(s, gfn, 3)
+            held = int(s.tables[index])
+            wild = held != POISON == word
+            assert found == level
+            assert held == word or (wild and descriptor_of_a_wild_table(s, held)), "a wild pointer ends it, too"
+            kinds_found.add("wild" if wild else kind)
+            if not wild:
                 for deepest in range(s.geo.start_level, level):
                     index, found = find(s, gfn, deepest)
                     assert found == deepest
@@ -111,6 +121,7 @@ def test_walk_and_find_against_the_naive_walk(shape: tuple[int, int, int]) -> No
     start = s.geo.start_level
     assert {level for level, _ in seen} == set(range(start, 4)), "walks ended at every level"
     assert {(3, "valid"), (3, "invalid"), (start, "poison")} <= seen
+    assert kinds_found == {"valid", "invalid", "poison", "wild"}
 
 
 @pytest.mark.parametrize("shape", WALKED)

@@ -40,7 +40,7 @@ from stress.kernels.records import open_record
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
-from stress.shm.words import R_LOCKED_NS, RECORD_RING, SLOT_LOGGING, Kind
+from stress.shm.words import R_CLEANED, R_LOCKED_NS, RECORD_RING, SLOT_LOGGING, Kind
 
 _ENDLESS_FAULT = int(Kind.ENDLESS_FAULT)
 
@@ -94,10 +94,13 @@ def resolve(
         return RETRY, NOTHING, level, 0
     leaf = is_leaf(old, level)
     permission = leaf and write and permissions(old) & WRITE == 0
-    if s.geo.cmo_per_fault != 0 and not permission:
-        pages = pages_at(s.geo, wanted)
-        clean_frames(s, frame & ~(pages - 1), pages)
     action = decide(leaf, level, wanted, not permission, s.geo.vcpu_rebuilds != 0)
+    cleaned = 0
+    if s.geo.cmo_per_fault != 0 and action != DO_RELAX:
+        # Before v5.14 whoever faulted cleaned, also if the mapping was there. (That kernel left the clean out when a
+        # permission fault made it rebuild, and so what was never mapped was not cleaned: we clean it.)
+        pages = pages_at(s.geo, wanted)
+        cleaned = clean_frames(s, frame & ~(pages - 1), pages)
     if wrong_level(s, permission, logging, write):
         aligned = gfn & ~(pages_at(s.geo, wanted) - 1)
         index, level = find(s, aligned, LAST_LEVEL)
@@ -116,6 +119,7 @@ def resolve(
         pages = pages_at(s.geo, level)
         number = open_record(s, who, gfn & ~(pages - 1), requested_ns)
         s.records[number & (RECORD_RING - 1), R_LOCKED_NS] = locked_ns
+        s.records[number & (RECORD_RING - 1), R_CLEANED] = cleaned
         first = frame & ~(pages - 1)
         done = interpret(s, who, number, index, old, level, gfn & ~(pages - 1), first)
         return (REBUILT if done == DONE else RETRY), NOTHING, level, number

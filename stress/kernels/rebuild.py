@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from stress.arch import bbm
 from stress.arch.geometry import LAST_LEVEL
+from stress.bugs import ENTRY_READ_AGAIN
 from stress.kernels.clean import clean_frames, clean_unmapped
 from stress.kernels.codes import FREED_TOO_EARLY, STOPPED
 from stress.kernels.descriptor import is_table, leaf_descriptor, next_page, pages_at, with_nt
@@ -120,8 +121,6 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
     record[R_MAPPED] = mapped_pages(s, table, level + 1)
     now = clock_ns()
     record[R_START_NS] = now
-    if geo.cmo_per_fault != 0:  # before v5.14: user_mem_abort cleaned before it mapped, whatever the order
-        record[R_CLEANED] += clean_frames(s, frame, pages)
     for i in range(ORDER_WORDS):
         step = s.orders[order, i]
         if step < 0:
@@ -142,7 +141,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
         elif step == _TLBI_IPA:
             tlbi_range(s, gfn, gfn + 1)
         elif step == _CLEAN or step == _CLEAN_UNMAPPED:
-            if geo.cmo_per_fault == 0:
+            if geo.cmo_per_fault == 0:  # else whoever rebuilds has cleaned before
                 if step == _CLEAN:
                     record[R_CLEANED] += clean_frames(s, frame, pages)
                 else:
@@ -161,7 +160,9 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
         else:
             if reachable(s, clock):
                 report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
-            if step == _UNMAP_UNLOCKED:
+            if geo.inject & ENTRY_READ_AGAIN and not is_table(load(s.tables, index), level):
+                pass  # the walker lost the way to the children
+            elif step == _UNMAP_UNLOCKED:
                 record[R_DETACHED] = table
             elif step == _UNMAP or not defer(s, table, level + 1, gfn, order, who):
                 if geo.shared != 0:
@@ -223,6 +224,8 @@ def rebuild(s: Machine, who: int, gfn: int) -> int:
     number = open_record(s, who, gfn, requested)
     s.records[number & (RECORD_RING - 1), R_LOCKED_NS] = locked
     frame = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn))
+    if s.geo.cmo_per_fault != 0:  # before v5.14 that came before any walk
+        s.records[number & (RECORD_RING - 1), R_CLEANED] = clean_frames(s, frame, pages_at(s.geo, level))
     done = interpret(s, who, number, index, old, level, gfn, frame)
     leave(s, who, number, level, gfn, _DWELL)
     return done

@@ -15,6 +15,11 @@ Order = dict[str, Any]
 #: Orders beside the baseline in one table, if they fit; the rest get another table against it.
 _OTHERS_PER_TABLE: Final = (3, 2)
 
+
+def _per_rebuild(count: int, order: Order) -> float | None:
+    return count / order["rebuilds"] if order["rebuilds"] else None
+
+
 #: Rows: what it is, the cell of one order, and its ratio's key if it has one.
 _METRICS: Final[Sequence[tuple[str, Callable[[Order], str], str]]] = (
     ("rebuilds", lambda order: cells.count(order["rebuilds"]), ""),
@@ -33,6 +38,8 @@ _METRICS: Final[Sequence[tuple[str, Callable[[Order], str], str]]] = (
     ("rebuild, median", lambda order: cells.time(order["rebuild_ns"]["p50"]), ""),
     ("clean, median", lambda order: cells.time(step_median(order, CLEANS)), ""),
     ("unmap, median", lambda order: cells.time(step_median(order, TEAR_DOWNS)), ""),
+    ("mapped before", lambda order: cells.share(order["mapped_share"]), ""),
+    ("tables freed/rebuild", lambda order: cells.factor(_per_rebuild(order["tables"]["freed"], order)), ""),
 )
 
 

@@ -9,10 +9,10 @@ from stress.results.layout import counted, wrapped
 
 
 def life_cycle_lines(document: dict[str, Any]) -> str:
-    """One line for migration, one for dirty logging, one for memory that moved; empty if nothing of it happened."""
+    """A line each for migration, dirty logging, memory that moved, and mappings; empty if nothing of it happened."""
     counts: dict[str, int] = document.get("life_cycle", {})
     copies_differ = any(found["kind"] == "lost-dirty" for found in document["violations"])
-    lines = (_migrations(counts, copies_differ), _logging(counts), _moves(counts))
+    lines = (_migrations(counts, copies_differ), _logging(counts), _moves(counts), _mappings(document, counts))
     return "\n".join(wrapped(line) for line in lines if line)
 
 
@@ -38,6 +38,17 @@ def _logging(counts: dict[str, int]) -> str:
         dirty = counted(counts.get("dirty_pages", 0), "dirty page")
         parts.append(f"{counted(counts['harvests'], 'harvest')} of {dirty}")
     return f"Dirty logging: {', '.join(parts)}" if parts else ""
+
+
+def _mappings(document: dict[str, Any], counts: dict[str, int]) -> str:
+    if not counts:
+        return ""
+    total = {
+        name: sum(order["mappings"][name] for order in document["orders"]) for name in ("blocks", "pages", "splits")
+    }
+    rebuilt = sum(order["faults"]["rebuild"] for order in document["orders"])
+    line = f"Faults mapped {counted(total['blocks'], 'block')} and {counted(total['pages'], 'page')}"
+    return f"{line}, split {counted(total['splits'], 'block')}, rebuilt {counted(rebuilt, 'block')}"
 
 
 def _moves(counts: dict[str, int]) -> str:

@@ -1,0 +1,39 @@
+"""Every bug of the catalogue, put into real runs, is reported with the violation it is known for."""
+
+from __future__ import annotations
+
+import pytest
+from live import run_json
+
+from stress.bugs import BUGS
+from stress.shm.atomics import JIT_DISABLED
+
+
+@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
+def test_an_injected_bug_is_caught(name: str) -> None:
+    document = run_json("run", "--inject", name, "--duration", "2s")
+    kinds = {violation["kind"] for violation in document["violations"]}
+    assert document["exit"] == 1
+    assert document["verdict"] == "violations"
+    assert BUGS[name].kinds[0] in kinds
+    assert document["config"]["inject"] == name
+    assert all(violation["evidence"] for violation in document["violations"])
+
+
+#: One bug for each combination of settings.
+_SETTINGS = {repr(sorted(bug.settings.items())): name for name, bug in BUGS.items()}
+
+
+@pytest.mark.parametrize("name", _SETTINGS.values())
+@pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
+def test_the_same_run_without_the_bug_is_correct(name: str) -> None:
+    settings = dict(BUGS[name].settings)
+    order = settings.pop("order", "block-first")
+    options = [
+        f"--{'' if value else 'no-'}{key}" if isinstance(value, bool) else f"--{key}={value}"
+        for key, value in settings.items()
+    ]
+    document = run_json("run", f"--order={order}", *options, "--duration", "1s")
+    assert document["violations"] == []
+    assert document["exit"] == 0

@@ -1,0 +1,234 @@
+"""What an order of steps leads to without any vCPU, by an oracle of its own, for every order that can be written.
+
+Each wrong order is caught, and called what it is; no correct one is reported.
+"""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+
+import pytest
+from machines import (
+    ALL,
+    SHAPES,
+    block_gfn,
+    block_leaf,
+    evidence,
+    fault,
+    naive_audit,
+    naive_tree,
+    rebuild_block,
+    run_audit,
+    small_machine,
+    split_block,
+    violations,
+)
+
+from stress.arch import bbm
+from stress.arch.descriptors import KIND, KIND_BROKEN_LEAF, REBUILD
+from stress.arch.geometry import Geometry
+from stress.kernels.codes import FREED_TOO_EARLY, POPULATION
+from stress.kernels.entries import find
+from stress.kernels.rebuild import DONE
+from stress.kernels.teardown import reap
+from stress.orders import CLEANS, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Step, parse_order
+from stress.shm.layout import Machine
+from stress.shm.words import R_FREED, T_FREED, Kind
+
+Steps = tuple[Step, ...]
+INVALIDATE, TLBI, CLEAN, INSTALL, UNMAP = Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP
+INSTALL_NT, CLEAR_NT, TLBI_IPA = Step.INSTALL_NT, Step.CLEAR_NT, Step.TLBI_IPA
+DEFERRED, UNLOCKED, CLEAN_UNMAPPED = Step.UNMAP_DEFERRED, Step.UNMAP_UNLOCKED, Step.CLEAN_UNMAPPED
+
+
+def orders_of(*alphabet: Step) -> list[Steps]:
+    """Every order that can be written with these steps."""
+    found = []
+    for length in range(1, len(alphabet) + 1):
+        for steps in itertools.permutations(alphabet, length):
+            if sum(step in INSTALLS for step in steps) != 1:
+                continue
+            if CLEAR_NT in steps and INSTALL_NT not in steps[: steps.index(CLEAR_NT)]:
+                continue
+            found.append(steps)
+    return found
+
+
+ALPHABETS = {
+    "basic": (INVALIDATE, TLBI, CLEAN, INSTALL, UNMAP),
+    "nT": (INVALIDATE, TLBI, INSTALL_NT, CLEAR_NT, UNMAP),
+    "deferred, one IPA": (INVALIDATE, TLBI, TLBI_IPA, INSTALL, DEFERRED),
+    "unlocked": (INVALIDATE, TLBI, CLEAN_UNMAPPED, INSTALL, UNLOCKED),
+}
+
+
+def split_machine(granule: int, block_size: int, share: int, bbm_level: int = 0) -> Machine:
+    """Block 0 split, block 1 mapped as a block."""
+    s = small_machine(granule, block_size, bbm_level=bbm_level)
+    assert fault(s, block_gfn(s.geo, 1)) == POPULATION
+    assert split_block(s, 0, share) == DONE
+    assert violations(s) == {}
+    return s
+
+
+def outcome(steps: Steps, bbm_level: int, below: int) -> tuple[dict[str, int], bool]:
+    """Violations that an order leads to by itself, and whether a block is mapped at its end."""
+    at = {step: steps.index(step) for step in steps}
+    [install] = [step for step in steps if step in INSTALLS]
+    unlinked = min(at[step] for step in (INVALIDATE, install) if step in at)
+    tlbi = at.get(TLBI, -1)  # one IPA's is never enough for a table
+    found: dict[str, int] = {}
+    is_broken = INVALIDATE in at and at[INVALIDATE] < at[install]
+    if is_broken:
+        wrong = not at[INVALIDATE] < tlbi < at[install]  # no TLBI completes between the break and the make
+    else:
+        wrong = bbm_level < (1 if install is INSTALL_NT else 2)  # no break
+    # nT may go when no TLB can hold what the block replaced.
+    too_early = CLEAR_NT in at and not unlinked < tlbi < at[CLEAR_NT]
+    if wrong or too_early:
+        found["bbm"] = wrong + too_early
+    tear_down = [at[step] for step in steps if step in TEAR_DOWNS]
+    if tear_down:
+        freed = len(steps) if UNLOCKED in at else tear_down[0]  # after mmu_lock: after every step
+        if not unlinked < tlbi < freed:
+            found["table-use-after-free"] = 1
+    else:
+        found["table-leak"] = below
+    return found, INVALIDATE not in at or at[INVALIDATE] < at[install]
+
+
+def check_order(s: Machine, steps: Steps, bbm_level: int) -> dict[str, int]:
+    """Run an order on a machine made by `split_machine` and compare with the oracle; its violations."""
+    below = Geometry(1 << s.geo.granule_shift).tables_below(s.geo.block_level)
+    expected, mapped = outcome(steps, bbm_level, below)
+    assert rebuild_block(s, 0, steps) == DONE
+    assert reap(s, s.geo.hypervisor) == (DEFERRED in steps)
+    run_audit(s)
+    assert violations(s) == expected, steps
+    leaves = naive_tree(s).leaves
+    assert leaves == [block_leaf(s.geo, 0)] * mapped + [block_leaf(s.geo, 1)]
+    torn_down = any(step in TEAR_DOWNS for step in steps)
+    assert s.records[1, R_FREED] + s.totals[0, T_FREED] == (below if torn_down else 0)
+    index, level = find(s, s.geo.base_gfn, 3)
+    assert level == s.geo.block_level
+    if not mapped:
+        word = int(s.tables[index])
+        assert (KIND.take(word), REBUILD.take(word)) == (KIND_BROKEN_LEAF, 1)
+    if torn_down:
+        assert naive_audit(s) == [], "counts and pool are right whatever else is wrong"
+    return expected
+
+
+def correct_orders(bbm_level: int, tear_down: Step = UNMAP) -> set[Steps]:
+    """The correct ones without their cleans, counted out by hand."""
+    good: set[Steps] = {(INVALIDATE, TLBI, INSTALL, tear_down), (INVALIDATE, TLBI, tear_down, INSTALL)}
+    if bbm_level == 2:
+        good |= {
+            (INSTALL, TLBI, tear_down),
+            (INSTALL, TLBI, tear_down, INVALIDATE),
+            (INSTALL, TLBI, INVALIDATE, tear_down),
+            (INSTALL, INVALIDATE, TLBI, tear_down),
+        }
+    return good
+
+
+@pytest.mark.parametrize("bbm_level", [0, 1, 2])
+def test_every_basic_order(bbm_level: int) -> None:
+    every = orders_of(*ALPHABETS["basic"])
+    assert len(every) == 261
+    correct = []
+    for steps in every:
+        s = split_machine(4096, 2 << 20, ALL // 2, bbm_level)
+        if not check_order(s, steps, bbm_level):
+            correct.append(steps)
+    # Nothing depends on when, or whether, memory that is clean is cleaned.
+    good = correct_orders(bbm_level)
+    assert correct == [steps for steps in every if tuple(step for step in steps if step not in CLEANS) in good]
+
+
+@pytest.mark.parametrize("bbm_level", [0, 1, 2])
+@pytest.mark.parametrize("alphabet", [name for name in ALPHABETS if name != "basic"])
+def test_every_order_of_the_other_steps(alphabet: str, bbm_level: int) -> None:
+    correct, kinds = set(), set()
+    for steps in orders_of(*ALPHABETS[alphabet]):
+        s = split_machine(4096, 2 << 20, ALL // 2, bbm_level)
+        found = check_order(s, steps, bbm_level)
+        kinds |= found.keys()
+        if not found:
+            correct.add(tuple(step for step in steps if step not in (*CLEANS, TLBI_IPA)))
+    assert kinds == {"bbm", "table-use-after-free", "table-leak"}
+    match alphabet:
+        case "nT":
+            breaking: set[Steps] = {
+                (INVALIDATE, TLBI, INSTALL_NT, UNMAP),
+                (INVALIDATE, TLBI, INSTALL_NT, CLEAR_NT, UNMAP),
+            }
+            assert breaking <= correct
+            assert ((INSTALL_NT, TLBI, CLEAR_NT, UNMAP) in correct) == (bbm_level >= 1)
+            assert ((INSTALL_NT, TLBI, UNMAP, CLEAR_NT) in correct) == (bbm_level >= 1)
+        case "unlocked":
+            assert (UNLOCKED, INVALIDATE, TLBI, INSTALL) in correct, "wherever it stands, it comes last"
+            assert (INVALIDATE, TLBI, INSTALL, UNLOCKED) in correct
+            assert (INVALIDATE, INSTALL, UNLOCKED) not in correct
+        case _:
+            assert correct == correct_orders(bbm_level, DEFERRED)
+
+
+def test_named_orders_are_correct_from_their_level_on_and_not_below() -> None:
+    for order in NAMED_ORDERS.values():
+        for bbm_level in (0, 1, 2):
+            s = split_machine(4096, 2 << 20, ALL // 2, bbm_level)
+            found = check_order(s, order.steps, bbm_level)
+            assert found == ({} if bbm_level >= order.bbm_level else {"bbm": 1}), order.name
+
+
+@pytest.mark.parametrize(("granule", "block_size"), SHAPES)
+def test_random_orders_on_every_geometry(granule: int, block_size: int) -> None:
+    random = Random(granule + block_size)
+    every = [steps for alphabet in ALPHABETS.values() for steps in orders_of(*alphabet)]
+    seen: set[str] = set()
+    for _ in range(16):
+        s = split_machine(granule, block_size, random.choice([0, ALL // 7, ALL // 2]))
+        seen |= check_order(s, random.choice(every), 0).keys()
+    assert seen == {"bbm", "table-use-after-free", "table-leak"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "bbm_level", "kinds", "detail"),
+    [
+        ("invalidate,install", 0, {"bbm", "table-leak"}, bbm.NO_TLBI),
+        ("tlbi,install,unmap", 0, {"bbm", "table-use-after-free"}, bbm.NO_BREAK_SIZE),
+        ("clean,install", 0, {"bbm", "table-leak"}, bbm.NO_BREAK_SIZE),
+        ("invalidate,unmap,tlbi,install", 0, {"table-use-after-free"}, None),
+        ("unmap,invalidate,tlbi,install", 0, {"table-use-after-free"}, None),
+        ("unmap-deferred,invalidate,tlbi,install", 0, {"table-use-after-free"}, None),
+        ("invalidate,tlbi,install", 0, {"table-leak"}, None),
+        ("install,tlbi,unmap", 0, {"bbm"}, bbm.NO_BREAK_SIZE),
+        ("install,tlbi,unmap", 1, {"bbm"}, bbm.NO_BREAK_SIZE),
+        ("install-nt,tlbi,clear-nt,unmap", 0, {"bbm"}, bbm.NO_BREAK_SIZE),
+        ("install-nt,clear-nt,tlbi,unmap", 1, {"bbm"}, bbm.NT_CLEARED),
+        ("tlbi,install-nt,clear-nt,unmap", 1, {"bbm", "table-use-after-free"}, bbm.NT_CLEARED),
+        ("invalidate,install,tlbi,unmap", 0, {"bbm"}, bbm.NO_TLBI),
+        ("invalidate,tlbi-ipa,install,unmap", 0, {"bbm", "table-use-after-free"}, bbm.NO_TLBI),
+        ("invalidate,install,tlbi,unmap", 2, {"bbm"}, bbm.NO_TLBI),
+        ("invalidate,install,unmap-unlocked", 0, {"bbm", "table-use-after-free"}, bbm.NO_TLBI),
+    ],
+)
+def test_what_a_wrong_order_is_called(steps: str, bbm_level: int, kinds: set[str], detail: int | None) -> None:
+    s = split_machine(4096, 2 << 20, ALL, bbm_level)
+    order = parse_order(steps)
+    assert rebuild_block(s, 0, order.steps) == DONE
+    reap(s, s.geo.hypervisor)
+    run_audit(s)
+    assert set(violations(s)) == kinds
+    if detail is not None:
+        [install] = [step for step in order.steps if step in INSTALLS]
+        step = CLEAR_NT if detail == bbm.NT_CLEARED else install
+        piece = evidence(s, Kind.BBM)
+        assert (piece["detail"], piece["step"], piece["level"]) == (detail, step.code, 2)
+        assert (piece["gfn"], piece["who"]) == (s.geo.base_gfn, s.geo.hypervisor)
+    if "table-use-after-free" in kinds:
+        [tear_down] = [step for step in order.steps if step in TEAR_DOWNS]
+        piece = evidence(s, Kind.TABLE_USE_AFTER_FREE)
+        assert (piece["detail"], piece["step"]) == (FREED_TOO_EARLY, tear_down.code)
