@@ -27,7 +27,7 @@ ENTRY_READ_AGAIN: Final = 32
 HARVEST_WITHOUT_TLBI: Final = 16
 
 #: Small blocks and short cycles: many chances in a few seconds.
-_QUICK: Final = {"block-size": "2M", "dwell": "1ms"}
+_QUICK: Final = {"block-size": "2M", "dwell": "1ms", "duration": "3s"}
 
 
 def _same(steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -19,7 +19,9 @@ COMMANDS = sorted(
 
 
 def is_wrong(arguments: list[str]) -> bool:
-    """Whether the command tries an order that the oracle must catch."""
+    """Whether the command tries an order, or injects a bug, that the oracle must catch."""
+    if "--inject" in arguments:
+        return True
     lists = [argument.removeprefix("--order=") for argument in arguments if argument.startswith("--order=")]
     right = {order.steps for order in NAMED_ORDERS.values()}
     return any(parse_order(text).steps not in right for text in lists)
@@ -35,7 +37,7 @@ def test_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)
     if arguments[0] in ("run", "compare") and "--help" not in arguments:
-        arguments += ["--duration", "1s"]
+        arguments += ["--duration", "2s" if "--inject" in arguments else "1s"]
     with live_run(*arguments) as run:
         code, out, err, _ = run.finish(60)
     assert code == (1 if is_wrong(arguments) else 0), err

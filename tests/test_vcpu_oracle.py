@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from guests import ALL, ALWAYS, RW, caught_up, counters, cpu_at, cpu_before, mapped, running, wait_until, workload
-from machines import evidence, small_machine, violations
+from guests import ALWAYS, RW, caught_up, counters, cpu_at, cpu_before, mapped, running, wait_until, workload
+from machines import ALL, evidence, fault, small_machine, split_block, violations
 
+from stress.kernels.codes import OUTSIDE_MEMORY, POPULATION, WALKED, WRONG_FRAME
 from stress.kernels.descriptor import leaf_descriptor
 from stress.kernels.entries import find
-from stress.kernels.fault import POPULATION, resolve
 from stress.kernels.pool import allocate_table, free_table
-from stress.kernels.split import split
-from stress.kernels.tlb import CHUNK, fill
+from stress.kernels.split import DONE
+from stress.kernels.tlb import CHUNK, R_PAGE, fill
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
-from stress.kernels.vcpu import OUTSIDE_MEMORY, R_PAGE, RAN, WALKED, WRONG_FRAME, run
+from stress.kernels.vcpu import RAN, run
 from stress.kernels.walk import cache_walk
 from stress.shm.words import NOT_AT_POC, TAG_SHIFT, VALUE_MASK, Kind
 
@@ -83,8 +83,8 @@ def test_a_page_left_under_a_block_is_a_conflict() -> None:
 
 def test_pages_of_another_block_are_no_conflict() -> None:
     s = small_machine()
-    assert resolve(s, s.geo.base_gfn, 0, 0) == POPULATION
-    assert split(s, 1, 1, ALL) == 0
+    assert fault(s, s.geo.base_gfn) == POPULATION
+    assert split_block(s, 1, ALL) == DONE
     assert run(s, cpu_at(), workload(s), 0, 32) == RAN
     assert violations(s) == {}
     assert counters(s)["walks"] > 512, "pages and a block were in the TLB together"
@@ -93,7 +93,7 @@ def test_pages_of_another_block_are_no_conflict() -> None:
 def test_a_freed_table_behind_a_cached_pointer() -> None:
     s = mapped()
     cpu = cpu_before(s, 40)
-    page = allocate_table(s, 3)
+    page = allocate_table(s, 3, 0)
     free_table(s, page, 0, 0)
     cpu.path[3] = page
     cache_walk(cpu, s.geo.index_bits, s.geo.base_gfn, 2, 3)
@@ -107,7 +107,7 @@ def test_a_freed_table_behind_a_cached_pointer() -> None:
 def test_a_pointer_out_of_the_pool_counts_as_freed() -> None:
     s = mapped()
     cpu = cpu_before(s, 0)
-    page = allocate_table(s, 2)
+    page = allocate_table(s, 2, 0)
     index = page << s.geo.index_bits
     slot = (s.geo.base_gfn >> 9) & 511
     s.tables[index + slot] = (s.geo.tables_pfn + s.geo.table_pages) << 12 | 3
@@ -121,7 +121,7 @@ def test_a_doomed_walk_of_a_freed_table_is_no_violation() -> None:
     """The TLBI has been published: the access is redone before anything of it counts."""
     s = mapped()
     cpu = cpu_before(s, 40)
-    page = allocate_table(s, 3)
+    page = allocate_table(s, 3, 0)
     cpu.path[3] = page
     cache_walk(cpu, s.geo.index_bits, s.geo.base_gfn, 2, 3)
     tlbi_vmid(s)

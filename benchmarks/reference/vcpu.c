@@ -59,20 +59,32 @@ static inline int64_t translate(const struct geo *geo, int64_t descriptor, int64
 	return (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor);
 }
 
-/* Enters a validated walk's translation and table pointers. */
-static inline void keep(const struct machine *m, const struct cpu *cpu, int64_t gfn, const struct walked *walked,
-			int64_t translation)
+enum outcome { COUNTS, FORBIDDEN, MOVED };
+
+/*
+ * The rest of an access whose walk ended at `level`: touch, validate, and only then keep what was found. Inlined with
+ * the usual level as a constant.
+ */
+static inline enum outcome arrive(const struct machine *m, const struct cpu *cpu, const struct checks *checks,
+				  int64_t access, int64_t gfn, struct walked walked, int64_t level, int64_t seen)
 {
 	const int64_t bits = m->geo.index_bits;
+	const int64_t translation = translate(&m->geo, walked.descriptor, level, gfn);
 
-	if (walked->level < LAST_LEVEL) {
-		if (unlikely(walked->descriptor & FIELD_NT && m->geo.bbm_level >= 1))
+	if (unlikely(!is_allowed(translation, access)))
+		return is_validated(m, checks, seen) ? FORBIDDEN : MOVED;
+	if (unlikely(!touch(m, checks, translation, access, seen)))
+		return MOVED;
+	if (level < LAST_LEVEL) {
+		if (unlikely(walked.descriptor & FIELD_NT && m->geo.bbm_level >= 1))
 			abort(); /* no rebuild is under way */
-		if (unlikely(overlapping(cpu, walked->level, bits, gfn) >= 0))
+		if (unlikely(overlapping(cpu, level, bits, gfn) >= 0))
 			abort(); /* a violation: a TLB conflict */
 	}
-	fill(cpu, walked->level, bits, gfn, translation);
-	cache_walk(cpu, bits, gfn, walked->first, walked->level);
+	fill(cpu, level, bits, gfn, translation);
+	if (walked.first != level)
+		cache_walk(cpu, bits, gfn, walked.first, level);
+	return COUNTS;
 }
 
 /* A validated access is not allowed: resolve the fault, and drop what may have led to it. */
@@ -95,7 +107,6 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 	const struct machine m = *machine;
 	const struct cpu cpu = *private;
 	const struct geo *geo = &m.geo;
-	const int64_t bits = geo->index_bits;
 	const struct checks checks = {
 		.watched = geo->poc_checked != 0 ? ~VALUE_MASK : ~(VALUE_MASK | NOT_AT_POC),
 		.fenced = load(&m.control[FENCED]) != 0,
@@ -126,44 +137,48 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		int64_t sizes = sizes_held(&cpu);
 		int64_t done = 0, writes = 0, walks = 0, redone = 0;
 
-		while (done < length) {
-			const int64_t access = cpu.upcoming[done];
-			const int64_t gfn = base + (access >> 1);
-			const int64_t translation = lookup(&cpu, bits, gfn, sizes);
+		for (;;) {
+			int64_t access, gfn, translation;
+			struct walked walked = {0, -1, 0};
+			enum outcome outcome;
 
-			if (likely(is_allowed(translation, access))) {
-				if (likely(touch(&m, &checks, translation, access, seen))) {
-					done++;
-					writes += access & 1;
-					continue;
-				}
-			} else if (translation == MISS) {
-				const struct walked walked = walk(&m, &cpu, gfn);
-				const int64_t met = translate(geo, walked.descriptor, walked.level, gfn);
-
-				if (likely(is_allowed(met, access))) {
-					if (likely(touch(&m, &checks, met, access, seen))) {
-						keep(&m, &cpu, gfn, &walked, met);
-						sizes |= INT64_C(1) << walked.level;
-						done++;
-						writes += access & 1;
-						walks++;
-						continue;
-					}
-				} else if (is_validated(&m, &checks, seen)) {
-					fault(&m, &cpu, vcpu, gfn, access & 1, walked.descriptor, walked.level);
-					sizes = sizes_held(&cpu);
-					continue;
-				}
-			} else if (is_validated(&m, &checks, seen)) {
-				fault(&m, &cpu, vcpu, gfn, access & 1, 0, -1);
-				sizes = sizes_held(&cpu);
+			/* Validated TLB hits, as long as they last. */
+			for (; done < length; done++) {
+				access = cpu.upcoming[done];
+				gfn = base + (access >> 1);
+				translation = lookup(&cpu, geo->index_bits, gfn, sizes);
+				if (unlikely(!is_allowed(translation, access)))
+					break;
+				if (unlikely(!touch(&m, &checks, translation, access, seen)))
+					break;
+				writes += access & 1;
+			}
+			if (done == length)
+				break;
+			if (unlikely(translation != MISS)) {
+				const bool allowed = is_allowed(translation, access);
+				outcome = !allowed && is_validated(&m, &checks, seen) ? FORBIDDEN : MOVED;
+			} else {
+				walked = walk(&m, &cpu, gfn);
+				if (likely(walked.level == LAST_LEVEL))
+					outcome = arrive(&m, &cpu, &checks, access, gfn, walked, LAST_LEVEL, seen);
+				else
+					outcome = arrive(&m, &cpu, &checks, access, gfn, walked, walked.level, seen);
+			}
+			if (likely(outcome == COUNTS)) {
+				sizes |= INT64_C(1) << walked.level;
+				done++;
+				writes += access & 1;
+				walks++;
 				continue;
 			}
-			/* A TLBI came in between: the access did not happen. */
-			seen = catch_up(&m, &cpu, seen);
+			if (outcome == FORBIDDEN) {
+				fault(&m, &cpu, vcpu, gfn, access & 1, walked.descriptor, walked.level);
+			} else { /* a TLBI came in between: the access did not happen */
+				seen = catch_up(&m, &cpu, seen);
+				redone++;
+			}
 			sizes = sizes_held(&cpu);
-			redone++;
 		}
 		int64_t *counters = &m.counters[(vcpu * m.counter_slots + slot) * COUNTER_WORDS];
 		counters[C_WRITES] += writes;
