@@ -1,246 +1,399 @@
-"""A slow, obvious twin of a virtual machine's life: memslots, host pages, and a stage-2 table kept in a dictionary.
+"""The life of one machine, and a model of it in dictionaries: everything that a guest, a VMM and a host do to memory.
 
-Fault handling is ``user_mem_abort`` of Linux 6.1 (``arch/arm64/kvm/mmu.c``), written down again in bytes and host
-virtual addresses; the rest are the few things that dirty logging, the MMU notifier and a rebuild do to a mapping.
-It shares no code with the kernels. Where it leaves KVM: a rebuild may be left to the hypervisor; a fault that finds
-what it needs does nothing (KVM's map walker may still split a read-only block there, after a lost race).
+Each method is an operation, on the machine by its kernels and on the model. ``sound`` compares the two.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from machines import Leaf, Tree, naive_tree
+from machines import ALL, fault, naive_audit, run_audit, small_machine, violations
+from naive_vm import differences, dirty_pages, vm_of
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import codes
+from stress.kernels.dirty import compare_copy, harvest, send, send_all, set_logging, stop_logging_at
+from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots, unmap_memslots
+from stress.kernels.pattern import Pattern, Workload
+from stress.kernels.rebuild import rebuild
+from stress.kernels.records import under_way
+from stress.kernels.split import populate, split, write_unmapped
+from stress.kernels.teardown import reap
+from stress.kernels.tlb import R_LEFT, R_PAGE, Cpu, new_cpu
+from stress.kernels.vcpu import FINISHED, run
+from stress.orders import NAMED_ORDERS
+from stress.results.data import FAULT_CLASSES
 from stress.shm.layout import Machine
-from stress.shm.words import HOST_MOVING, SLOT_BASE, SLOT_FIRST, SLOT_LOGGING, SLOT_PAGES
+from stress.shm.words import (
+    C_ACCESSES,
+    C_FAULTS,
+    C_MAPPED_BLOCKS,
+    C_REDONE,
+    C_WRITES,
+    DEFERRED_HEAD,
+    DEFERRED_TAIL,
+    FAULT_KINDS,
+    HOST_MOVING,
+    INSIDE,
+    LOCK,
+    NOT_AT_POC,
+    ORDER,
+    POISONED_CELL,
+    POOL_LOCK,
+    REBUILDS,
+    TAG_SHIFT,
+    VALUE_MASK,
+    WALKING,
+)
+
+BLOCK = 512  # pages of a 2 MiB block
+BACKINGS = {"anonymous": (LAST_LEVEL, False), "thp": (2, True), "hugetlb": (2, False)}
+#: What faults did to the table, in the order of stress.kernels.codes.
+TABLE_CHANGES = ("block mapped", "page mapped", "relaxed", "block split")
+MIX = 0x155  # scatters the frames of a range that is no huge page
 
 
-class Outcome(NamedTuple):
-    """Fault class, and what became of the table (``stress.kernels.codes``)."""
-
-    kind: int
-    did: int
+def program(first: int, group: int = 1, head: int = 0, skip: int = 0, each: int = 1, write: bool = False) -> Workload:
+    """A guest's program of stress.kernels.pattern."""
+    return Workload(int(Pattern.PROGRAM), 1, 1, 0.99, 1, 4096 * write, first, group, head, skip, each)
 
 
-@dataclass
-class Slot:
-    """``struct kvm_memory_slot``, with addresses in bytes."""
-
-    ipa: int
-    size: int
-    hva: int  # guest memory begins at host virtual address 0
-    logging: bool
-
-    def hva_of(self, ipa: int) -> int:
-        """Host virtual address behind an IPA of the memslot."""
-        return ipa - self.ipa + self.hva
+def execute(s: Machine, cpu: Cpu, vcpu: int, work: Workload, accesses: int) -> None:
+    """Let a vCPU run the first accesses of a program."""
+    cpu.registers[R_PAGE] = 0
+    cpu.registers[R_LEFT] = accesses
+    assert run(s, cpu, work, vcpu, accesses + 1) == FINISHED
 
 
-@dataclass
-class Vm:
-    """What the hypervisor knows of the machine; page numbers count from the start of guest memory."""
+class Life:
+    """One machine and what must be true of it; ``seen`` counts what happened."""
 
-    page_shift: int
-    index_bits: int
-    start_level: int
-    root_pages: int
-    vma_level: int  # level whose blocks are as large as the VMA's pages (3: not a hugetlbfs mapping)
-    thp: bool
-    vcpus_rebuild: bool
-    slots: list[Slot]
-    host: npt.NDArray[np.int64]  # frame behind each page
-    huge: list[bool]  # whether the host maps this level 2 range by one entry
-    leaves: dict[int, Leaf] = field(default_factory=dict)  # by first guest frame
-    dirty: set[int] = field(default_factory=set)  # the bitmap, as page numbers
-
-    def size(self, level: int) -> int:
-        """Bytes that an entry maps (``kvm_granule_size``)."""
-        return 1 << self.page_shift + (LAST_LEVEL - level) * self.index_bits
-
-    def level_of(self, size: int) -> int:
-        """The level whose entries map ``size`` bytes."""
-        return next(level for level in range(1, LAST_LEVEL + 1) if self.size(level) == size)
-
-    def pages(self, level: int) -> int:
-        """Pages that an entry maps."""
-        return self.size(level) >> self.page_shift
-
-    def slot_of(self, gfn: int) -> Slot | None:
-        """``gfn_to_memslot``."""
-        ipa = gfn << self.page_shift
-        return next((slot for slot in self.slots if slot.ipa <= ipa < slot.ipa + slot.size), None)
-
-    def page_of(self, gfn: int) -> int:
-        """Page of guest memory at a guest frame."""
-        slot = self.slot_of(gfn)
-        assert slot is not None
-        return slot.hva_of(gfn << self.page_shift) >> self.page_shift
-
-    def gfn_of(self, page: int) -> int:
-        """Guest frame of a page of guest memory."""
-        hva = page << self.page_shift
-        slot = next(slot for slot in self.slots if slot.hva <= hva < slot.hva + slot.size)
-        return slot.ipa + hva - slot.hva >> self.page_shift
-
-    def lookup(self, gfn: int) -> Leaf | None:
-        """The leaf that maps a guest frame."""
-        for level in range(1, LAST_LEVEL + 1):
-            leaf = self.leaves.get(gfn - gfn % self.pages(level))
-            if leaf is not None and leaf.level == level:
-                return leaf
-        return None
-
-    def covered(self, first: int, end: int) -> list[Leaf]:
-        """Leaves that map any of the guest frames [first, end)."""
-        return [leaf for leaf in self.leaves.values() if leaf.gfn < end and first < leaf.gfn + self.pages(leaf.level)]
-
-    def table_in_the_way(self, gfn: int, level: int) -> bool:
-        """Whether a table stands where a leaf at ``level`` would go: something smaller is mapped there."""
-        start = gfn - gfn % self.pages(level)
-        return any(leaf.level > level for leaf in self.covered(start, start + self.pages(level)))
-
-    def supports(self, slot: Slot, hva: int, map_size: int) -> bool:
-        """``fault_supports_stage2_huge_mapping``."""
-        if slot.ipa % map_size != slot.hva % map_size:
-            return False
-        start = hva // map_size * map_size
-        return start >= slot.hva and start + map_size <= slot.hva + slot.size
-
-    def vma_pagesize(self, slot: Slot, gfn: int, granule_of_permission_fault: int) -> int:
-        """The part of ``user_mem_abort`` that settles ``vma_pagesize``; 0 for no permission fault."""
-        hva = slot.hva_of(gfn << self.page_shift)
-        page_size, pmd_size, pud_size = self.size(3), self.size(2), self.size(1)
-        force_pte = slot.logging
-        size = page_size if slot.logging else self.size(self.vma_level)
-        if size == pud_size and not self.supports(slot, hva, pud_size):
-            size = pmd_size
-        if size == pmd_size and not self.supports(slot, hva, pmd_size):
-            size = page_size
-            force_pte = True
-        if size == page_size and not force_pte:
-            if granule_of_permission_fault > page_size:
-                size = granule_of_permission_fault
-            elif self.thp and self.supports(slot, hva, pmd_size) and self.huge[hva // pmd_size]:
-                size = pmd_size  # transparent_hugepage_adjust
-        return size
-
-    def largest(self, gfn: int) -> int:
-        """Level at which an unmapped page would be mapped were logging off."""
-        slot = self.slot_of(gfn)
-        assert slot is not None
-        return self.level_of(self.vma_pagesize(Slot(slot.ipa, slot.size, slot.hva, False), gfn, 0))
-
-    def user_mem_abort(self, gfn: int, write: bool) -> Outcome:
-        """Handle a fault; changes the mapping."""
-        slot = self.slot_of(gfn)
-        if slot is None:
-            return Outcome(codes.NO_SLOT, codes.NOTHING)
-        if self.host[self.page_of(gfn)] == HOST_MOVING:
-            return Outcome(codes.RETRY, codes.NOTHING)  # mmu_invalidate_retry
-        there = self.lookup(gfn)
-        permission_fault = there is not None and write and not there.writable
-        fault_granule = self.size(there.level) if there is not None and permission_fault else 0
-        level = self.level_of(self.vma_pagesize(slot, gfn, fault_granule))
-        if not self.vcpus_rebuild and there is not None:
-            level = max(level, there.level)
-        elif not self.vcpus_rebuild and self.table_in_the_way(gfn, level):
-            level = LAST_LEVEL
-        if there is not None and not permission_fault and level >= there.level:
-            return Outcome(codes.SPURIOUS, codes.NOTHING)
-        if slot.logging and write:
-            self.dirty.add(self.page_of(gfn))
-        if there is not None and permission_fault and level == there.level:
-            self.leaves[there.gfn] = there._replace(writable=True)
-            return Outcome(codes.PERMISSION, codes.RELAXED)
-        did = self.map(gfn, level, writable=write or not slot.logging)
-        if did == codes.NOTHING:
-            return Outcome(codes.REBUILT, did)
-        return Outcome(codes.PERMISSION if permission_fault else codes.POPULATION, did)
-
-    def map(self, gfn: int, level: int, writable: bool) -> int:
-        """``kvm_pgtable_stage2_map`` of one entry: what was done, NOTHING for a table that became a block."""
-        start = gfn - gfn % self.pages(level)
-        in_the_way = self.covered(start, start + self.pages(level))
-        for leaf in in_the_way:
-            del self.leaves[leaf.gfn]
-        frame = int(self.host[self.page_of(gfn)]) - (gfn - start)
-        self.leaves[start] = Leaf(start, level, frame, True, writable)
-        if any(leaf.level > level for leaf in in_the_way):
-            return codes.NOTHING
-        if in_the_way:
-            return codes.SPLIT
-        return codes.MAPPED_PAGE if level == LAST_LEVEL else codes.MAPPED_BLOCK
-
-    def write_protect(self, first: int, end: int) -> int:
-        """``stage2_wp_range`` of guest frames [first, end); leaves that were writable."""
-        writable = [leaf for leaf in self.covered(first, end) if leaf.writable]
-        for leaf in writable:
-            self.leaves[leaf.gfn] = leaf._replace(writable=False)
-        return len(writable)
-
-    def unmap(self, first: int, end: int) -> None:
-        """``kvm_unmap_gfn_range``; a block goes as a whole."""
-        for leaf in self.covered(first, end):
-            del self.leaves[leaf.gfn]
-
-    def tables(self) -> int:
-        """Table pages there must be: the roots, and each one that something is mapped below."""
-        below = {
-            (level, leaf.gfn // self.pages(level - 1))
-            for leaf in self.leaves.values()
-            for level in range(self.start_level + 1, leaf.level + 1)
-        }
-        return self.root_pages + len(below)
-
-
-def vm_of(s: Machine) -> Vm:
-    """The twin of a machine as it is now."""
-    geo = s.geo
-    shift = geo.granule_shift
-    slots = [
-        Slot(
-            ipa=int(row[SLOT_BASE]) << shift,
-            size=int(row[SLOT_PAGES]) << shift,
-            hva=int(row[SLOT_FIRST]) << shift,
-            logging=bool(row[SLOT_LOGGING]),
+    def __init__(
+        self,
+        seen: Counter[str],
+        *,
+        shared: bool,
+        fwb: bool,
+        layout: tuple[int, int],
+        backing: str,
+        bbm_level: int,
+        order: int,
+        vcpus_rebuild: bool,
+        per_fault: bool,
+    ) -> None:
+        self.seen, self.fwb, self.backing = seen, fwb, backing
+        self.orders = [each for each in NAMED_ORDERS.values() if each.bbm_level <= bbm_level]
+        (pages, memslots), (level, thp) = layout, BACKINGS[backing]
+        self.s = small_machine(
+            blocks=pages // BLOCK,
+            pages=pages,
+            memslots=memslots,
+            vcpus=2,
+            orders=len(self.orders),
+            fwb=fwb,
+            guest_caches=fwb,
+            bbm_level=bbm_level,
+            backing_level=level,
+            backing_thp=thp,
+            spare_blocks=2,
+            shared=shared,
+            vcpu_rebuilds=vcpus_rebuild,
+            cmo_per_fault=per_fault,
+            copies=True,
         )
-        for row in s.memslots
-    ]
-    return Vm(
-        page_shift=shift,
-        index_bits=geo.index_bits,
-        start_level=geo.start_level,
-        root_pages=geo.root_pages,
-        vma_level=LAST_LEVEL if geo.backing_thp else geo.backing_level,
-        thp=bool(geo.backing_thp),
-        vcpus_rebuild=bool(geo.vcpu_rebuilds),
-        slots=slots,
-        host=s.host.copy(),
-        huge=[bool(huge) for huge in s.huge],
-        leaves={leaf.gfn: leaf for leaf in naive_tree(s).leaves},
-        dirty=dirty_pages(s),
-    )
+        for row, each in zip(self.s.orders, self.orders, strict=True):
+            row[: len(each.steps)] = each.codes
+        self.choose_an_order(order)
+        self.who = self.s.geo.hypervisor
+        self.cpus = [new_cpu(), new_cpu()]
+        self.vm = vm_of(self.s)
+        self.values = np.zeros(pages, np.int64)
+        # Frames: each block of memory has a chunk, one chunk is spare, one takes single pages that the host moves away.
+        *self.chunks, self.spare, scattered = range(0, self.s.geo.frames, BLOCK)
+        self.mix = [0] * len(self.chunks)
+        self.free = [*range(scattered, scattered + BLOCK)]
+        self.sent: npt.NDArray[np.int64] | None = None  # value of each page that the destination has
+        self.found: list[npt.NDArray[np.int64]] = []  # harvested bitmaps, not sent yet
 
+    @property
+    def logging(self) -> bool:
+        return self.vm.slots[0].logging
 
-def dirty_pages(s: Machine) -> set[int]:
-    """The dirty bitmap as page numbers; each word has 32."""
-    return {word * 32 + bit for word in s.dirty.nonzero()[0].tolist() for bit in range(32) if s.dirty[word] >> bit & 1}
+    def whole(self, block: int) -> int | None:
+        """First guest frame of a block that may be mapped as one, logging aside; None if it may not."""
+        if (block + 1) * BLOCK > len(self.values):
+            return None
+        gfn = self.vm.gfn_of(block * BLOCK)
+        return gfn if gfn % BLOCK == 0 and self.vm.largest(gfn) == 2 else None
 
+    # The guest.
 
-def differences(s: Machine, vm: Vm) -> list[str]:
-    """What the machine's table and bitmap show otherwise than the twin."""
-    tree: Tree = naive_tree(s)
-    found, wanted = set(tree.leaves), set(vm.leaves.values())
-    wrong = [f"mapped, and should not be: {leaf}" for leaf in sorted(found - wanted)[:3]]
-    wrong += [f"not mapped, and should be: {leaf}" for leaf in sorted(wanted - found)[:3]]
-    if len(tree.leaves) != len(found) or len(tree.tables) != vm.tables():
-        wrong.append(f"{len(tree.tables)} tables, not {vm.tables()}")
-    if dirty_pages(s) != vm.dirty:
-        wrong.append(f"dirty: {sorted(dirty_pages(s) ^ vm.dirty)[:5]}")
-    return wrong
+    def guest(self, vcpu: int, work: Workload, accesses: list[tuple[int, bool]]) -> None:
+        """Run a program, which makes these accesses (page, whether it writes); the faults must be the model's."""
+        s, vm = self.s, self.vm
+        kinds, dids, times = [0] * FAULT_KINDS, [0] * 4, np.zeros_like(self.values)
+        for page, write in accesses:
+            times[page] += write
+            gfn = vm.gfn_of(page)
+            while (leaf := vm.lookup(gfn)) is None or (write and not leaf.writable):
+                outcome = vm.user_mem_abort(gfn, write)
+                kinds[outcome.kind] += 1
+                if outcome.did != codes.NOTHING:
+                    dids[outcome.did] += 1
+                    dids[codes.MAPPED_PAGE] += outcome.did == codes.SPLIT
+            if write and self.logging:
+                assert page in vm.dirty
+        before = s.counters[vcpu].sum(axis=0)
+        execute(s, self.cpus[vcpu], vcpu, work, len(accesses))
+        grown = s.counters[vcpu].sum(axis=0) - before
+        assert grown[C_FAULTS : C_FAULTS + FAULT_KINDS].tolist() == kinds
+        assert grown[C_MAPPED_BLOCKS : C_MAPPED_BLOCKS + 4].tolist() == dids
+        assert (grown[C_ACCESSES], grown[C_WRITES]) == (len(accesses), times.sum())
+        # A write that meets an invalidation on its way is done again: up to two tries have counted the value up then.
+        values = s.cells[vm.host] & VALUE_MASK
+        assert (values >= self.values + times).all()
+        assert (values == self.values)[times == 0].all()
+        assert (values - self.values).sum() <= times.sum() + 2 * grown[C_REDONE]
+        self.values = values
+        self.seen.update(dict(zip((*FAULT_CLASSES, *TABLE_CHANGES), kinds + dids, strict=True)))
+
+    def touch(self, vcpu: int, block: int, page: int, count: int, stride: int, write: bool) -> None:
+        first = (block * BLOCK + page) % len(self.values)
+        pages = range(first, len(self.values), stride)[:count]
+        self.guest(vcpu, program(first, group=stride, write=write), [(page, write) for page in pages])
+
+    def update_stage(self, vcpu: int, block: int) -> None:
+        """As KVM's selftest: write the first page, read the upper half."""
+        first = block % (len(self.values) // BLOCK) * BLOCK
+        work = program(first, group=BLOCK, head=2, skip=BLOCK // 2, each=BLOCK // 2)
+        reads = [(first + page, False) for page in range(BLOCK // 2, BLOCK)]
+        self.guest(vcpu, work, [(first, True), *reads])
+
+    # Dirty logging.
+
+    def ends(self) -> tuple[int, int]:
+        """Guest memory as guest frames."""
+        return self.vm.gfn_of(0), self.vm.gfn_of(0) + len(self.values)
+
+    def switch_logging(self, how: str, first: int) -> None:
+        s, vm = self.s, self.vm
+        gfn, end = self.ends()
+        on = not self.logging
+        if on:
+            assert set_logging(s, self.who, 1) == vm.write_protect(gfn, end)
+        elif how == "at once":
+            assert set_logging(s, self.who, 0) == 0
+        else:
+            gfn += first
+            assert stop_logging_at(s, self.who, gfn, end) == vm.write_protect(gfn, end)
+        for slot in vm.slots:
+            slot.logging = on
+        for block in range(len(self.chunks)) if on and how == "eagerly" else ():
+            self.split(block, ALL, False)
+        self.sent, self.found = None, []
+        self.seen["logging switched"] += 1
+
+    def migrate(self, what: str) -> None:
+        """A step of a migration; "stop and copy" is the last."""
+        if not self.logging:
+            return
+        if what == "send everything" or (self.sent is None and what != "harvest"):
+            assert send_all(self.s, 0, len(self.values)) == len(self.values)
+            self.sent = self.values.copy()
+            return
+        if what != "send":
+            self.harvest()
+        if what != "harvest":
+            self.send()
+        if what == "stop and copy":
+            assert compare_copy(self.s, self.who) == 0
+            assert self.sent is not None
+            assert np.array_equal(self.sent, self.values)
+            self.seen["migrated"] += 1
+
+    def harvest(self) -> None:
+        found = np.full_like(self.s.dirty, -1)  # what it held before is not dirty
+        pages = sorted(self.vm.dirty)
+        assert harvest(self.s, self.who, found) == len(pages)
+        assert sorted(dirty_pages(self.s._replace(dirty=found))) == pages
+        for page in pages:
+            self.vm.write_protect(self.vm.gfn_of(page), self.vm.gfn_of(page) + 1)
+        self.vm.dirty.clear()
+        self.found.append(found)
+        self.seen["harvested"] += len(pages)
+
+    def send(self) -> None:
+        assert self.sent is not None
+        for found in self.found:
+            pages = sorted(dirty_pages(self.s._replace(dirty=found)))
+            assert send(self.s, found) == len(pages)
+            self.sent[pages] = self.values[pages]
+        self.found = []
+
+    # The hypervisor's own changes to the table.
+
+    def rebuild(self, block: int) -> None:
+        gfn = self.whole(block)
+        if gfn is None or self.logging:
+            return
+        is_table = self.vm.table_in_the_way(gfn, 2)
+        assert rebuild(self.s, self.who, gfn) == (0 if is_table else 1)
+        if is_table:
+            self.vm.map(gfn, 2, writable=True)
+            self.seen[f"rebuilt under {self.orders[self.s.control[ORDER]].name}"] += 1
+
+    def choose_an_order(self, number: int) -> None:
+        self.s.control[ORDER] = number % len(self.orders)
+
+    def split(self, block: int, share: int, map_first: bool) -> None:
+        gfn = self.whole(block)
+        if gfn is None or (map_first and self.logging):
+            return
+        writable = not self.logging
+        assert split(self.s, self.who, gfn, share, int(writable), int(map_first)) == 0
+        if map_first and not self.vm.covered(gfn, gfn + BLOCK):
+            self.vm.map(gfn, 2, writable)
+        leaf = self.vm.lookup(gfn)
+        if leaf is not None and leaf.level == 2:
+            del self.vm.leaves[gfn]
+            for page in range(BLOCK):
+                if (page + 1) * share // ALL > page * share // ALL:
+                    self.vm.map(gfn + page, LAST_LEVEL, writable)
+            self.seen["split by the hypervisor"] += 1
+
+    def populate(self, block: int) -> None:
+        gfn = self.whole(block)
+        if gfn is not None and not self.logging:
+            assert populate(self.s, self.who, gfn) == 0
+            if not self.vm.covered(gfn, gfn + BLOCK):
+                self.vm.map(gfn, 2, writable=True)
+
+    def vmm_writes_what_is_unmapped(self, block: int) -> None:
+        gfn = self.whole(block)
+        if gfn is not None and not self.fwb:
+            assert write_unmapped(self.s, self.who, gfn) == 0
+
+    # The host, and its MMU notifier.
+
+    def notify(self, first: int, pages: int, move: Callable[[], None], huge: bool) -> None:
+        """Unmap pages of a block, let ``move`` move their frames and tell the machine, which then lets faults in."""
+        s, vm, gfn = self.s, self.vm, self.vm.gfn_of(first)
+        assert invalidate_start(s, self.who, gfn, first, pages) == 0
+        kept = vm.host[first : first + pages].copy()
+        vm.host[first : first + pages] = HOST_MOVING
+        vm.unmap(gfn, gfn + pages)
+        assert fault(s, gfn, 1) == vm.user_mem_abort(gfn, True).kind == codes.RETRY
+        assert differences(s, vm) == []
+        vm.host[first : first + pages] = kept
+        move()
+        vm.huge[first // BLOCK] = huge
+        assert np.array_equal(s.host, vm.host)
+
+    def moved(self, first: int, pages: int, new: int, mix: int, huge: bool) -> None:
+        """Tell the machine where frames are now."""
+        assert invalidate_end(self.s, self.who, first, pages, new, mix, int(huge)) == 0
+        self.vm.host[first : first + pages] = new + (np.arange(pages) ^ mix)
+
+    def move_a_block(self, block: int, scattered: bool) -> None:
+        """Collapse a range to a huge page, or break it up."""
+        block %= len(self.chunks)
+        scattered = scattered and self.backing != "hugetlb"
+        first, old, new = block * BLOCK, self.chunks[block], self.spare
+        pages, mix = min(BLOCK, len(self.values) - first), MIX * int(scattered)
+
+        def move() -> None:
+            for page in range(pages):  # those that were moved on their own come home first
+                frame, home = int(self.vm.host[first + page]), old + (page ^ self.mix[block])
+                if frame != home:
+                    assert move_frames(self.s, frame, 0, home, 0, 1) == 1
+                    self.free.append(frame)
+            assert move_frames(self.s, old, self.mix[block], new, mix, pages) == pages
+            self.moved(first, pages, new, mix, not scattered)
+
+        self.notify(first, pages, move, not scattered)
+        self.chunks[block], self.spare, self.mix[block] = new, old, mix
+        self.seen["broken up" if scattered else "collapsed"] += 1
+
+    def move_pages(self, first: int, count: int) -> None:
+        """Move single pages away, each to a frame somewhere."""
+        if self.backing == "hugetlb":
+            return
+        count = min(count, BLOCK - first % BLOCK)
+
+        def move() -> None:
+            for page in range(first, first + count):
+                old, new = int(self.vm.host[page]), self.free.pop(0)
+                assert move_frames(self.s, old, 0, new, 0, 1) == 1
+                home = self.chunks[page // BLOCK] + (page % BLOCK ^ self.mix[page // BLOCK])
+                if old != home:
+                    self.free.append(old)
+                self.moved(page, 1, new, 0, False)
+
+        self.notify(first, count, move, False)
+        self.seen["pages moved"] += 1
+
+    def unmap(self, first: int, count: int) -> None:
+        """The host only changes its mapping, within one of its huge pages."""
+        count = min(count, BLOCK - first % BLOCK)
+        huge = self.vm.huge[first // BLOCK]
+
+        def move() -> None:
+            for page in range(first, first + count):
+                self.moved(page, 1, int(self.vm.host[page]), 0, huge)
+
+        self.notify(first, count, move, huge)
+
+    def move_the_memslots(self, base: int) -> None:
+        self.vm.unmap(*self.ends())
+        gfn = self.s.geo.base_gfn + base
+        stay = gfn == self.ends()[0]
+        assert (unmap_memslots(self.s, self.who) if stay else move_memslots(self.s, self.who, gfn)) == 0
+        for slot in self.vm.slots:
+            slot.ipa = (gfn << self.vm.page_shift) + slot.hva
+        self.seen["memslots moved"] += 1
+
+    # What is true at any time.
+
+    def pending(self) -> int:
+        """Detached tables that wait for a grace period."""
+        return int(self.s.control[DEFERRED_TAIL] - self.s.control[DEFERRED_HEAD])
+
+    def reap(self) -> None:
+        waiting = self.pending()
+        assert reap(self.s, self.who) == waiting
+        self.seen["deferred"] += waiting
+
+    def sound(self) -> None:
+        s, vm = self.s, self.vm
+        assert differences(s, vm) == []
+        if self.pending() > 3:
+            self.reap()
+        if not self.pending():
+            assert naive_audit(s) == []
+            run_audit(s)
+        assert violations(s) == {}
+        assert not s.control[[LOCK, POOL_LOCK, INSIDE]].any()
+        assert not (s.procs[:, WALKING] & 1).any()
+        assert not under_way(s, s.control[REBUILDS])
+        cells = np.full(s.geo.frames, POISONED_CELL)
+        cells[vm.host] = (np.arange(1, len(self.values) + 1) << TAG_SHIFT) | self.values
+        assert ((s.cells ^ cells) & ~NOT_AT_POC == 0).all()
+        for leaf in vm.leaves.values():
+            frames = slice(leaf.frame, leaf.frame + vm.pages(leaf.level))
+            assert self.fwb or not (s.cells[frames] & NOT_AT_POC).any()
+            if leaf.level < LAST_LEVEL:  # what the table of user_mem_abort has as out of reach
+                assert vm.largest(leaf.gfn) == leaf.level
+                assert not (leaf.writable and self.logging)
+        if self.sent is not None:
+            late = set(np.flatnonzero(self.sent != self.values).tolist())
+            assert late <= vm.dirty.union(*(dirty_pages(s._replace(dirty=found)) for found in self.found))
+
+    def end(self) -> None:
+        """Everything is unmapped, and given back."""
+        self.reap()
+        self.vm.unmap(*self.ends())
+        assert unmap_memslots(self.s, self.who) == 0
+        self.sound()

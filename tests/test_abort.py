@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from life import Outcome, differences, vm_of
-from machines import SHAPES, Leaf, naive_audit, naive_tree, run_audit, small_machine, violations
+from machines import SHAPES, Leaf, naive_audit, naive_tree, run_audit, set_order, small_machine, violations
+from naive_vm import Outcome, differences, vm_of
 
 from stress.arch.geometry import GIB, KIB, LAST_LEVEL, MEMSLOT_BASE, MIB
 from stress.kernels import codes
 from stress.kernels.abort import resolve
 from stress.kernels.dirty import set_logging
 from stress.kernels.teardown import reap
-from stress.orders import NAMED_ORDERS
+from stress.orders import BLOCK_FIRST_DEFERRED, UNMAP_FIRST
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
 from stress.shm.words import HOST_MOVING, POOL_HEAD, POOL_TAIL
@@ -84,8 +84,7 @@ def machine(granule: int, block_size: int, backing: str, offset: int, rebuilds: 
         shared=shared,
     )
     s.huge[:] = thp and huge
-    steps = NAMED_ORDERS["block-first-deferred" if shared else "unmap-first"].codes
-    s.orders[0, : len(steps)] = steps
+    set_order(s, (BLOCK_FIRST_DEFERRED if shared else UNMAP_FIRST).steps)
     return s
 
 
@@ -104,7 +103,7 @@ class Pristine:
 
 
 def fault(s: Machine, page: int, write: bool) -> tuple[int, int, int, int]:
-    found = resolve(s, s.geo.base_gfn + page, write, 0, 0, 0)
+    found = resolve(s, s.geo.base_gfn + page, int(write), 0, 0, 0)
     return found[0], found[1], found[2], found[3]
 
 

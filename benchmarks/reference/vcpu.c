@@ -113,6 +113,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 	};
 	struct position at = {cpu.registers[CPU_R_PAGE], cpu.registers[CPU_R_RANDOM]};
 	int64_t seen = cpu.registers[CPU_R_SEEN], left = cpu.registers[CPU_R_LEFT];
+	int64_t *proc = &m.procs[vcpu * PROC_WORDS];
 	int64_t status = RAN;
 
 	for (int64_t chunk = 0; chunk < chunks; chunk++) {
@@ -134,6 +135,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 				break;
 			}
 		}
+		proc[AT_GFN] = base + (cpu.upcoming[0] >> 1);
 		int64_t sizes = sizes_held(&cpu);
 		int64_t done = 0, writes = 0, walks = 0, redone = 0;
 
@@ -186,9 +188,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		counters[C_HITS] += length - walks;
 		counters[C_REDONE] += redone;
 		store(&counters[C_ACCESSES], counters[C_ACCESSES] + length);
-		int64_t *proc = &m.procs[vcpu * PROC_WORDS];
 		proc[HEARTBEAT]++;
-		proc[AT_GFN] = base + at.page;
 		if (unlikely(proc[FIRST_ACCESS_NS] == 0))
 			abort(); /* the benchmark is not the first */
 	}

@@ -36,16 +36,17 @@ NOT_SEEN, IN_RING = -1, -2
 
 @kernel
 def leaf_is_the_hosts(s: Machine, descriptor: int, level: int, gfn: int) -> bool:
-    """Whether a leaf for ``gfn`` maps the frame that backs that page of guest memory; a block, all of them."""
+    """Whether a leaf for ``gfn`` lies in one memslot and maps the frame that backs each page of guest memory there."""
     slot = slot_of(s, gfn)
-    if slot < 0:
+    pages = pages_at(s.geo, level)
+    if slot < 0 or slot_of(s, gfn + pages - 1) != slot:
         return False
     page = page_in_slot(s, slot, gfn)
-    last = page + pages_at(s.geo, level) - 1
     frame = first_frame(s.geo, descriptor, level)
-    if last >= s.geo.pages:
-        return False
-    return bool(s.host[page] == frame and s.host[last] == frame + last - page)
+    wrong = 0
+    for i in range(pages):  # no early exit: this vectorises
+        wrong |= s.host[page + i] ^ (frame + i)
+    return bool(wrong == 0)
 
 
 @kernel
@@ -114,6 +115,7 @@ def audit(s: Machine, who: int, seen: Any, starts: Any) -> int:
         page = s.free_ring[at % geo.table_pages]
         if s.page_level[page] != FREE or seen[page] == IN_RING:
             report(s, _DOUBLE_FREE, who, 0, FREE, page, 0, 0)
+            continue
         seen[page] = IN_RING
         for index in range(page << geo.index_bits, (page + 1) << geo.index_bits):
             if s.tables[index] != POISON:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.abort import resolve
-from stress.kernels.codes import NO_SLOT, NOTHING, POOL_EXHAUSTED, RETRY, SPLIT, STOPPED, WINDOW
+from stress.kernels.codes import (
+    ENDLESS,
+    NO_SLOT,
+    NOTHING,
+    PERMISSION,
+    POOL_EXHAUSTED,
+    RETRY,
+    SPLIT,
+    STOPPED,
+    WINDOW,
+)
 from stress.kernels.cost import spend
 from stress.kernels.descriptor import REBUILD_MASK, is_leaf, window_of
 from stress.kernels.grace import begin_walk, end_walk
@@ -97,7 +107,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         return found
     if found == RETRY:
         sched_yield()  # whoever owns the entry may need this core
-    kind = WINDOW if window_of(descriptor) != 0 else max(found, 0)
+    kind = WINDOW if window_of(descriptor) != 0 else PERMISSION if found == ENDLESS else found
     slot = phase & 0xFF
     counters = s.counters[vcpu, slot]
     counters[C_FAULTS + kind] += 1

@@ -95,9 +95,9 @@ def reachable(s: Machine, clock: int) -> bool:
 
 
 @kernel
-def install(s: Machine, index: int, held: int, leaf: int, level: int, gfn: int, who: int) -> bool:
-    """Make ``leaf`` the entry, which is broken or still ``held``; False if another rebuilder was faster."""
-    if load(s.tables, index) & 1 == 0:
+def install(s: Machine, index: int, held: int, leaf: int, ours: bool, level: int, gfn: int, who: int) -> bool:
+    """Make ``leaf`` the entry, which we broke (``ours``) or is still ``held``; False if another was faster."""
+    if ours:
         set_entry(s, index, leaf, level, gfn, who)
         get_page(s, page_of(s, index))
         return True
@@ -118,6 +118,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
     held = old  # the entry as we know it
     leaf = leaf_descriptor(geo, frame, level)
     clock = -1
+    broken = False  # by us
     record[R_MAPPED] = mapped_pages(s, table, level + 1)
     now = clock_ns()
     record[R_START_NS] = now
@@ -133,7 +134,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
         ours = True
         if step == _INVALIDATE:
             record[R_INVALID_NS] = start
-            ours = break_entry(s, index, held, level, number)
+            ours = broken = break_entry(s, index, held, level, number)
             if ours:
                 put_page(s, page_of(s, index))
         elif step == _TLBI:
@@ -147,10 +148,10 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
                 else:
                     record[R_CLEANED] += clean_unmapped(s, table, level + 1, frame)
         elif step == _INSTALL:
-            ours = install(s, index, held, leaf, level, gfn, who)
+            ours = install(s, index, held, leaf, broken, level, gfn, who)
             held = leaf
         elif step == _INSTALL_NT:
-            ours = install(s, index, held, with_nt(leaf), level, gfn, who)
+            ours = install(s, index, held, with_nt(leaf), broken, level, gfn, who)
             held = with_nt(leaf)
         elif step == _CLEAR_NT:
             if reachable(s, clock):
