@@ -12,21 +12,20 @@ import numpy as np
 import numpy.typing as npt
 from machines import ALL, fault, naive_audit, run_audit, small_machine, violations
 from naive_vm import differences, dirty_pages, vm_of
+from programs import execute, program
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import codes
 from stress.kernels.dirty import compare_copy, harvest, send, send_all, set_logging, stop_logging_at
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots, unmap_memslots
-from stress.kernels.pattern import Pattern, Workload
+from stress.kernels.pattern import Workload
 from stress.kernels.rebuild import rebuild
 from stress.kernels.records import under_way
 from stress.kernels.split import populate, split, write_unmapped
 from stress.kernels.teardown import reap
-from stress.kernels.tlb import R_LEFT, R_PAGE, Cpu, new_cpu
-from stress.kernels.vcpu import FINISHED, run
+from stress.kernels.tlb import new_cpu
 from stress.orders import NAMED_ORDERS
 from stress.results.data import FAULT_CLASSES
-from stress.shm.layout import Machine
 from stress.shm.words import (
     C_ACCESSES,
     C_FAULTS,
@@ -54,18 +53,6 @@ BACKINGS = {"anonymous": (LAST_LEVEL, False), "thp": (2, True), "hugetlb": (2, F
 #: What faults did to the table, in the order of stress.kernels.codes.
 TABLE_CHANGES = ("block mapped", "page mapped", "relaxed", "block split")
 MIX = 0x155  # scatters the frames of a range that is no huge page
-
-
-def program(first: int, group: int = 1, head: int = 0, skip: int = 0, each: int = 1, write: bool = False) -> Workload:
-    """A guest's program of stress.kernels.pattern."""
-    return Workload(int(Pattern.PROGRAM), 1, 1, 0.99, 1, 4096 * write, first, group, head, skip, each)
-
-
-def execute(s: Machine, cpu: Cpu, vcpu: int, work: Workload, accesses: int) -> None:
-    """Let a vCPU run the first accesses of a program."""
-    cpu.registers[R_PAGE] = 0
-    cpu.registers[R_LEFT] = accesses
-    assert run(s, cpu, work, vcpu, accesses + 1) == FINISHED
 
 
 class Life:
@@ -275,6 +262,8 @@ class Life:
         gfn = self.whole(block)
         if gfn is not None and not self.fwb:
             assert write_unmapped(self.s, self.who, gfn) == 0
+            unmapped = [page for page in range(BLOCK) if self.vm.lookup(gfn + page) is None]
+            self.written_by_the_host(block * BLOCK + np.array(unmapped, np.intp))
 
     # The host, and its MMU notifier.
 
@@ -286,11 +275,19 @@ class Life:
         vm.host[first : first + pages] = HOST_MOVING
         vm.unmap(gfn, gfn + pages)
         assert fault(s, gfn, 1) == vm.user_mem_abort(gfn, True).kind == codes.RETRY
+        vm.huge[first // BLOCK] = False
+        end = gfn + pages
+        if self.backing != "hugetlb" and (first + pages) % BLOCK != 0 and end < self.ends()[1]:  # a page, but no block
+            assert fault(s, end, 1) == vm.user_mem_abort(end, True).kind
         assert differences(s, vm) == []
         vm.host[first : first + pages] = kept
         move()
         vm.huge[first // BLOCK] = huge
         assert np.array_equal(s.host, vm.host)
+
+    def written_by_the_host(self, pages: npt.NDArray[np.intp]) -> None:
+        """Without FWB that is in its cache."""
+        assert self.fwb or (self.s.cells[self.vm.host[pages]] & NOT_AT_POC).all()
 
     def moved(self, first: int, pages: int, new: int, mix: int, huge: bool) -> None:
         """Tell the machine where frames are now."""
@@ -312,6 +309,7 @@ class Life:
                     self.free.append(frame)
             assert move_frames(self.s, old, self.mix[block], new, mix, pages) == pages
             self.moved(first, pages, new, mix, not scattered)
+            self.written_by_the_host(np.arange(first, first + pages))
 
         self.notify(first, pages, move, not scattered)
         self.chunks[block], self.spare, self.mix[block] = new, old, mix
@@ -331,6 +329,7 @@ class Life:
                 if old != home:
                     self.free.append(old)
                 self.moved(page, 1, new, 0, False)
+            self.written_by_the_host(np.arange(first, first + count))
 
         self.notify(first, count, move, False)
         self.seen["pages moved"] += 1
@@ -349,8 +348,7 @@ class Life:
     def move_the_memslots(self, base: int) -> None:
         self.vm.unmap(*self.ends())
         gfn = self.s.geo.base_gfn + base
-        stay = gfn == self.ends()[0]
-        assert (unmap_memslots(self.s, self.who) if stay else move_memslots(self.s, self.who, gfn)) == 0
+        assert move_memslots(self.s, self.who, gfn) == 0
         for slot in self.vm.slots:
             slot.ipa = (gfn << self.vm.page_shift) + slot.hva
         self.seen["memslots moved"] += 1

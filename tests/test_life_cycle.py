@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from life import BLOCK, TABLE_CHANGES, Life, execute, program
+from life import BLOCK, TABLE_CHANGES, Life
 from machines import ALL, rebuild_block, run_audit, set_order, small_machine, split_block, violations
+from programs import execute, program
 
 from stress.bugs import BUGS
 from stress.kernels.dirty import compare_copy, harvest, send, send_all, set_logging
@@ -79,7 +80,9 @@ LIFE = (
     ("migrate", {"what": "send everything"}),
     ("touch", {"vcpu": 0, "block": 0, "page": 1, "count": 3, "stride": 1, "write": True}),
     ("touch", {"vcpu": 1, "block": 0, "page": 1, "count": 9, "stride": 1, "write": False}),
+    ("touch", {"vcpu": 0, "block": 0, "page": 1, "count": 9, "stride": 1, "write": False}),
     ("touch", {"vcpu": 1, "block": 0, "page": 1, "count": 9, "stride": 1, "write": True}),
+    ("touch", {"vcpu": 0, "block": 0, "page": 1, "count": 9, "stride": 1, "write": True}),
     ("migrate", {"what": "harvest"}),
     ("touch", {"vcpu": 0, "block": 0, "page": 1, "count": 5, "stride": 1, "write": True}),
     ("migrate", {"what": "send"}),

@@ -20,7 +20,7 @@ from stress.kernels.codes import PERMISSION, POPULATION, REBUILT, RETRY, SPURIOU
 from stress.kernels.dirty import set_logging
 from stress.kernels.split import DONE
 from stress.kernels.teardown import reap
-from stress.orders import NAMED_ORDERS, Order
+from stress.orders import BLOCK_FIRST_DEFERRED, CLEAN_FIRST_UNLOCKED, NAMED_ORDERS, NT, UNMAP_FIRST, Order
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
 from stress.shm.words import DIRTY_SHIFT, SLOT_LOGGING
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot b
 
 MODULES = (abort, entries, grace, mapping, pool, rebuild, records, tlbi)
 ACCESSES = ("load", "store", "compare_exchange", "exchange", "fetch_add", "fetch_max")
-PATIENCE = 400  # accesses after which the other side is taken for waiting
+PATIENCE = 150  # accesses after which one is taken for waiting
+FEW = ALL // 64  # of a block's pages: 63, 127 and so on
 HYPERVISOR = 2
 
 
@@ -115,13 +116,14 @@ def both_split(s: Machine, tree: Tree, found: tuple[int, int]) -> None:
 def one_split(s: Machine, tree: Tree, found: tuple[int, int]) -> None:
     assert pages(tree, writable=True) == {5}
     assert dirty_pages(s) == {5}
-    assert PERMISSION in found
+    # Or who split it found the page mapped then, by the other.
+    assert PERMISSION in found or sorted(found) == [SPURIOUS, POPULATION]
 
 
 def one_relaxed(s: Machine, tree: Tree, found: tuple[int, int]) -> None:
-    assert pages(tree, writable=True) == {5}
-    assert pages(tree) == set(range(512))
-    assert dirty_pages(s) == {5}
+    assert pages(tree, writable=True) == {63}
+    assert pages(tree) == set(range(63, 512, 64))
+    assert dirty_pages(s) == {63}
     assert PERMISSION in found
     assert set(found) <= {PERMISSION, SPURIOUS}
 
@@ -135,8 +137,8 @@ CASES = [
     Case("split for a page", protected_block, (faults(0, 5, 1), faults(1, 5, 1)), one_split),
     Case(
         "relax a page",
-        lambda: machine(logging=True, share=ALL, writable=0),
-        (faults(0, 5, 1), faults(1, 5, 1)),
+        lambda: machine(logging=True, share=FEW, writable=0),
+        (faults(0, 63, 1), faults(1, 63, 1)),
         one_relaxed,
     ),
 ]
@@ -160,13 +162,16 @@ def rebuild_cases(order: Order) -> Iterator[Case]:
         the_block(s, tree, found)
         assert REBUILT in found or found[1] == DONE
 
-    wants = prepared(ALL // 2, vcpu_rebuilds=True)
+    wants = prepared(FEW, vcpu_rebuilds=True)
     yield Case(f"{order.name}: two vCPUs", wants, (faults(0, 5), faults(1, 9)), rebuilt_once)
     yield Case(f"{order.name}: vCPU and hypervisor", wants, (faults(0, 5), rebuilds), rebuilt_once)
     yield Case(f"{order.name}: map a page", prepared(0), (faults(0, 5, 1), rebuilds), the_block)
-    yield Case(f"{order.name}: relax a page", prepared(ALL, writable=0), (faults(0, 5, 1), rebuilds), the_block)
+    yield Case(f"{order.name}: relax a page", prepared(FEW, writable=0), (faults(0, 63, 1), rebuilds), the_block)
 
 
+#: Orders that differ in what others can meet; at random schedules all are played.
+DIFFERENT = (UNMAP_FIRST, BLOCK_FIRST_DEFERRED, CLEAN_FIRST_UNLOCKED, NT)
+EVERYWHERE = [*CASES, *(case for order in DIFFERENT for case in rebuild_cases(order))]
 ALL_CASES = [*CASES, *(case for order in NAMED_ORDERS.values() for case in rebuild_cases(order))]
 
 
@@ -229,7 +234,7 @@ def at_random(random: Random) -> Callable[[list[Actor]], int]:
     return schedule
 
 
-@pytest.mark.parametrize("case", ALL_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", EVERYWHERE, ids=lambda case: case.name)
 def test_a_handler_stopped_anywhere(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
     results = set()
     for first in (0, 1):
@@ -238,7 +243,7 @@ def test_a_handler_stopped_anywhere(monkeypatch: pytest.MonkeyPatch, case: Case)
             results.add(found)
             if made < place:
                 break  # it was through before
-        assert made > 20, "there were that many places"
+        assert made > 10, "there were that many places"
     if case.check is not pages_5_and_9:
         assert len(results) > 1, "who comes first makes a difference"
 

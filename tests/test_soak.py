@@ -112,7 +112,11 @@ def test_injected_bugs_are_caught_every_time(name: str) -> None:
 
 @pytest.mark.parametrize(
     "load",
-    [("--block-size", "2M", "--dwell", "0ms"), ("--scenario", "migration", "--block-size", "2M"), ("--scenario", "thp")],
+    [
+        ("--block-size", "2M", "--dwell", "0ms"),
+        ("--scenario", "migration", "--block-size", "2M"),
+        ("--scenario", "thp"),
+    ],
     ids=["rebuild", "migration", "thp"],
 )
 def test_memory_does_not_grow(load: tuple[str, ...]) -> None:

@@ -30,6 +30,7 @@ from stress.shm.words import (
     AT_STEP,
     ORDER_WORDS,
     R_CLEANED,
+    R_CLOCK,
     R_DETACHED,
     R_END_NS,
     R_ENDED,
@@ -159,7 +160,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
             swap_entry(s, index, held, leaf, level, gfn, who)
             held = leaf
         else:
-            if reachable(s, clock):
+            if step != _UNMAP_UNLOCKED and reachable(s, clock):
                 report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
             if geo.inject & ENTRY_READ_AGAIN and not is_table(load(s.tables, index), level):
                 pass  # the walker lost the way to the children
@@ -177,6 +178,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
             record[R_VOID] = 1
             break
     store(s.procs, (who, AT_STEP), -1)
+    record[R_CLOCK] = clock
     record[R_END_NS] = now
     store(s.records, (number & (RECORD_RING - 1), R_ENDED), number)
     return VOID if record[R_VOID] != 0 else DONE
@@ -191,10 +193,14 @@ def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -
     now = clock_ns()
     record[R_UNLOCKED_NS] = now
     if record[R_DETACHED] >= 0:
+        store(s.procs, (who, AT_STEP), _UNMAP_UNLOCKED)
+        if reachable(s, record[R_CLOCK]):
+            report(s, _AFTER_FREE, who, gfn, level, record[R_DETACHED], 0, FREED_TOO_EARLY)
         if s.geo.shared != 0:
             synchronize(s, who)
         record[R_FREED] += unmap_table(s, record[R_DETACHED], level + 1, gfn, who)
         record[R_END_NS] = clock_ns()
+        store(s.procs, (who, AT_STEP), -1)
         order = record[R_ORDER]
         for i in range(ORDER_WORDS):
             if s.orders[order, i] == _UNMAP_UNLOCKED:

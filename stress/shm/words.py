@@ -97,6 +97,7 @@ R_VOID = 41  # non-zero: another rebuilder was faster, nothing was rebuilt
 R_WHO = 42  # process number of the rebuilder
 R_DETACHED = 43  # table page that is to be torn down after mmu_lock, or -1
 R_LEFT = 44  # rebuild number again once nothing of it is left to do
+R_CLOCK = 45  # newest TLBI when the table was unlinked, or -1 while it is linked
 RECORD_WORDS = 48
 
 # Region "totals", one row per order.
