@@ -20,7 +20,7 @@ from stress.kernels.dirty import compare_copy, harvest, send, send_all, set_logg
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots, unmap_memslots
 from stress.kernels.pattern import Workload
 from stress.kernels.rebuild import rebuild
-from stress.kernels.records import under_way
+from stress.kernels.records import settled
 from stress.kernels.split import populate, split, write_unmapped
 from stress.kernels.teardown import reap
 from stress.kernels.tlb import new_cpu
@@ -171,6 +171,7 @@ class Life:
         on = not self.logging
         if on:
             assert set_logging(s, self.who, 1) == vm.write_protect(gfn, end)
+            vm.dirty.clear()  # a new bitmap
         elif how == "at once":
             assert set_logging(s, self.who, 0) == 0
         else:
@@ -375,7 +376,7 @@ class Life:
         assert violations(s) == {}
         assert not s.control[[LOCK, POOL_LOCK, INSIDE]].any()
         assert not (s.procs[:, WALKING] & 1).any()
-        assert not under_way(s, s.control[REBUILDS])
+        assert settled(s, s.control[REBUILDS]) == s.control[REBUILDS]
         cells = np.full(s.geo.frames, POISONED_CELL)
         cells[vm.host] = (np.arange(1, len(self.values) + 1) << TAG_SHIFT) | self.values
         assert ((s.cells ^ cells) & ~NOT_AT_POC == 0).all()

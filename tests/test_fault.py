@@ -83,7 +83,7 @@ def test_a_fault_adds_the_tables_missing_below_a_table() -> None:
 def test_the_tables_above_are_made_once(ipa_bits: int) -> None:
     s = small_machine(4 * KIB, 2 * MIB, blocks=3, ipa_bits=ipa_bits)
     for block in range(3):
-        assert map_leaf(s, block_gfn(s.geo, block) + 7, 512 * block + 7, s.geo.block_level, 1, 0) == MAPPED
+        assert map_leaf(s, block_gfn(s.geo, block) + 7, 512 * block + 7, s.geo.block_level, 1, 0, 0) == MAPPED
     tree = assert_sound(s)
     assert tree.leaves == [block_leaf(s.geo, block) for block in range(3)]
     assert len(tree.tables) == s.geo.root_pages + (s.geo.block_level - s.geo.start_level)

@@ -95,7 +95,7 @@ def test_windows_hit_bystanders_and_add_up() -> None:
 def test_every_pattern(pattern: str) -> None:
     document = run_json(
         "run", "--pattern", pattern, "--block-size", "2M", "--blocks", "32", "--vcpus", "3", "--dwell", "0ms",
-        "--duration", "1s", "--write-fraction", "0.5",
+        "--duration", "4s" if JIT_DISABLED else "1s", "--write-fraction", "0.5",
     )  # fmt: skip
     assert document["exit"] == 0
     [order] = document["orders"]

@@ -36,7 +36,7 @@ from stress.kernels.descriptor import broken
 from stress.kernels.entries import find
 from stress.kernels.fault import handle
 from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, interpret, leave
-from stress.kernels.records import open_record, under_way
+from stress.kernels.records import open_record, settled
 from stress.kernels.split import write_unmapped
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
@@ -263,9 +263,9 @@ def finish(s: Machine, index: int, old: int) -> tuple[int, int]:
     """Record the rebuild that ``begin`` began and play its steps; (result, its number)."""
     number = int(open_record(s, 0, s.geo.base_gfn, 1))
     done = int(interpret(s, 0, number, index, old, 2, s.geo.base_gfn, 0))
-    assert under_way(s, number)
+    assert settled(s, number) == number - 1
     leave(s, 0, number, 2, s.geo.base_gfn, int(State.GUEST))
-    assert not under_way(s, number)
+    assert settled(s, number) == number
     return done, number
 
 

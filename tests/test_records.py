@@ -8,7 +8,7 @@ import pytest
 from machines import ALL, block_gfn, rebuild_block, small_machine, split_block
 
 from stress.kernels.rebuild import DONE
-from stress.kernels.records import close_cycle, close_inside, open_record, under_way
+from stress.kernels.records import close_cycle, close_inside, open_record, settled
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Order, Step
 from stress.shm.words import (
@@ -128,9 +128,9 @@ def test_numbers_that_would_read_as_none_are_left_out() -> None:
     row = s.records[skipped % RECORD_RING]
     assert (row[R_NUMBER], row[R_VOID], row[R_LEFT]) == (skipped, 1, skipped)
     for number in numbers:
-        assert under_way(s, LAST_OF_A_ROUND + 3)
+        assert settled(s, LAST_OF_A_ROUND + 3) < number
         s.records[number % RECORD_RING, R_LEFT] = number
-    assert not under_way(s, LAST_OF_A_ROUND + 3)
+    assert settled(s, LAST_OF_A_ROUND + 3) == LAST_OF_A_ROUND + 3
     assert close_cycle(s, 0, LAST_OF_A_ROUND + 3, 10, 0, 0, 0) == 3
     assert s.totals[0, T_REBUILDS] == 3
     assert row[R_DONE] == skipped, "the collector finds every number"
@@ -156,14 +156,43 @@ def test_the_time_inside_rebuilds_is_counted_once() -> None:
     open_record(s, 0, s.geo.base_gfn, start)
     open_record(s, 1, s.geo.base_gfn, start + 1)
     assert s.control[INSIDE] == 2
-    close_inside(s)
+    close_inside(s, 1)
     assert s.control[INSIDE] == 1
     assert not s.totals[:, T_INSIDE_NS].any(), "one is still under way"
     before = time.monotonic_ns()
-    close_inside(s)
+    close_inside(s, 1)
     assert s.control[INSIDE] == 0
     assert before - start <= s.totals[1, T_INSIDE_NS] <= time.monotonic_ns() - start
     assert s.totals[0, T_INSIDE_NS] == 0
+
+
+def test_who_waited_for_another_rebuild_is_inside_from_its_end_on() -> None:
+    s = small_machine()
+    start = time.monotonic_ns()
+    open_record(s, 0, s.geo.base_gfn, start)
+    time.sleep(0.02)
+    close_inside(s, 0)
+    first = int(s.totals[0, T_INSIDE_NS])
+    assert first >= 20_000_000
+    open_record(s, 1, s.geo.base_gfn, start)  # asked for mmu_lock when the other one held it
+    close_inside(s, 0)
+    assert s.totals[0, T_INSIDE_NS] <= time.monotonic_ns() - start
+
+
+def test_records_that_a_full_ring_lost_hold_nothing_up() -> None:
+    s = small_machine()
+    number = int(open_record(s, 0, s.geo.base_gfn, 1))
+    assert settled(s, number) == number - 1
+    s.control[REBUILDS] = number + RECORD_RING - 1
+    later = int(open_record(s, 0, s.geo.base_gfn, 1))
+    assert later % RECORD_RING == number % RECORD_RING
+    for row in range(number + 1, later):
+        s.records[row % RECORD_RING, R_NUMBER] = s.records[row % RECORD_RING, R_LEFT] = row
+    assert settled(s, later) == later - 1
+    s.records[later % RECORD_RING, R_LEFT] = later
+    assert settled(s, later) == later
+    assert close_cycle(s, 0, later, 10, 0, 0, 0) == RECORD_RING - 1 + 1
+    assert s.control[CLOSED] == later
 
 
 def test_completed_cycles_add_up() -> None:

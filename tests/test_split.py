@@ -157,12 +157,23 @@ def test_a_block_that_is_split_already_stays_as_it_is(share: int) -> None:
     assert s.control[SEQUENCE] == tlbis
 
 
-def test_pages_are_cleaned_as_they_are_mapped() -> None:
+def test_a_split_cleans_nothing() -> None:
+    """A block was cleaned when it was mapped (Linux 6.5 kvm_pgtable_stage2_split: KVM_PGTABLE_WALK_SKIP_CMO)."""
     s = small_machine(fwb=False)
+    assert (s.cells[:512] & NOT_AT_POC).all()
     assert fault(s, s.geo.base_gfn) == POPULATION
+    assert not (s.cells[:512] & NOT_AT_POC).any()
     s.cells[:512] |= NOT_AT_POC
     assert split_block(s, 0, ALL // 4) == DONE
-    assert list(np.flatnonzero(s.cells[:512] & NOT_AT_POC == 0)) == populated(512, ALL // 4)
+    assert (s.cells[:512] & NOT_AT_POC).all()
+
+
+@pytest.mark.parametrize("cmo_per_fault", [False, True])
+def test_a_block_is_clean_once_it_is_populated(cmo_per_fault: bool) -> None:
+    s = small_machine(fwb=False, guest_caches=False, cmo_per_fault=cmo_per_fault)
+    assert populate(s, 1, s.geo.base_gfn) == DONE
+    assert not (s.cells[:512] & NOT_AT_POC).any()
+    assert (s.cells[512:] & NOT_AT_POC).all()
 
 
 @pytest.mark.parametrize(("granule", "block_size"), SHAPES)

@@ -99,7 +99,7 @@ def resolve(
     if s.geo.cmo_per_fault != 0 and action != DO_RELAX:
         # Before v5.14 whoever faulted cleaned, also if the mapping was there. (That kernel left the clean out when a
         # permission fault made it rebuild, and so what was never mapped was not cleaned: we clean it.)
-        pages = pages_at(s.geo, wanted)
+        pages = pages_at(s.geo, wanted if level <= wanted or action == DO_REBUILD else LAST_LEVEL)
         cleaned = clean_frames(s, frame & ~(pages - 1), pages)
     if wrong_level(s, permission, logging, write):
         aligned = gfn & ~(pages_at(s.geo, wanted) - 1)
@@ -125,7 +125,7 @@ def resolve(
         return (REBUILT if done == DONE else RETRY), NOTHING, level, number
     elif action != DO_NOTHING:
         target = LAST_LEVEL if action == DO_MAP_PAGE else wanted
-        done = map_leaf(s, gfn, frame, target, write or logging == 0, who)
+        done = map_leaf(s, gfn, frame, target, write or logging == 0, action == DO_SPLIT, who)
         if done == LOST_RACE:
             return RETRY, NOTHING, level, 0
         if done == POOL_EXHAUSTED:

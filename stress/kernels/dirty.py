@@ -72,6 +72,8 @@ def set_logging(s: Machine, who: int, on: int) -> int:
     if not acquire(s, who):
         return STOPPED
     changed = 0
+    for word in range(len(s.dirty)):
+        s.dirty[word] = 0  # a memslot gets a new bitmap
     for slot in range(s.geo.memslots):
         store(s.memslots, (slot, SLOT_LOGGING), on)
         if on != 0:
@@ -115,7 +117,7 @@ def harvest(s: Machine, who: int, found: Any) -> int:
         shift = s.memslots[slot, SLOT_BASE] - first
         for word in range(first >> DIRTY_SHIFT, ((first + s.memslots[slot, SLOT_PAGES] - 1) >> DIRTY_SHIFT) + 1):
             bits = exchange(s.dirty, word, 0)
-            if slot == 0 or word > first >> DIRTY_SHIFT:
+            if first & DIRTY_MASK == 0 or word > first >> DIRTY_SHIFT:
                 found[word] = bits
             else:
                 found[word] |= bits  # the word that two memslots share

@@ -23,6 +23,7 @@ from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
+from stress.shm.syscalls import fence
 from stress.shm.words import R_ENDED, RECORD_RING, SEQUENCE, TLBI_DONE, Kind
 
 _BBM = int(Kind.BBM)
@@ -59,6 +60,7 @@ def break_entry(s: Machine, index: int, old: int, level: int, rebuild: int) -> b
     """
     if not compare_exchange(s.tables, index, old, broken(old, level, rebuild, load(s.control, SEQUENCE))):
         return False
+    fence()
     store(s.tables, index, broken(old, level, rebuild, load(s.control, SEQUENCE)))
     return True
 
@@ -70,13 +72,16 @@ def lock_entry(s: Machine, index: int) -> bool:
 
 
 @kernel
-def tlbi_entry(s: Machine, index: int, level: int, gfn: int, who: int) -> None:
-    """Invalidate by IPA all that a broken entry may have left in a TLB or walk cache; it is empty then."""
+def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int) -> None:
+    """Invalidate by IPA all that a broken entry may have left in a TLB or walk cache; then ``left`` stands there.
+
+    0 gives the entry away: whoever shares mmu_lock and goes on to fill it leaves LOCKED.
+    """
     pages = pages_at(s.geo, level)
     start = gfn & ~(pages - 1)
     tlbi_range(s, start, start + pages)
     if is_broken(load(s.tables, index)):
-        store(s.tables, index, 0)
+        store(s.tables, index, left)
 
 
 @kernel

@@ -10,6 +10,7 @@ from stress.bugs import LEAK_ON_UPDATE
 from stress.kernels.clean import clean_frames
 from stress.kernels.codes import POOL_EXHAUSTED, WALKED_BY_HANDLER
 from stress.kernels.descriptor import (
+    LOCKED,
     is_leaf,
     is_table,
     leaf_descriptor,
@@ -66,7 +67,7 @@ def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) 
     table = table_descriptor(s.geo, page)
     if is_leaf(old, level):
         if break_entry(s, index, old, level, 0):
-            tlbi_entry(s, index, level, gfn, who)
+            tlbi_entry(s, index, level, gfn, LOCKED)
             set_entry(s, index, table, level, gfn, who)
             return page
     elif swap_entry(s, index, old, table, level, gfn, who):
@@ -77,7 +78,7 @@ def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) 
 
 
 @kernel
-def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, who: int) -> int:
+def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, splits: bool, who: int) -> int:
     """Map ``gfn`` to ``frame`` (of this very page) at ``target`` level, adding tables on the way.
 
     MAPPED, BLOCK_SPLIT, LOST_RACE or POOL_EXHAUSTED. ``target`` is no higher than an existing table allows.
@@ -89,6 +90,8 @@ def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, who:
         if not_ours(s, old, level, gfn, who) or is_table(old, level):
             return LOST_RACE
         if is_leaf(old, level):
+            if not splits:
+                return LOST_RACE  # a rebuild put a block there since we looked
             result = BLOCK_SPLIT
         page = add_table(s, index, old, level, gfn, who)
         if page < 0:

@@ -79,7 +79,7 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
                 child = next_page(s.geo, descriptor)
                 if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, 0):
                     put_page(s, page_of(s, index))
-                    tlbi_entry(s, index, level, gfn, who)
+                    tlbi_entry(s, index, level, gfn, 0)
                     free_table(s, child, gfn, who)
                     freed += 1
             gfn += pages_at(s.geo, reached)

@@ -21,7 +21,7 @@ from stress.kernels.records import close_inside, open_record
 from stress.kernels.teardown import defer, unmap_table
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.orders import Step
-from stress.shm.atomics import load, store
+from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
@@ -48,6 +48,7 @@ from stress.shm.words import (
     RECORD_RING,
     SEQUENCE,
     TLBI_DONE,
+    VOIDED,
     Kind,
     State,
 )
@@ -129,9 +130,6 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
             break
         start = now
         store(s.procs, (who, AT_STEP), step)
-        unlinks = step == _INVALIDATE or step == _INSTALL or step == _INSTALL_NT
-        if clock < 0 and unlinks:
-            clock = load(s.control, SEQUENCE)  # whichever comes first unlinks the table
         ours = True
         if step == _INVALIDATE:
             record[R_INVALID_NS] = start
@@ -173,9 +171,12 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
         now = clock_ns()
         if step == _INSTALL or step == _INSTALL_NT:
             record[R_VALID_NS] = now
+        if clock < 0 and (step == _INVALIDATE or step == _INSTALL or step == _INSTALL_NT):
+            clock = load(s.control, SEQUENCE)  # whichever comes first unlinked the table
         record[R_STEPS + i] = now - start
         if not ours:
             record[R_VOID] = 1
+            fetch_add(s.control, VOIDED, 1)
             break
     store(s.procs, (who, AT_STEP), -1)
     record[R_CLOCK] = clock
@@ -205,7 +206,7 @@ def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -
         for i in range(ORDER_WORDS):
             if s.orders[order, i] == _UNMAP_UNLOCKED:
                 record[R_STEPS + i] = record[R_END_NS] - now
-    close_inside(s)
+    close_inside(s, record[R_ORDER])
     store(s.records, (number & (RECORD_RING - 1), R_LEFT), number)
 
 

@@ -46,7 +46,6 @@ def fill_last(s: Machine, page: int, first: int, offset: int, share: int, writab
     counted = 0
     for i in range(1 << s.geo.index_bits):
         if is_populated(offset + i, share):
-            clean_frames(s, first + i, 1)
             leaf = leaf_descriptor(s.geo, first + i, LAST_LEVEL)
             s.tables[base + i] = leaf if writable else write_protected(leaf)
             counted += 1
@@ -81,7 +80,9 @@ def map_block(s: Machine, who: int, gfn: int) -> int:
     index, _ = find(s, gfn, level)
     if load(s.tables, index) & 1 == 0:
         frame = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn))
-        if map_leaf(s, gfn, frame, level, True, who) == POOL_EXHAUSTED:
+        if s.geo.cmo_per_fault != 0:  # then mapping does not clean: whoever asks for it does
+            clean_frames(s, frame, pages_at(s.geo, level))
+        if map_leaf(s, gfn, frame, level, True, False, who) == POOL_EXHAUSTED:
             return POOL_EXHAUSTED
     return DONE
 
@@ -116,7 +117,7 @@ def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first:
         status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, first, share, writable, who)
         if status == DONE:
             break_entry(s, index, old, level, 0)
-            tlbi_entry(s, index, level, gfn, who)
+            tlbi_entry(s, index, level, gfn, 0)
             set_entry(s, index, table_descriptor(geo, page), level, gfn, who)
     release(s, who, _DWELL)
     return status

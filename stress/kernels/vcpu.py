@@ -221,7 +221,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     status = FINISHED
                     break
             sizes = sizes_held(cpu)
-            done, writes, walks, redone = 0, 0, 0, 0
+            done, writes, walks, redone, faulted = 0, 0, 0, 0, False
             while done < length:
                 # Validated, unsuspicious TLB hits, as long as they last. Anything else starts over below.
                 while done < length:
@@ -275,6 +275,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                         continue
                     # Validated: from here on it counts.
                     if not allowed:
+                        faulted = True
                         status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level)
                         if status == NO_SLOT:  # the memslot moved: so does the guest
                             base = load(s.memslots, (0, SLOT_BASE))
@@ -296,6 +297,9 @@ def build_run(checked: bool) -> Callable[..., Any]:
                         if first != level:
                             cache_walk(cpu, bits, gfn, first, level)
                         walks += 1
+                    if faulted:  # a chunk of long faults takes long
+                        s.procs[vcpu, HEARTBEAT] += 1
+                        faulted = False
                     if (cell ^ expected) & watched != 0:
                         judge_cell(s, vcpu, gfn, cell, expected)
                     done += 1

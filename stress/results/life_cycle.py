@@ -46,9 +46,9 @@ def _mappings(document: dict[str, Any], counts: dict[str, int]) -> str:
     total = {
         name: sum(order["mappings"][name] for order in document["orders"]) for name in ("blocks", "pages", "splits")
     }
-    rebuilt = sum(order["faults"]["rebuild"] for order in document["orders"])
+    rebuilds = sum(order["rebuilds"] for order in document["orders"])
     line = f"Faults mapped {counted(total['blocks'], 'block')} and {counted(total['pages'], 'page')}"
-    return f"{line}, split {counted(total['splits'], 'block')}, rebuilt {counted(rebuilt, 'block')}"
+    return f"{line}, split {counted(total['splits'], 'block')}; {counted(rebuilds, 'rebuild')}"
 
 
 def _moves(counts: dict[str, int]) -> str:

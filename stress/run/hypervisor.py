@@ -11,7 +11,7 @@ import numpy as np
 
 from stress.kernels.audit import audit
 from stress.kernels.codes import POOL_EXHAUSTED
-from stress.kernels.records import close_cycle, under_way
+from stress.kernels.records import close_cycle, settled
 from stress.kernels.teardown import reap
 from stress.run.plan import Plan
 from stress.shm.layout import Machine
@@ -97,8 +97,8 @@ class Hypervisor:
         reap(self.machine, self.who)
         control = self.machine.control
         last = int(control[REBUILDS])
-        if last - control[CLOSED] > RECORD_RING // 4 and not under_way(self.machine, last):
-            close_cycle(self.machine, int(control[ORDER]), last, 0, 0, 0, 0)
+        if last - control[CLOSED] > RECORD_RING // 8:
+            close_cycle(self.machine, int(control[ORDER]), settled(self.machine, last), 0, 0, 0, 0)
 
     def dwell(self, duration_ns: int) -> None:
         """Let the guest run; ends early if the run winds up."""
@@ -128,14 +128,13 @@ class Hypervisor:
         try:
             yield
         finally:
-            while under_way(machine, int(control[REBUILDS])):
+            last = int(control[REBUILDS])
+            while settled(machine, last) < last:
                 self.beat()
                 time.sleep(_POLL_S / 10)
             reap(machine, self.who)
-            last = int(control[REBUILDS])
-            if not under_way(machine, last):
-                grown = (after - start for after, start in zip(self._reading(), before, strict=True))
-                close_cycle(machine, order, last, *grown)
+            grown = (after - start for after, start in zip(self._reading(), before, strict=True))
+            close_cycle(machine, order, last, *grown)
 
     @contextmanager
     def parked(self) -> Iterator[None]:

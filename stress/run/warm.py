@@ -54,7 +54,7 @@ def _compile(everything: bool, vcpu_loop: bool) -> None:
         (split.is_split, (s, 0)),
         (split.write_unmapped, (s, 0, 0)),
         (rebuild.rebuild, (s, 0, 0)),
-        (records.under_way, (s, 0)),
+        (records.settled, (s, 0)),
         (records.close_cycle, (s, 0, 0, 0, 0, 0, 0)),
         (teardown.reap, (s, 0)),
         (audit.audit, (s, 0, words, words)),

@@ -92,6 +92,10 @@ class Workers:
                 self._beats[who] = (beat, now)
             elif now - self._beats[who][1] > limit_s and self._state(who) is not State.DONE:
                 late.append(who)
+        # Who waits for mmu_lock has to wait as long as others use it, and get on.
+        busy = {who for who in range(len(self._processes)) if self._state(who) is State.LOCK_HELD}
+        if busy - set(late) or not self._machine.control[words.LOCK]:
+            late = [who for who in late if self._state(who) is not State.LOCK_WAIT]
         if not late:
             return None
         owner = self._owner()

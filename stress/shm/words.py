@@ -35,7 +35,9 @@ VIOLATIONS = 5 * LINE  # count per violation kind, two lines
 REBUILDS = 7 * LINE  # numbers handed out to rebuilds; the newest
 CLOSED = 7 * LINE + 1  # every record up to this number is complete
 INSIDE_SINCE_NS = 7 * LINE + 2  # clock when the first of the rebuilds under way began
+INSIDE_ENDED_NS = 7 * LINE + 4  # clock when the last of them ended, so far
 TLBI_PENDING = 7 * LINE + 3  # only with the injected bug missing-dsb: a TLBI that has not taken effect
+VOIDED = 7 * LINE + 5  # rebuilds whose record is void
 CONTROL_WORDS = 8 * LINE
 
 # Region "procs", one row per process: vCPUs first, the hypervisor last.
@@ -213,7 +215,7 @@ DIRTY_SHIFT = 5
 DIRTY_MASK = (1 << DIRTY_SHIFT) - 1
 
 # Region "deferred": ring of detached tables.
-DEFERRED_RING = 1 << 10
+DEFERRED_RING = 1 << 14
 D_PAGE = 0
 D_LEVEL = 1
 D_GFN = 2

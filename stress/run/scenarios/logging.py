@@ -40,6 +40,7 @@ class LoggingScenario(Scenario):
         if not self.plan.geo.vcpu_rebuilds:
             for gfn in self.whole_blocks():
                 self.hypervisor.check(rebuild(self.machine, self.who, gfn))
+                self.hypervisor.maintain()
 
     def let_rebuild(self) -> None:
         """Until every block is a block again, or nobody meets the tables that are left."""

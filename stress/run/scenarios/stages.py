@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stress.kernels.notifier import unmap_memslots
+from stress.run.hypervisor import Finished
 from stress.run.scenarios.logging import LoggingScenario
 from stress.shm.words import (
     C_ACCESSES,
@@ -35,6 +36,7 @@ from stress.shm.words import (
     STAGE_END_NS,
     STAGE_NAMES,
     STAGE_ROWS,
+    VOIDED,
 )
 
 NO_HEAD, READ_HEAD, WRITE_HEAD = range(3)
@@ -81,7 +83,10 @@ class StagedScenario(LoggingScenario):
             machine.control[STAGE] = number
             if name == "KVM_ADJUST_MAPPINGS" or name == "recover":
                 self.rebuild_blocks()
-            hypervisor.wait_until(lambda: bool((machine.procs[: self.who, STAGE_DONE] == number).all()))
+            done = machine.procs[: self.who, STAGE_DONE]
+            hypervisor.wait_until(lambda: hypervisor.finishing or bool((done == number).all()))
+            if not (done == number).all():
+                raise Finished
             return int(machine.procs[: self.who, STAGE_END_NS].max()) - start
 
         self._record(name, iteration, run)
@@ -99,7 +104,7 @@ class StagedScenario(LoggingScenario):
     def _record(self, name: str, iteration: int, run: Callable[[], int]) -> None:
         machine = self.machine
         counters = machine.counters.sum(axis=(0, 1))
-        rebuilds = int(machine.control[REBUILDS])
+        rebuilds = int(machine.control[REBUILDS] - machine.control[VOIDED])
         duration_ns = run()
         ready = machine.stages[:, G_READY]
         free = ready.argmin()
@@ -111,7 +116,7 @@ class StagedScenario(LoggingScenario):
         row[G_REPEAT] = self._pass
         row[G_DURATION_NS] = duration_ns
         row[G_ORDER] = self._order
-        row[G_REBUILDS] = int(machine.control[REBUILDS]) - rebuilds
+        row[G_REBUILDS] = int(machine.control[REBUILDS] - machine.control[VOIDED]) - rebuilds
         row[G_COUNTERS : G_COUNTERS + COUNTER_WORDS] = machine.counters.sum(axis=(0, 1)) - counters
         row[G_READY] = 1
 
