@@ -134,11 +134,12 @@ static inline struct resolved resolve(const struct machine *m, int64_t gfn, bool
 	const bool permission = leaf && write && !(permissions(old) & WRITE);
 	struct resolved result = {SPURIOUS, NOTHING, found.level};
 
-	if (geo->cmo_per_fault != 0 && !permission)
+	const int64_t action = decide(leaf, found.level, wanted, !permission, geo->vcpu_rebuilds != 0);
+	if (geo->cmo_per_fault != 0 && action != DO_RELAX)
 		clean_frames(m);
 	if (unlikely(geo->inject & WRONG_FAULT_LEVEL))
 		abort();
-	switch (decide(leaf, found.level, wanted, !permission, geo->vcpu_rebuilds != 0)) {
+	switch (action) {
 	case DO_RELAX:
 		relax(m, found.index, old, found.level, gfn);
 		result.kind = PERMISSION;

@@ -138,6 +138,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		proc[AT_GFN] = base + (cpu.upcoming[0] >> 1);
 		int64_t sizes = sizes_held(&cpu);
 		int64_t done = 0, writes = 0, walks = 0, redone = 0;
+		bool faulted = false;
 
 		for (;;) {
 			int64_t access, gfn, translation;
@@ -172,9 +173,14 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 				done++;
 				writes += access & 1;
 				walks++;
+				if (unlikely(faulted)) { /* a chunk of long faults takes long */
+					proc[HEARTBEAT]++;
+					faulted = false;
+				}
 				continue;
 			}
 			if (outcome == FORBIDDEN) {
+				faulted = true;
 				fault(&m, &cpu, vcpu, gfn, access & 1, walked.descriptor, walked.level);
 			} else { /* a TLBI came in between: the access did not happen */
 				seen = catch_up(&m, &cpu, seen);

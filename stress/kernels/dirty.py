@@ -72,8 +72,9 @@ def set_logging(s: Machine, who: int, on: int) -> int:
     if not acquire(s, who):
         return STOPPED
     changed = 0
-    for word in range(len(s.dirty)):
-        s.dirty[word] = 0  # a memslot gets a new bitmap
+    if on != 0:
+        for word in range(len(s.dirty)):
+            s.dirty[word] = 0  # a new bitmap
     for slot in range(s.geo.memslots):
         store(s.memslots, (slot, SLOT_LOGGING), on)
         if on != 0:
