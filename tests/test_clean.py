@@ -103,7 +103,6 @@ def test_any_pages(seed: int) -> None:
     assert list(cleaned(s)) == unmapped(s, 1) == [512 + page for page in range(512) if page not in chosen]
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="262,144 frames in pure Python")
 def test_ranges_without_a_table_are_cleaned_whole() -> None:
     """A gigabyte under a table that has itself been filled by faults: most of its entries are empty."""
     s = small_machine(4 * KIB, GIB, blocks=1, fwb=False)

@@ -39,7 +39,7 @@ from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, interpret, leave
 from stress.kernels.records import open_record, settled
 from stress.kernels.split import write_unmapped
 from stress.kernels.teardown import reap
-from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
+from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step, parse_order
 from stress.shm.layout import Machine
 from stress.shm.words import (
     AT_STEP,
@@ -272,6 +272,12 @@ def finish(s: Machine, index: int, old: int) -> tuple[int, int]:
 LATE = [pytest.param(order, "block", id=f"{name}-block") for name, order in NAMED_ORDERS.items()]
 LATE += [
     pytest.param(order, "window", id=f"{name}-window") for name, order in NAMED_ORDERS.items() if order.bbm_level == 0
+]
+
+# Its tear-down comes last wherever it stands: who comes too late has none.
+LATE += [
+    pytest.param(parse_order("unmap-unlocked,invalidate,tlbi,install"), found, id=f"unlocked-{found}")
+    for found in ("block", "window")
 ]
 
 

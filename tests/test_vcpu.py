@@ -122,6 +122,16 @@ def test_counters_go_where_the_phase_says() -> None:
     assert s.procs[0, AT_GFN] == s.geo.base_gfn + cpu.registers[R_PAGE]
 
 
+def test_a_chunk_of_faults_shows_that_it_lives() -> None:
+    """Each may wait long for mmu_lock: the watchdog must see more than whole chunks."""
+    s = mapped(0)
+    cpu = caught_up(s, cpu_before(s, 0))
+    assert run(s, cpu, workload(s), 0, 1) == RAN
+    assert faults(s) == {POPULATION: CHUNK}
+    assert s.procs[0, HEARTBEAT] == CHUNK + 1
+    assert run(s, cpu, workload(s), 0, 1) == RAN
+
+
 def test_accesses_count_inside_while_anybody_rebuilds() -> None:
     s = mapped(orders=2)
     s.control[PHASE] = 9 << 8 | 2

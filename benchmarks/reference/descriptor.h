@@ -1,4 +1,4 @@
-/* Descriptors: what stress/kernels/descriptor.py reads and makes, and the break-before-make rule of stress/arch/bbm.py. */
+/* Descriptors: what stress/kernels/descriptor.py reads and makes, and the rule of stress/arch/bbm.py. */
 #pragma once
 
 #include "atomics.h"

@@ -1,4 +1,4 @@
-/* mmu_lock held alone, TLBIs by IPA, and the entries of the live table: mmu_lock.py, tlbi.py, entries.py and pool.py. */
+/* mmu_lock held alone, TLBIs by IPA, the live table, its pool: mmu_lock.py, tlbi.py, entries.py and pool.py. */
 #pragma once
 
 #include "descriptor.h"

@@ -233,7 +233,7 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 	else
 		counters[C_TRANSLATION + level]++;
 	if (slot + 1 < m->counter_slots) {
-		const int64_t stall = clock_ns() - start;
+		const int64_t stall = done - start;
 		const int64_t orders = m->counter_slots / 2;
 		const int64_t what = kind | (level < 0 ? 0 : level) << 4 | (int64_t)write << 8 | slot << 16;
 

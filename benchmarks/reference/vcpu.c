@@ -135,7 +135,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 				break;
 			}
 		}
-		proc[AT_GFN] = base + (cpu.upcoming[0] >> 1);
+		proc[AT_GFN] = base + (cpu.upcoming[length - 1] >> 1);
 		int64_t sizes = sizes_held(&cpu);
 		int64_t done = 0, writes = 0, walks = 0, redone = 0;
 		bool faulted = false;

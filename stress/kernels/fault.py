@@ -97,8 +97,10 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         begin_walk(s, vcpu)
     found, did, reached, rebuilt = resolve(s, gfn, write, vcpu, asked, locked)
     done = clock_ns()
+    ended = done  # giving the lock back takes no time to speak of
     if rebuilt != 0:
         leave(s, vcpu, rebuilt, reached, gfn, _GUEST)
+        ended = clock_ns()
     else:
         if s.geo.shared != 0:
             end_walk(s, vcpu)
@@ -107,6 +109,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         return found
     if found == RETRY:
         sched_yield()  # whoever owns the entry may need this core
+        ended = clock_ns()
     kind = WINDOW if window_of(descriptor) != 0 else PERMISSION if found == ENDLESS else found
     slot = phase & 0xFF
     counters = s.counters[vcpu, slot]
@@ -125,7 +128,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     else:
         counters[C_TRANSLATION + (level & LAST_LEVEL)] += 1
     if slot + 1 < s.counters.shape[1]:
-        stall = clock_ns() - start
+        stall = ended - start
         s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
         what = kind | max(level, 0) << 4 | int(write) << 8 | slot << 16
         if not log_fault(s, vcpu, start, gfn, stall, locked - asked, phase >> 8, what):

@@ -5,18 +5,19 @@ Private to the vCPU's process. Entry: key = guest frame >> the level's bits, val
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.shm.atomics import load
+from stress.shm.atomics import JIT_DISABLED, load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import (
     Machine,
 )
 from stress.shm.words import (
+    LINE,
     SEQUENCE,
     TLBI_END,
     TLBI_NUMBER,
@@ -53,21 +54,34 @@ class Cpu(NamedTuple):
     registers: npt.NDArray[np.int64]  # (16,) what survives between calls
 
 
+_LENGTHS = {
+    "key": LEVELS * PER_LEVEL,
+    "value": LEVELS * PER_LEVEL,
+    "turn": LEVELS * SETS,
+    "live": LEVELS,
+    "walk_key": LEVELS * CACHED,
+    "walk_page": LEVELS * CACHED,
+    "path": LEVELS,
+    "upcoming": CHUNK,
+    "registers": 16,
+}
+
+if not JIT_DISABLED:
+    from stress.shm.record_type import register
+
+    register(Cpu, _LENGTHS)
+
+
 def new_cpu() -> Cpu:
     """An empty TLB and walk cache."""
-    registers = np.zeros(16, np.int64)
-    registers[R_LEFT] = -1
-    return Cpu(
-        key=np.full(LEVELS * PER_LEVEL, EMPTY, np.int64),
-        value=np.zeros(LEVELS * PER_LEVEL, np.int64),
-        turn=np.zeros(LEVELS * SETS, np.int64),
-        live=np.zeros(LEVELS, np.int64),
-        walk_key=np.full(LEVELS * CACHED, EMPTY, np.int64),
-        walk_page=np.zeros(LEVELS * CACHED, np.int64),
-        path=np.zeros(LEVELS, np.int64),
-        upcoming=np.zeros(CHUNK, np.int64),
-        registers=registers,
-    )
+    size = sum(_LENGTHS.values())
+    words = np.zeros(size + LINE, np.int64)
+    start = -(words.ctypes.data // 8) % LINE  # no set of the TLB straddles cache lines
+    cpu = Cpu(*np.split(words[start : start + size], np.cumsum(list(_LENGTHS.values()))[:-1]))
+    cpu.key[:] = EMPTY
+    cpu.walk_key[:] = EMPTY
+    cpu.registers[R_LEFT] = -1
+    return cpu
 
 
 @inline
@@ -148,21 +162,29 @@ def flush_all(cpu: Cpu) -> None:
         cpu.walk_key[at] = EMPTY
 
 
+@inline
+def forget(keys: Any, count: int, first: int, last: int) -> int:
+    """Empty the slots whose key is in [first, last]; how many. Without a branch, so that it vectorises."""
+    forgotten = 0
+    for at in range(count):
+        key = keys[at]
+        inside = (first <= key) & (key <= last)
+        keys[at] = EMPTY if inside else key
+        forgotten += inside
+    return forgotten
+
+
 @kernel
 def flush_range(cpu: Cpu, bits: int, start: int, end: int) -> None:
     """Forget what translates, or helps to walk to, guest frames [start, end)."""
     for level in range(1, LEVELS):
         low = (LAST_LEVEL - level) * bits
-        first, last = start >> low, (end - 1) >> low
         if cpu.live[level] != 0:
-            for at in range(level * PER_LEVEL, (level + 1) * PER_LEVEL):
-                if first <= cpu.key[at] <= last:
-                    cpu.key[at] = EMPTY
-                    cpu.live[level] -= 1
-        first, last = start >> (low + bits), (end - 1) >> (low + bits)
-        for at in range(level * CACHED, (level + 1) * CACHED):
-            if first <= cpu.walk_key[at] <= last:
-                cpu.walk_key[at] = EMPTY
+            held = cpu.key[level * PER_LEVEL : (level + 1) * PER_LEVEL]
+            cpu.live[level] -= forget(held, PER_LEVEL, start >> low, (end - 1) >> low)
+        low += bits
+        cached = cpu.walk_key[level * CACHED : (level + 1) * CACHED]
+        forget(cached, CACHED, start >> low, (end - 1) >> low)
 
 
 @kernel

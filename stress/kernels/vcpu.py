@@ -315,7 +315,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
             counters[C_REDONE] += redone
             store(s.counters, (vcpu, slot, C_ACCESSES), counters[C_ACCESSES] + done)
             s.procs[vcpu, HEARTBEAT] += 1
-            s.procs[vcpu, AT_GFN] = base + (cpu.upcoming[0] >> 1)
+            s.procs[vcpu, AT_GFN] = base + (cpu.upcoming[(length - 1) & (CHUNK - 1)] >> 1)
             if s.procs[vcpu, FIRST_ACCESS_NS] == 0:
                 s.procs[vcpu, FIRST_ACCESS_NS] = clock_ns()
             if status != RAN:

@@ -41,7 +41,7 @@ def _logging(counts: dict[str, int]) -> str:
 
 
 def _mappings(document: dict[str, Any], counts: dict[str, int]) -> str:
-    if not counts:
+    if not any(counts.values()):
         return ""
     total = {
         name: sum(order["mappings"][name] for order in document["orders"]) for name in ("blocks", "pages", "splits")

@@ -190,7 +190,7 @@ class _Run:
         violations = evidence.violations(machine, self._started_ns) + evidence.lost_events(lost)
         done = machine.control[words.STOP] == words.STOP_DONE
         if self._failure is None and machine.control[words.FINISH] == words.FINISH_EXHAUSTED:
-            how = "the table pool is exhausted: table pages leak"
+            how = "the table pool is exhausted, because something leaks table pages"
             self._failure = {"what": "ended early", "how": how}
         if self._failure is None and not done and not interrupted:
             self._failure = {"what": "ended early", "how": "the workers left before the scenario was done"}
