@@ -176,6 +176,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
         record[R_STEPS + i] = now - start
         if not ours:
             record[R_VOID] = 1
+            record[R_DETACHED] = -1  # it is the other's
             fetch_add(s.control, VOIDED, 1)
             break
     store(s.procs, (who, AT_STEP), -1)
