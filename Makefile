@@ -8,6 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
+# What does not depend on how kernels run, or needs them fast, is tested with the compiler alone; of the runs with real
+# processes one is made without it.
+WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document statistics \
+    store tables stages progress platforms bugs orders units cache
+
 .PHONY: run test soak bench clean distclean
 
 run: $(VENV)/.installed
@@ -19,7 +24,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --ignore=tests/test_trouble.py --ignore=tests/test_readme.py --ignore=tests/test_scenarios.py
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800

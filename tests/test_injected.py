@@ -25,6 +25,7 @@ def test_an_injected_bug_is_caught(name: str) -> None:
 _SETTINGS = {repr(sorted(bug.settings.items())): name for name, bug in BUGS.items()}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", _SETTINGS.values())
 @pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
 def test_the_same_run_without_the_bug_is_correct(name: str) -> None:

@@ -24,7 +24,7 @@ def kinds(document: dict[str, object]) -> set[str]:
 
 
 #: Long enough for every order to have its turn; in pure Python a gigabyte takes seconds.
-LIMITS = ("--rebuilds", "1", "--duration", "100s") if JIT_DISABLED else ("--rebuilds", "12", "--duration", "6s")
+LIMITS = ("--rebuilds", "1", "--duration", "100s") if JIT_DISABLED else ("--rebuilds", "6", "--duration", "3s")
 
 
 def compare(names: list[str], granule: str, size: str, *options: str) -> list[dict[str, Any]]:

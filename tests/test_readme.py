@@ -37,7 +37,7 @@ def test_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)
     if arguments[0] in ("run", "compare") and "--help" not in arguments:
-        arguments += ["--duration", "2s" if "--inject" in arguments else "1s"]
+        arguments += ["--duration", "2s" if "--inject" in arguments else "300ms"]
     with live_run(*arguments) as run:
         code, out, err, _ = run.finish(60)
     assert code == (1 if is_wrong(arguments) else 0), err

@@ -27,9 +27,15 @@ def stages(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {stage["name"]: stage for stage in document["stages"]}
 
 
-@pytest.mark.parametrize("locking", ["exclusive", "shared"])
-@pytest.mark.parametrize("rebuilder", ["vcpu", "hypervisor"])
-@pytest.mark.parametrize("caches", [(), ("--no-fwb", "--no-guest-caches")], ids=["fwb", "no-fwb"])
+@pytest.mark.parametrize(
+    ("locking", "rebuilder", "caches"),
+    [  # every pair of values; make soak goes through more
+        ("exclusive", "vcpu", ()),
+        ("shared", "vcpu", ("--no-fwb", "--no-guest-caches")),
+        ("exclusive", "hypervisor", ("--no-fwb", "--no-guest-caches")),
+        ("shared", "hypervisor", ()),
+    ],
+)
 def test_every_order_whoever_rebuilds_and_however_it_locks(
     locking: str, rebuilder: str, caches: tuple[str, ...]
 ) -> None:
@@ -37,7 +43,7 @@ def test_every_order_whoever_rebuilds_and_however_it_locks(
     document = correct(
         "compare", *NAMED_ORDERS, *SMALL, "--vcpus", "3", "--dwell", "2ms", "--pattern", "uniform",
         "--populated", "0.6", "--write-fraction", "0.5", "--bbm-level", "2", "--locking", locking,
-        "--rebuilder", rebuilder, "--rebuilds", "40", "--duration", "4s", *caches,
+        "--rebuilder", rebuilder, "--rebuilds", "40", "--duration", "2500ms", *caches,
     )  # fmt: skip
     for order in document["orders"]:
         assert order["rebuilds"] > 1
@@ -51,7 +57,7 @@ def test_every_order_whoever_rebuilds_and_however_it_locks(
 def test_migrations_complete_with_equal_copies_and_blocks_come_back(options: tuple[str, ...]) -> None:
     document = correct(
         "compare", "unmap-first", "block-first-deferred", "--scenario", "migration", *SMALL, "--vcpus", "2",
-        "--pattern", "uniform", "--dwell", "2ms", "--duration", "3s", *options,
+        "--pattern", "uniform", "--dwell", "2ms", "--duration", "2s", *options,
     )  # fmt: skip
     life = document["life_cycle"]
     assert life["migrations_completed"] > 0
@@ -71,7 +77,7 @@ def test_migrations_complete_with_equal_copies_and_blocks_come_back(options: tup
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])
 def test_a_collapsed_page_is_mapped_as_a_block_and_never_rebuilt(locking: str) -> None:
     document = correct(
-        "run", "--scenario", "thp", "--vcpus", "2", "--dwell", "1ms", "--duration", "3s", "--locking", locking,
+        "run", "--scenario", "thp", "--vcpus", "2", "--dwell", "1ms", "--duration", "2s", "--locking", locking,
         "--pattern", "uniform", "--no-fwb", "--no-guest-caches",
     )  # fmt: skip
     life = document["life_cycle"]
@@ -158,7 +164,7 @@ def test_cleaning_per_fault_multiplies_the_cost_by_the_faulting_vcpus() -> None:
     times = {}
     for cmo in ("per-install", "per-fault"):
         document = correct(
-            "run", "--scenario", "kvm-page-table-test", "-b", "2G", "-v", "3", "--platform", "kunpeng920", "--cmo", cmo
+            "run", "--scenario", "kvm-page-table-test", "-b", "1G", "-v", "3", "--platform", "kunpeng920", "--cmo", cmo
         )
         times[cmo] = stages(document)["KVM_ADJUST_MAPPINGS"]["duration_ns"]
     assert times["per-fault"] > 1.5 * times["per-install"]
