@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800
