@@ -12,7 +12,7 @@ from tabulate import tabulate
 from benchmarks import compilation, fault, memory, oracle, startup, unmap, vcpu, window
 from benchmarks.figure import HEADS, Figure
 from stress.errors import ExitCode, StressError, UsageError
-from stress.run.warm import compile_in_background
+from stress.live.warm import compile_in_background
 from stress.shm import cache
 from stress.shm.atomics import JIT_DISABLED
 

@@ -14,7 +14,7 @@ from benchmarks.rounds import elapsed_s
 from stress.errors import RunBroken
 
 LIMIT_S = 60.0
-_PROGRAM = "from stress.run.warm import compile_all; compile_all()"
+_PROGRAM = "from stress.live.warm import compile_all; compile_all()"
 
 
 def figures(rounds: int) -> Iterator[Figure]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from benchmarks.command import watched_start
 from benchmarks.figure import Figure
 from stress.config import RunConfig
-from stress.run.plan import Plan
+from stress.live.plan import Plan
 
 LIMIT_S = 1.5
 _RUNS = 3

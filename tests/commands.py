@@ -24,7 +24,7 @@ Command = Callable[..., Outcome]
 
 @dataclass
 class FakeProgress:
-    """The fields of ``stress.run.Progress``, so that the display is tested without compiling kernels."""
+    """The fields of ``stress.live.Progress``, so that the display is tested without compiling kernels."""
 
     elapsed_ns: int = 2_500_000_000
     duration_ns: int | None = 10_000_000_000
@@ -39,7 +39,7 @@ class FakeProgress:
 
 @dataclass
 class FakeExecutor:
-    """Stands in for ``stress.run.execute``: remembers what it was asked, gives made-up measurements."""
+    """Stands in for ``stress.live.execute``: remembers what it was asked, gives made-up measurements."""
 
     complete: bool = True
     exit_code: int = 0
@@ -70,7 +70,7 @@ class FakeExecutor:
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> FakeExecutor:
         """A fake in the place of the real one."""
         fake = cls()
-        monkeypatch.setattr("stress.run.execute", fake, raising=False)
+        monkeypatch.setattr("stress.live.execute", fake, raising=False)
         return fake
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stress.run.reservoir import Reservoir
+from stress.live.reservoir import Reservoir
 
 ROW = np.dtype([("number", np.int64), ("twice", np.float64)])
 

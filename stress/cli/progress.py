@@ -18,7 +18,7 @@ from stress.config import Backing, RunConfig, Scenario
 from stress.units import format_duration, format_ns, format_si, format_size
 
 if TYPE_CHECKING:  # loads numba
-    from stress.run import Progress
+    from stress.live import Progress
 
 ProgressSink = Callable[["Progress"], None]
 NoteSink = Callable[[str], None]

@@ -23,7 +23,7 @@ def session(config: RunConfig, render: Render, *, output: Path | None, as_json: 
     if output is not None:
         store.check_writable(output)
     # Here, because it loads numba: bad usage is answered at once.
-    from stress.run import execute
+    from stress.live import execute
 
     with display(config) as (progress, note):
         data = execute(config, progress=progress, note=note)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.drain import copy_record, drain_events
+from stress.live.reservoir import Reservoir
 from stress.orders import MAX_STEPS, Order
 from stress.results.data import COUNTERS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
-from stress.run.reservoir import Reservoir
 from stress.shm import words
 from stress.shm.histogram import lower_edges
 from stress.shm.layout import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
-from stress.run.hypervisor import Finished, Hypervisor
+from stress.live.hypervisor import Finished, Hypervisor
 from stress.shm.words import SLOT_BASE
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from stress.kernels.dirty import stop_logging_at
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import populate, split, write_unmapped
-from stress.run.scenarios.base import Scenario
+from stress.live.scenarios.base import Scenario
 from stress.shm.words import SLOT_LOGGING
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 
 from stress.interrupt import SIGNALS
+from stress.live.plan import Plan
+from stress.live.worker import hypervisor_main, vcpu_main
 from stress.orders import STEPS
-from stress.run.plan import Plan
-from stress.run.worker import hypervisor_main, vcpu_main
 from stress.shm import words
 from stress.shm.layout import (
     Machine,
@@ -40,7 +40,7 @@ class Workers:
     def start(self, name: str) -> None:
         """Start all of them on segment ``name``."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["stress.run.preload"])
+        context.set_forkserver_preload(["stress.live.preload"])
         # Ctrl-C and the loss of the terminal reach the whole process group. The server inherits the mask before its
         # first instruction, and its workers from it: only the supervisor acts on these signals.
         unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stress.kernels.dirty import set_logging
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import is_split, split
-from stress.run.scenarios.base import Scenario
+from stress.live.scenarios.base import Scenario
 
 _ALL = 1 << 20
 #: How many dwells guests get to meet, and so rebuild, every block.

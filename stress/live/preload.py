@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from stress.run.warm import compile_all
+from stress.live.warm import compile_all
 
 compile_all()

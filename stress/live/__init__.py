@@ -1,5 +1,5 @@
 """The live executor: processes that hammer, rebuild, watch and collect."""
 
-from stress.run.supervisor import Progress, execute
+from stress.live.supervisor import Progress, execute
 
 __all__ = ["Progress", "execute"]

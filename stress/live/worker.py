@@ -15,9 +15,9 @@ from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
 from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.tlb import R_LEFT, R_PAGE, R_RANDOM, Cpu, new_cpu
 from stress.kernels.vcpu import FINISHED, await_stage, run
-from stress.run.hypervisor import Hypervisor, Stopped
-from stress.run.plan import Plan
-from stress.run.scenarios import run_scenario
+from stress.live.hypervisor import Hypervisor, Stopped
+from stress.live.plan import Plan
+from stress.live.scenarios import run_scenario
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
 from stress.shm.segment import Segment

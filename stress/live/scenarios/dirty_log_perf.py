@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from stress.kernels.dirty import harvest
-from stress.run.hypervisor import Hypervisor
-from stress.run.scenarios.stages import ALWAYS, Program, StagedScenario
+from stress.live.hypervisor import Hypervisor
+from stress.live.scenarios.stages import ALWAYS, Program, StagedScenario
 
 
 class DirtyLogPerf(StagedScenario):

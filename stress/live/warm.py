@@ -114,7 +114,7 @@ def compile_in_background(interrupted: threading.Event) -> bool:
 
 def _compiler(part: Callable[[], None]) -> subprocess.Popen[str]:
     """A process that runs one of the functions above."""
-    code = f"from stress.run.warm import {part.__name__} as part; part()"
+    code = f"from stress.live.warm import {part.__name__} as part; part()"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

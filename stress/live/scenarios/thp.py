@@ -7,8 +7,8 @@ block directly: no table is left to rebuild.
 from __future__ import annotations
 
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots
-from stress.run.hypervisor import Hypervisor
-from stress.run.scenarios.base import Scenario
+from stress.live.hypervisor import Hypervisor
+from stress.live.scenarios.base import Scenario
 from stress.shm.words import SLOT_BASE
 
 #: Scatters the frames of a range whose pages are small: page i lies at i ^ _MIX.

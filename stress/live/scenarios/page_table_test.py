@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stress.run.scenarios.stages import READ_HEAD, WRITE_HEAD, Program, StagedScenario
+from stress.live.scenarios.stages import READ_HEAD, WRITE_HEAD, Program, StagedScenario
 
 
 class PageTableTest(StagedScenario):

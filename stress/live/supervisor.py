@@ -15,14 +15,14 @@ import numpy as np
 from stress import interrupt
 from stress.config import RunConfig, Scenario
 from stress.errors import ExitCode, MachineError
+from stress.live import evidence, host
+from stress.live.collector import Collector
+from stress.live.plan import Plan
+from stress.live.warm import compile_in_background
+from stress.live.workers import Workers
 from stress.orders import parse_order
 from stress.results.data import FAULT_CLASSES, RunData
 from stress.results.warnings import RunWarning
-from stress.run import evidence, host
-from stress.run.collector import Collector
-from stress.run.plan import Plan
-from stress.run.warm import compile_in_background
-from stress.run.workers import Workers
 from stress.shm import cache, words
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.segment import Segment

@@ -13,7 +13,7 @@ from stress.kernels.audit import audit
 from stress.kernels.codes import POOL_EXHAUSTED
 from stress.kernels.records import close_cycle, settled
 from stress.kernels.teardown import reap
-from stress.run.plan import Plan
+from stress.live.plan import Plan
 from stress.shm.layout import Machine
 from stress.shm.words import (
     C_ACCESSES,

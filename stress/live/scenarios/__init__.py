@@ -1,12 +1,12 @@
 """Scenarios: scripts for the hypervisor process, one per file. A scenario is a class with a `cycle` method."""
 
-from stress.run.hypervisor import Hypervisor
-from stress.run.scenarios.base import Scenario, play
-from stress.run.scenarios.dirty_log_perf import DirtyLogPerf
-from stress.run.scenarios.migration import Migration
-from stress.run.scenarios.page_table_test import PageTableTest
-from stress.run.scenarios.rebuild import Rebuild
-from stress.run.scenarios.thp import Thp
+from stress.live.hypervisor import Hypervisor
+from stress.live.scenarios.base import Scenario, play
+from stress.live.scenarios.dirty_log_perf import DirtyLogPerf
+from stress.live.scenarios.migration import Migration
+from stress.live.scenarios.page_table_test import PageTableTest
+from stress.live.scenarios.rebuild import Rebuild
+from stress.live.scenarios.thp import Thp
 
 SCENARIOS: dict[str, type[Scenario]] = {
     "rebuild": Rebuild,

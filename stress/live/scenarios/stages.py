@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stress.kernels.notifier import unmap_memslots
-from stress.run.hypervisor import Finished
-from stress.run.scenarios.logging import LoggingScenario
+from stress.live.hypervisor import Finished
+from stress.live.scenarios.logging import LoggingScenario
 from stress.shm.words import (
     C_ACCESSES,
     COUNTER_WORDS,
