@@ -22,7 +22,10 @@ def session(config: RunConfig, render: Render, *, output: Path | None, as_json: 
 
     if output is not None:
         store.check_writable(output)
-    # Here, because it loads numba: bad usage is answered at once.
+    # Here, because they load numba: bad usage is answered at once.
+    from stress.live.server import start_early
+
+    start_early()
     from stress.live import execute
 
     with display(config) as (progress, note):

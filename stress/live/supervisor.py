@@ -19,7 +19,7 @@ from stress.live import evidence, host
 from stress.live.collector import Collector
 from stress.live.plan import Plan
 from stress.live.warm import compile_in_background
-from stress.live.workers import Workers
+from stress.live.workers import GRACE_S, SHORT_GRACE_S, Workers
 from stress.orders import parse_order
 from stress.results.data import FAULT_CLASSES, RunData
 from stress.results.warnings import RunWarning
@@ -112,8 +112,8 @@ class _Run:
                 if not compile_in_background(interrupted):
                     return self._result(started_at, time.monotonic_ns() - self._started_ns, True, [])
             self._started_ns = time.monotonic_ns()
-            self._workers.start(self._segment.name)
-            self._watch(interrupted)
+            if self._workers.start(self._segment.name, interrupted):
+                self._watch(interrupted)
         except (OSError, EOFError) as error:  # the forkserver died
             self._failure = {
                 "process": "forkserver",
@@ -123,7 +123,7 @@ class _Run:
         finally:
             if machine.control[words.STOP] == 0:
                 machine.control[words.STOP] = words.STOP_ABORT
-            in_order = self._workers.stop(machine.control[words.STOP] == words.STOP_DONE)
+            in_order = self._workers.stop(self._grace_s())
         elapsed_ns = time.monotonic_ns() - self._started_ns
         self._collector.poll(final=True)
         lost = self._collector.lost_events() if in_order else []
@@ -156,6 +156,12 @@ class _Run:
                 measure_at = now + 5.0
             if self._report is not None:
                 self._report(self._progress())
+
+    def _grace_s(self) -> float:
+        """What workers get to leave by themselves; nothing as long as they load their kernels."""
+        if self._machine.control[words.STOP] == words.STOP_DONE:
+            return GRACE_S
+        return SHORT_GRACE_S if self._running() else 0.0
 
     def _running(self) -> bool:
         """Every vCPU has reached the guest: kernels are compiled, processes started."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
+import threading
 import time
-from multiprocessing import forkserver
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import psutil
 
-from stress.interrupt import SIGNALS
+from stress.live import server
 from stress.live.plan import Plan
 from stress.live.worker import hypervisor_main, vcpu_main
 from stress.orders import STEPS
@@ -23,9 +24,12 @@ from stress.shm.words import (
     State,
 )
 
-# Time for workers to leave: at a normal end as long as many of them on few cores need, else what Ctrl-C allows.
-_GRACE_S = 10.0
-_SHORT_GRACE_S = 0.5
+#: Time for workers to leave after a normal end: as long as many of them on few cores need.
+GRACE_S = 10.0
+#: The same after Ctrl-C or a death.
+SHORT_GRACE_S = 0.5
+# How often to look whether the workers have started.
+_LOOK_S = 0.02
 
 
 class Workers:
@@ -37,17 +41,19 @@ class Workers:
         self._processes: list[Any] = []
         self._beats: list[tuple[int, float]] = []
 
-    def start(self, name: str) -> None:
-        """Start all of them on segment ``name``."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["stress.live.preload"])
-        # Ctrl-C and the loss of the terminal reach the whole process group. The server inherits the mask before its
-        # first instruction, and its workers from it: only the supervisor acts on these signals.
-        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+    def start(self, name: str, interrupted: threading.Event) -> bool:
+        """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels."""
+        context = server.ensure_running()
+        with ThreadPoolExecutor(1) as starter:
+            starting = starter.submit(self._start, context, name)
+            while not starting.done():
+                if interrupted.wait(_LOOK_S):
+                    server.kill()
+                    return False
+            starting.result()
+        return True
+
+    def _start(self, context: ForkServerContext, name: str) -> None:
         vcpus = self._plan.geo.hypervisor
         for vcpu in range(vcpus):
             self._launch(context.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))
@@ -101,9 +107,9 @@ class Workers:
         owner = self._owner()
         return self._describe(owner if owner in late else late[0], "hung", f"no progress for {limit_s:g} s")
 
-    def stop(self, in_order: bool) -> bool:
+    def stop(self, grace_s: float) -> bool:
         """Wait for workers that were told to stop, then end the others; whether all of them left by themselves."""
-        deadline = time.monotonic() + (_GRACE_S if in_order else _SHORT_GRACE_S)
+        deadline = time.monotonic() + grace_s
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
         for process in self._processes:
