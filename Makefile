@@ -23,8 +23,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m "not soak and not alone"
+	$(BIN)/pytest -m "alone and not soak"
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=loadfile $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800

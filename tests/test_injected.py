@@ -8,6 +8,8 @@ from live import run_json
 from stress.bugs import BUGS
 from stress.shm.atomics import JIT_DISABLED
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("name", BUGS)
 @pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")

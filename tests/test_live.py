@@ -81,6 +81,7 @@ def test_the_order_of_level_1_is_correct_at_level_1() -> None:
     assert broken["window_ns"]["p50"] > 0
 
 
+@pytest.mark.alone
 def test_windows_hit_bystanders_and_add_up() -> None:
     document = run_json("run", "--order", "unmap-first", "--pattern", "uniform", "--vcpus", "2", "--duration", "2s")
     [order] = document["orders"]
@@ -95,7 +96,7 @@ def test_windows_hit_bystanders_and_add_up() -> None:
 def test_every_pattern(pattern: str) -> None:
     document = run_json(
         "run", "--pattern", pattern, "--block-size", "2M", "--blocks", "32", "--vcpus", "3", "--dwell", "0ms",
-        "--duration", "4s" if JIT_DISABLED else "1s", "--write-fraction", "0.5",
+        "--duration", "4s" if JIT_DISABLED else "500ms", "--write-fraction", "0.5",
     )  # fmt: skip
     assert document["exit"] == 0
     [order] = document["orders"]
@@ -145,7 +146,7 @@ def test_a_missing_clean_is_harmless_with_fwb() -> None:
         "--populated",
         "0.5",
         "--duration",
-        "1s",
+        "300ms",
         "--vcpus",
         "1",
     )
@@ -162,7 +163,7 @@ def test_same_seed_same_accesses() -> None:
 
 
 def test_json_document_has_the_promised_keys() -> None:
-    document = run_json("run", "--duration", "1s", "--block-size", "2M", "--vcpus", "1")
+    document = run_json("run", "--duration", "300ms", "--block-size", "2M", "--vcpus", "1")
     promised = "schema_version complete seed config host warnings orders violations"
     assert set(promised.split()) <= set(document)
     [order] = document["orders"]
@@ -178,6 +179,7 @@ def test_json_document_has_the_promised_keys() -> None:
     assert document["memory"]["unique_bytes"].keys() == {"supervisor", "vcpu 0", "hypervisor"}
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(JIT_DISABLED, reason="the guest is too slow to fill a table within a dwell")
 def test_a_guest_that_fills_partial_tables_is_pointed_out() -> None:
     options = ("run", "--block-size", "2M", "--vcpus", "1", "--populated", "0.5", "--rebuilds", "10")

@@ -53,6 +53,7 @@ def test_every_order_whoever_rebuilds_and_however_it_locks(
         assert (order["window_ns"]["p50"] == 0) == (order["order"] in ("nt", "bbml2"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("options", [(), ("--eager-split",), ("--locking", "shared"), ("--rebuilder", "hypervisor")])
 def test_migrations_complete_with_equal_copies_and_blocks_come_back(options: tuple[str, ...]) -> None:
     document = correct(
@@ -143,6 +144,7 @@ def test_dirty_log_perf_harvests_what_was_written() -> None:
     assert stages(document)["recover"]["rebuilds"] == 4
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(JIT_DISABLED, reason="cleaning block after block in Python takes longer than the modelled cost")
 def test_the_published_gain_was_the_missing_clean() -> None:
     document = correct(
@@ -159,6 +161,7 @@ def test_the_published_gain_was_the_missing_clean() -> None:
     assert clean_unmapped_first["cleaned_bytes"] < clean_first["cleaned_bytes"]
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(JIT_DISABLED, reason="cleaning block after block in Python takes longer than the modelled cost")
 def test_cleaning_per_fault_multiplies_the_cost_by_the_faulting_vcpus() -> None:
     times = {}

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from live import LiveRun, live_run, segments_of, wait_until
 
+pytestmark = pytest.mark.alone
+
 RUN = ("run", "--vcpus", "2", "--blocks", "2", "--dwell", "1ms", "--duration", "60s")
 
 
