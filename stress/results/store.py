@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from stress.errors import RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION
+from stress.results.encode import encode
 from stress.results.upgrade import upgraded
 
 _ELSEWHERE: Final = "choose another path with --output"
@@ -42,8 +43,7 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
     A special file (``/dev/null``, a pipe) is written to directly. Raises `StressError`.
     """
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    encoded = text.encode()
+    encoded = f"{encode(document)}\n".encode()
     target = _target(path)
     try:
         if _is_special(target):
