@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from stress.cli.output import emit
+from stress.errors import UsageError
 
 
 @click.command()
@@ -20,7 +21,7 @@ from stress.cli.output import emit
     show_default=True,
     help="Write the page to this file",
 )
-@click.option("--title", metavar="TEXT", help="Title of the page; the files' names if left out")
+@click.option("--title", metavar="TEXT", help="Title of the page; what was measured if left out")
 def report(files: tuple[Path, ...], output: Path, title: str | None) -> int:
     """Make one self-contained HTML page of FILEs.
 
@@ -28,13 +29,16 @@ def report(files: tuple[Path, ...], output: Path, title: str | None) -> int:
     """
     from stress.report import sources
     from stress.results import store
+    from stress.results.layout import counted
 
+    if output.resolve() in [path.resolve() for path in files]:
+        raise UsageError(f"{output} is one of the results", "choose another path with --output")
     store.check_writable(output)
     found = [sources.read(path) for path in files]
     # Here, because it loads Vega: what cannot be read is said at once.
     from stress.report.page import render
 
-    page = render(found, title or ", ".join(source.name for source in found))
+    page = render(found, title)
     store.write_text(output, page)
-    emit(f"{output}: {len(found)} {'file' if len(found) == 1 else 'files'}, {len(page.encode()) / 1e6:.1f} MB")
+    emit(f"{output}: {counted(len(found), 'result')}, {len(page.encode()) / 1e6:.1f} MB")
     return 0

@@ -13,7 +13,7 @@ _MUCH: Final = 20.0
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values from ``low`` to ``high``, both positive: decades, with 2 and 5 (or 3) between them if there is room."""
+    """Round values between two positive ones: decades, with 3, or 2 and 5, between them where there is room."""
     decades = math.log10(high / low)
     factors = (1,) if decades > 5 else (1, 3) if decades > 3 else (1, 2, 5)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))

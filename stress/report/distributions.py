@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from stress.report.axes import time_axis
 from stress.report.figure import Figure, Table
-from stress.report.theme import by_series, spec
+from stress.report.theme import by_series, lines, spec
 from stress.results import cells
 from stress.results.distribution import Bins
 
@@ -71,7 +71,7 @@ def _ecdf(
     measured: dict[str, tuple[Bins, dict[str, Any]]], x: str, y: str, title: str, names: list[str] | None = None
 ) -> dict[str, Any] | None:
     """Lines between the edges of bins; None if there is nothing beyond zero."""
-    lines: list[dict[str, Any]] = []
+    edges: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     for name, (bins, quantiles) in measured.items():
         total = sum(bins["count"])
@@ -82,7 +82,7 @@ def _ecdf(
             if lower:
                 # No value lies beyond the maximum, though its bin may reach further.
                 upper = min(upper, max(lower, quantiles["max"]))
-                lines += [
+                edges += [
                     {"order": name, "ns": lower, "share": before / total},
                     {"order": name, "ns": upper, "share": after / total},
                 ]
@@ -93,9 +93,9 @@ def _ecdf(
                 marks.append(
                     {"order": name, "ns": value, "share": share, "time": cells.time(value), "quantile": quantile}
                 )
-    if not lines:
+    if not edges:
         return None
-    axis = time_axis([point["ns"] for point in [*lines, *marks]], x, log=True)
+    axis = time_axis([point["ns"] for point in [*edges, *marks]], x, log=True)
     names = names or list(measured)
     position = {
         "x": {"field": "ns", "type": "quantitative", **axis},
@@ -115,18 +115,13 @@ def _ecdf(
         f"{title}: {x}, cumulative distribution per order; the numbers are in the table",
         260,
         layer=[
-            {
-                "data": {"values": lines},
-                "mark": {"type": "line", "interpolate": "linear", "aria": False},
-                "encoding": {**position, **by_series("order", names)},
-            },
+            *lines(edges, "order", names, position),
             {
                 "data": {"values": marks},
                 "mark": {"type": "point", "size": 55, "filled": True, "opacity": 1},
-                "encoding": {**position, **by_series("order", names, dash=False, shape=True), "tooltip": tooltip},
+                "encoding": {**position, **by_series("order", names, shape=True), "tooltip": tooltip},
             },
         ],
-        resolve={"scale": {"color": "shared"}},
     )
 
 

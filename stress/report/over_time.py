@@ -85,7 +85,7 @@ def throughput(document: Document, most_marks: int) -> Figure:
                         "scale": {"type": "point", "domain": names, "range": [top, height - _ROW / 2]},
                         "axis": None,
                     },
-                    **by_series("order", names, dash=False),
+                    **by_series("order", names),
                     "tooltip": _MARK_TOOLTIP,
                 },
             }
@@ -117,7 +117,7 @@ def windows(document: Document, most_marks: int) -> Figure:
                 "type": "quantitative",
                 **time_axis([mark["window"] for mark in marks], "invalid window", log=True),
             },
-            **by_series("order", names, dash=False, shape=True),
+            **by_series("order", names, shape=True),
             "tooltip": _MARK_TOOLTIP,
         },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from stress import __version__
 from stress.errors import UsageError
 from stress.report.run_section import Section, overview, run_section
-from stress.report.sources import Run, Source, Sweep
+from stress.report.sources import Source, Sweep
 from stress.report.sweep_section import sweep_section
 from stress.report.theme import CONFIG
 
@@ -25,12 +26,26 @@ _MOST_MARKS: Final = 200
 _FEWEST_MARKS: Final = 20
 
 
-def render(sources: list[Source], title: str) -> str:
-    """The HTML of a report on ``sources``. Raises `UsageError` if a document is no whole result."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A section with its plots as JSON."""
+
+    section: Section
+    plots: list[str]
+
+
+def render(sources: list[Source], title: str | None = None) -> str:
+    """The HTML of a report on ``sources``, whose title says what they are if there is none.
+
+    Raises `UsageError` if a document is no whole result.
+    """
     most_marks = max(_FEWEST_MARKS, min(_MOST_MARKS, _MARKS // max(1, len(sources))))
-    sections = [_section(source, most_marks) for source in sources]
+    parts = [_part(source, most_marks) for source in sources]
+    sections = [part.section for part in parts]
+    if title is None:
+        title = sections[0].what if len(sections) == 1 else f"{len(sections)} results"
+    plots = ",".join(plot for part in parts for plot in part.plots)
     scripts = [_vega(), _asset("page.js")]
-    plots = [plot for section in sections for figure in section.figures for plot in figure.plots]
     environment = Environment(
         loader=PackageLoader("stress.report", "."),
         autoescape=True,
@@ -38,7 +53,7 @@ def render(sources: list[Source], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(
+    text = environment.get_template("page.html.j2").render(
         title=title,
         version=__version__,
         sections=sections,
@@ -46,16 +61,17 @@ def render(sources: list[Source], title: str) -> str:
         style=Markup(_asset("page.css")),
         scripts=[Markup(script) for script in scripts],
         script_hashes=[_hash(script) for script in scripts],
-        data=Markup(_embedded({"config": CONFIG, "plots": plots})),
+        data=Markup(f'{{"config":{_embedded(CONFIG)},"plots":[{plots}]}}'),
     )
+    # What no encoding can write is shown as its escape.
+    return text.encode(errors="backslashreplace").decode()
 
 
-def _section(source: Source, most_marks: int) -> Section:
+def _part(source: Source, most_marks: int) -> _Part:
     try:
-        if isinstance(source, Sweep):
-            return sweep_section(source)
-        return run_section(source, most_marks)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        section = sweep_section(source) if isinstance(source, Sweep) else run_section(source, most_marks)
+        return _Part(section, [_embedded(plot) for figure in section.figures for plot in figure.plots])
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         message = f"cannot report on {source.name}: it is no whole result ({type(error).__name__}: {error})"
         raise UsageError(message, "run again with --output") from error
 
@@ -83,6 +99,3 @@ def _vega() -> str:
 def _hash(script: str) -> str:
     """What a content security policy calls a script that may run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-__all__ = ["Run", "render"]

@@ -89,7 +89,7 @@ def ratios(document: dict[str, Any]) -> Figure | None:
                     **position,
                     "x": {**x, "field": "low"},
                     "x2": {"field": "high"},
-                    **by_series("order", names, dash=False),
+                    **by_series("order", names, drawn=names[1:]),
                 },
             },
             {
@@ -98,7 +98,7 @@ def ratios(document: dict[str, Any]) -> Figure | None:
                 "encoding": {
                     **position,
                     "x": {**x, "field": "ratio"},
-                    **by_series("order", names, dash=False, shape=True),
+                    **by_series("order", names, shape=True, drawn=names[1:]),
                     "tooltip": tooltip,
                 },
             },

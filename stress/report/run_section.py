@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from stress.report import distributions, over_time
 from stress.report.figure import Figure, Table
@@ -17,6 +17,9 @@ from stress.results.stages import typical
 from stress.units import format_bytes, format_duration, format_size
 
 Document = dict[str, Any]
+
+#: Cases shown of each kind of violation; the document has more.
+_EVIDENCE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def run_section(run: Run, most_marks: int) -> Section:
         facts=_facts(document),
         findings=_findings(document),
         violations=[
-            (found["kind"], cells.count(found["count"]), [pairs(each) for each in found["evidence"]])
+            (found["kind"], cells.count(found["count"]), [pairs(each) for each in found["evidence"][:_EVIDENCE]])
             for found in document["violations"]
         ],
         warnings=[(found["name"], found["detail"], found["remedy"]) for found in document["warnings"]],
@@ -64,7 +67,7 @@ def run_section(run: Run, most_marks: int) -> Section:
 
 def _what(document: Document) -> str:
     names = [order["order"] for order in document["orders"]]
-    return f"{' against '.join(names)}, scenario {document['scenario']}"
+    return f"{' against '.join(names) or 'no order'}, scenario {document['scenario']}"
 
 
 def _facts(document: Document) -> list[tuple[str, str]]:
@@ -76,9 +79,14 @@ def _facts(document: Document) -> list[tuple[str, str]]:
         ("measured for", cells.time(document["elapsed_ns"])),
         ("vCPUs", str(config.get("vcpus", cells.NONE))),
         ("seed", str(document["seed"])),
-        ("started", str(document["started_at"]).replace("T", " ").replace("+00:00", " UTC")),
+        ("started", when(document)),
     ]
     return [*facts, ("injected", str(config["inject"]))] if config.get("inject") else facts
+
+
+def when(document: Document) -> str:
+    """The start of a run for people: ``2026-01-02 03:04:05 UTC``."""
+    return str(document["started_at"]).replace("T", " ").replace("+00:00", " UTC").replace("Z", " UTC")
 
 
 def _findings(document: Document) -> list[str]:
@@ -91,9 +99,11 @@ def _findings(document: Document) -> list[str]:
             ratio = each["ratios"][metric]
             if ratio["low"] is not None and ratio["ratio"]:
                 show = cells.time if metric == "window" else lambda value: f"{cells.scaled(value)} accesses/s"
+                unclear = ratio["low"] <= 1 and (ratio["high"] is None or ratio["high"] >= 1)
                 found.append(
                     f"{each['order']}: {words} {cells.ratio(ratio)} that of {each['baseline']} "
-                    f"({show(ratio['value'])} against {show(ratio['baseline'])})."
+                    f"({show(ratio['value'])} against {show(ratio['baseline'])})"
+                    f"{': no difference shown.' if unclear else '.'}"
                 )
     if document["orders"] and (sentence := finding(document["orders"])):
         found.append(sentence)
@@ -168,7 +178,7 @@ def shown(key: str, value: Any) -> str:
     if isinstance(value, int) and key.endswith("_ns"):
         return format_duration(value)
     if isinstance(value, int) and key.endswith("bytes"):
-        return format_size(value) if value and value % 1024 == 0 and value < 1 << 50 and key != "bytes" else format_bytes(value)
+        return format_size(value) if value and value % 1024 == 0 and key != "bytes" else format_bytes(value)
     return str(value)
 
 

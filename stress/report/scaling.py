@@ -11,7 +11,7 @@ from stress.errors import UsageError
 from stress.report.axes import amount_axis, spans_much, time_axis
 from stress.report.figure import Figure
 from stress.report.sources import Point, Sweep
-from stress.report.theme import SERIES, by_series, spec
+from stress.report.theme import SERIES, by_series, lines, spec
 from stress.results import cells
 from stress.units import parse_duration, parse_size
 
@@ -83,10 +83,8 @@ def _name(point: Point, order: Order, others: list[str]) -> str:
     return ", ".join([order["order"], *parts])
 
 
-def _plot(
-    points: list[Point], key: str, metric: Metric, others: list[str], names: list[str]
-) -> dict[str, Any] | None:
-    single = []
+def _plot(points: list[Point], key: str, metric: Metric, others: list[str], names: list[str]) -> dict[str, Any] | None:
+    single: list[dict[str, Any]] = []
     for point in points:
         for order in point.document["orders"]:
             if (value := metric.of(order)) is not None:
@@ -119,28 +117,23 @@ def _plot(
         f"{metric.name} against {key}, one line per order; the numbers are in the table of results",
         230,
         layer=[
-            {
-                "data": {"values": middle},
-                "mark": {"type": "area", "opacity": 0.16, "aria": False},
-                "encoding": {
-                    **x,
-                    "y": {**y, "field": "low"},
-                    "y2": {"field": "high"},
-                    "color": {**by_series("series", names, dash=False)["color"], "legend": None},
-                },
-            },
-            {
-                "data": {"values": middle},
-                "mark": {"type": "line", "aria": False},
-                "encoding": {**x, "y": {**y, "field": "y"}, **by_series("series", names)},
-            },
+            *lines(
+                middle,
+                "series",
+                names,
+                {**x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+                type="area",
+                opacity=0.16,
+                strokeDash=[1, 0],
+            ),
+            *lines(middle, "series", names, {**x, "y": {**y, "field": "y"}}),
             {
                 "data": {"values": single},
                 "mark": {"type": "point", "size": 46, "filled": True, "opacity": 0.9},
                 "encoding": {
                     **x,
                     "y": {**y, "field": "y"},
-                    **by_series("series", names, dash=False, shape=True),
+                    **by_series("series", names, shape=True),
                     "tooltip": tooltip,
                 },
             },

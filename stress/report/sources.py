@@ -67,7 +67,8 @@ def _sweep(path: Path) -> Sweep:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if number == len(lines) + 1:
                 break  # the sweep was cut off while it wrote this
-            raise UsageError(f"cannot read {path}: line {number} is damaged", "restore the line or remove it") from error
+            message = f"cannot read {path}: line {number} is damaged"
+            raise UsageError(message, "restore the line or remove it") from error
         if result is None:
             missing += 1
         else:

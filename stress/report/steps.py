@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from stress.orders import STEPS, Step
 from stress.report.axes import time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import colour, scale, spec
@@ -37,9 +38,10 @@ def steps(document: dict[str, Any]) -> Figure:
             )
             start += mean
     longest = max(segment["to"] for segment in segments)
-    known = list(dict.fromkeys(segment["step"] for segment in segments))
-    # The wait is no step: grey, the steps have the colours.
-    colours = scale(known, ["var(--neutral)", *(colour(index) for index in range(len(known) - 1))])
+    used = {segment["step"] for segment in segments}
+    known = [step for step in map(str, STEPS) if step in used]
+    # The wait is no step and grey; a step has its own colour on every page.
+    colours = scale([_WAIT, *known], ["var(--neutral)", *(colour(STEPS.index(Step(step))) for step in known)])
     y = {
         "field": "order",
         "type": "nominal",

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any, Final
 
 from stress.report.figure import Figure, Table
-from stress.report.run_section import Section, configuration
+from stress.report.run_section import Section, configuration, when
 from stress.report.scaling import METRICS, keys, label, magnitude, scaling
 from stress.report.sources import Point, Sweep
 from stress.results import cells
@@ -36,8 +36,9 @@ def sweep_section(sweep: Sweep) -> Section:
         ("rebuilds", cells.count(rebuilds)),
         ("checked accesses", cells.count(accesses)),
         ("measured for", cells.time(sum(document["elapsed_ns"] for document in documents))),
-        *([("started", min(str(document["started_at"])[:16].replace("T", " ") for document in documents))] if points else []),
     ]
+    if documents:
+        facts.append(("started", min(when(document) for document in documents)))
     figures = [scaling(sweep, key) for key in swept]
     if not figures:
         figures = [Figure("Scaling", "No key has more than one value, so there is nothing to plot against.")]

@@ -41,7 +41,7 @@ CONFIG: Final[dict[str, Any]] = {
         "labelLimit": 420,
         "symbolSize": 90,
         "symbolStrokeWidth": 2,
-        "symbolFillColor": "transparent",
+        "symbolOpacity": 1,
         "columnPadding": 18,
         "offset": 8,
     },
@@ -70,16 +70,36 @@ def scale(names: list[str], values: list[Any]) -> dict[str, Any]:
     return {"domain": names, "range": [values[index % len(values)] for index in range(len(names))]}
 
 
-def by_series(field: str, names: list[str], *, dash: bool = True, shape: bool = False) -> dict[str, Any]:
-    """Encodings that tell series apart by more than colour, with one legend for all of them."""
-    legend = {"title": None, "columns": 1 if max(map(len, names), default=0) > 40 else 4}
-    encoding: dict[str, Any] = {}
-    channels = {"color": [colour(index) for index in range(SERIES)]}
-    channels |= {"strokeDash": _DASHES} if dash else {}
+def by_series(field: str, names: list[str], *, shape: bool = False, drawn: list[str] | None = None) -> dict[str, Any]:
+    """Encodings that tell marks of series apart, with a legend of those ``drawn`` (all if left out)."""
+    legend: dict[str, Any] = {"title": None, "columns": 1 if max(map(len, names), default=0) > 40 else 4}
+    if drawn is not None:
+        legend["values"] = drawn
+    channels: dict[str, list[Any]] = {"color": [colour(index) for index in range(SERIES)]}
     channels |= {"shape": _SHAPES} if shape else {}
-    for channel, values in channels.items():
-        encoding[channel] = {"field": field, "type": "nominal", "scale": scale(names, values), "legend": legend}
-    return encoding
+    return {
+        channel: {"field": field, "type": "nominal", "scale": scale(names, values), "legend": legend}
+        for channel, values in channels.items()
+    }
+
+
+def lines(
+    points: list[dict[str, Any]], field: str, names: list[str], encoding: dict[str, Any], **mark: Any
+) -> list[dict[str, Any]]:
+    """A layer per series, told apart by colour and dash; the legend comes from marks that `by_series` encodes.
+
+    With dashes from a scale the legend's small shapes would be dashed too.
+    """
+    return [
+        {
+            "data": {"values": chosen},
+            "mark": {"type": "line", "color": colour(index), "strokeDash": _DASHES[index % SERIES], "aria": False}
+            | mark,
+            "encoding": encoding,
+        }
+        for index, name in enumerate(names)
+        if (chosen := [point for point in points if point[field] == name])
+    ]
 
 
 def spec(description: str, height: int, **parts: Any) -> dict[str, Any]:
