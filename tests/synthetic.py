@@ -14,6 +14,7 @@ from stress.results.data import (
     FAULT_CLASSES,
     REBUILD_ROW,
     STALL_ROW,
+    Interval,
     OrderData,
     RunData,
     StageData,
@@ -61,6 +62,7 @@ def order_data(
     rows["lock_wait_ns"] = 500 * speed
     rows["lock_hold_ns"] = rows["rebuild_ns"] + 1000
     rows["cycle_ns"] = 20_000_000 * rng.lognormal(0, 0.1, rebuilds)
+    rows["start_ns"] = np.cumsum(rows["cycle_ns"])
     rows["accesses"] = rows["cycle_ns"] * accesses_per_ns * rng.lognormal(0, 0.05, rebuilds)
 
     per_cycle = rng.poisson(stalls_per_cycle, rebuilds)
@@ -131,6 +133,7 @@ def run_data(
         scenario=scenario,
         stages=stages or [],
         life_cycle=life_cycle or {},
+        intervals=[Interval(start * 100_000_000, 100_000_000, 30_000_000 + start, 7) for start in range(100)],
     )
 
 
@@ -277,9 +280,19 @@ def published(rng: np.random.Generator) -> RunData:
     return run_data(orders)
 
 
+def version_2(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as schema version 2 had it."""
+    old = copy.deepcopy(document)
+    old["schema_version"] = 2
+    del old["timeline"]
+    for order in old["orders"]:
+        del order["window_histogram"], order["stall_histogram"]
+    return old
+
+
 def version_1(document: dict[str, Any]) -> dict[str, Any]:
     """The document as schema version 1 had it, for a run of its one scenario."""
-    old = copy.deepcopy(document)
+    old = version_2(document)
     old["schema_version"] = 1
     del old["scenario"]
     for order in old["orders"]:

@@ -15,6 +15,7 @@ from stress.cli.compare import compare
 from stress.cli.orders import orders
 from stress.cli.output import say
 from stress.cli.platforms import platforms
+from stress.cli.report import report
 from stress.cli.run import run
 from stress.errors import ExitCode, StressError, UsageError
 
@@ -28,7 +29,7 @@ def cli() -> None:
     """A test bench for Arm stage-2 page-table rebuild orders."""
 
 
-for _command in (run, compare, orders, platforms, bugs, clean):
+for _command in (run, compare, report, orders, platforms, bugs, clean):
     cli.add_command(_command)
 
 

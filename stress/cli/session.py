@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ Render = Callable[[dict[str, Any], str], str]
 def session(config: RunConfig, render: Render, *, output: Path | None, as_json: bool, table_format: str) -> int:
     """Run ``config`` and return the process's exit code."""
     from stress.results import document, store
+    from stress.results.encode import encode
 
     if output is not None:
         store.check_writable(output)
@@ -38,5 +38,5 @@ def session(config: RunConfig, render: Render, *, output: Path | None, as_json: 
         except StressError as error:
             say(str(error))
             exit_code = exit_code or error.exit_code
-    emit(json.dumps(result, indent=2, allow_nan=False) if as_json else render(result, table_format))
+    emit(encode(result) if as_json else render(result, table_format))
     return exit_code

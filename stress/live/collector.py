@@ -11,6 +11,7 @@ import numpy.typing as npt
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.drain import copy_record, drain_events
 from stress.live.reservoir import Reservoir
+from stress.live.timeline import Timeline
 from stress.orders import MAX_STEPS, Order
 from stress.results.data import COUNTERS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.shm import words
@@ -40,6 +41,7 @@ class Collector:
         self._records = np.zeros((_BATCH, words.RECORD_WORDS), np.int64)
         self._drained = np.zeros(machine.geo.hypervisor, np.int64)
         self._drained_of = np.zeros(len(orders), np.int64)
+        self.timeline = Timeline()
         self._settling: deque[tuple[float, int]] = deque()  # (when seen, rebuilds complete by then)
         self._next = 1
         self._overwritten = 0
@@ -55,6 +57,12 @@ class Collector:
     def _closed(self) -> int:
         """Records complete so far, void ones among them."""
         return int(self._machine.control[words.CLOSED])
+
+    @property
+    def _origin_ns(self) -> int:
+        """Clock at the first access that all vCPUs have in common, 0 before it."""
+        first = self._machine.procs[: self._machine.geo.hypervisor, words.FIRST_ACCESS_NS]
+        return int(first.max()) if first.all() else 0
 
     def shortfall(self) -> str:
         """What the rows and stalls kept are a sample of, in words; empty if they are all there is."""
@@ -76,8 +84,15 @@ class Collector:
         windows: npt.NDArray[np.int64] = np.maximum(self._rows[order].rows["window_ns"][-count:], 0)
         return windows
 
+    def prepare(self) -> None:
+        """Load the kernels that `poll` calls, so that no second of the run passes over it."""
+        drain_events(self._machine, 0, self._events[:0])
+        copy_record(self._machine, self._next, self._records[0])
+
     def poll(self, final: bool = False) -> float:
         """Drain what there is; ``final`` once no worker runs any more. How full the fullest ring was."""
+        if not final:
+            self._read_totals()
         now = time.monotonic()
         self._settling.append((now, self._closed))
         settled = self._next - 1
@@ -94,6 +109,14 @@ class Collector:
             fullest = max(fullest, int(self._drained[vcpu] - before))
         waiting = self._closed - self._next
         return max(fullest / words.EVENT_RING, waiting / words.RECORD_RING)
+
+    def _read_totals(self) -> None:
+        machine = self._machine
+        if not self._origin_ns:
+            return
+        accesses = machine.counters[:, :, words.C_ACCESSES].sum()
+        faults = machine.counters[:, :, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].sum()
+        self.timeline.read(time.monotonic_ns() - self._origin_ns, int(accesses), int(faults))
 
     def _take_records(self, last: int) -> None:
         while self._next <= last:
@@ -112,6 +135,7 @@ class Collector:
         invalid, valid = records[:, words.R_INVALID_NS], records[:, words.R_VALID_NS]
         rows["number"] = records[:, words.R_NUMBER]
         rows["block"] = records[:, words.R_BLOCK] // self._block_pages
+        rows["start_ns"] = records[:, words.R_START_NS] - self._origin_ns
         # An order that never breaks the entry has no window; one that installs first and breaks later no measured one.
         rows["window_ns"] = np.where(invalid == 0, 0, np.where(valid > invalid, valid - invalid, NOT_MEASURED))
         rows["rebuild_ns"] = records[:, words.R_END_NS] - records[:, words.R_START_NS]

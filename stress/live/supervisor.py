@@ -28,7 +28,7 @@ from stress.shm.atomics import JIT_DISABLED
 from stress.shm.segment import Segment
 from stress.shm.syscalls import membarrier_available
 
-# How long the supervisor sleeps between looks; less while the event rings fill up quickly.
+# How long the supervisor sleeps between looks; less while the event rings fill up quickly, and until the guest runs.
 _TICK_S = 0.1
 _BUSY_TICK_S = 0.02
 # After Ctrl-C: time for the hypervisor to end its cycle and audit, before everybody is told to leave at once.
@@ -113,6 +113,7 @@ class _Run:
                     return self._result(started_at, time.monotonic_ns() - self._started_ns, True, [])
             self._started_ns = time.monotonic_ns()
             if self._workers.start(self._segment.name, interrupted):
+                self._collector.prepare()
                 self._watch(interrupted)
         except (OSError, EOFError) as error:  # the forkserver died
             self._failure = {
@@ -136,7 +137,8 @@ class _Run:
         measure_at = 0.0
         tick = _TICK_S
         while self._workers.wait(tick) or not self._workers.all_gone():
-            tick = _BUSY_TICK_S if self._collector.poll() > 0.1 else _TICK_S
+            hurry = self._collector.poll() > 0.1 or not self._running()
+            tick = _BUSY_TICK_S if hurry else _TICK_S
             if control[words.STOP]:
                 return
             self._failure = self._workers.casualty()
@@ -218,6 +220,7 @@ class _Run:
             orders=self._collector.results(),
             stages=self._collector.stages(),
             life_cycle=self._collector.life_cycle(),
+            intervals=self._collector.timeline.intervals(),
             violations=violations,
             started_at=started_at,
             elapsed_ns=elapsed_ns,

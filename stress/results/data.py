@@ -72,6 +72,7 @@ REBUILD_ROW = np.dtype(
     [
         ("number", np.int64),  # run-wide rebuild number, from 1
         ("block", np.int64),  # index of the block in the memslot
+        ("start_ns", np.int64),  # first step's start, since the run's first common access
         ("window_ns", np.int64),  # invalidate's store to install's store; 0 if never invalid, or NOT_MEASURED
         ("rebuild_ns", np.int64),  # first step's start to last step's end
         ("lock_wait_ns", np.int64),  # the rebuilder's wait for mmu_lock
@@ -119,6 +120,16 @@ class OrderData:
     events_dropped: int
 
 
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What all vCPUs did in a stretch of the run."""
+
+    start_ns: int  # since the run's first common access
+    duration_ns: int
+    accesses: int
+    faults: int
+
+
 @dataclass(slots=True)
 class StageData:
     """One stage of a staged scenario: from the vCPUs' common start to the last one's end."""
@@ -162,3 +173,4 @@ class RunData:
     scenario: str = "rebuild"
     stages: list[StageData] = field(default_factory=list)
     life_cycle: dict[str, int] = field(default_factory=dict)
+    intervals: list[Interval] = field(default_factory=list)

@@ -25,12 +25,15 @@ from stress.results.data import (
     RunData,
     StageData,
 )
+from stress.results.distribution import of_counts, of_values
 from stress.results.ratios import CONFIDENCE, MIN_CYCLES, estimates, ratios
 from stress.results.statistics import histogram_quantiles, quantiles
+from stress.results.timeline import timeline
 from stress.results.warnings import RunWarning
 
-#: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings.
-SCHEMA_VERSION: Final = 2
+#: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings;
+#: version 3 whole distributions of windows and stalls, and the timeline.
+SCHEMA_VERSION: Final = 3
 
 #: With fewer rebuilds than this a p99 is the maximum.
 _SHORT_RUN: Final = 100
@@ -66,6 +69,7 @@ def build(data: RunData) -> dict[str, Any]:
             for found in data.violations
         ],
         "orders": [_order(order) for order in data.orders],
+        "timeline": timeline(data),
         "extra": plain(data.extra),
     }
     if data.life_cycle:
@@ -153,6 +157,7 @@ def _order(data: OrderData) -> dict[str, Any]:
     accesses = counters[:, :, COUNTERS.index("accesses")].sum(axis=0)
     time_ns = int(data.outside_ns) + int(data.inside_ns)
     stalls = data.stall_counts.sum(axis=0)
+    windows = rows["window_ns"][rows["window_ns"] != NOT_MEASURED]
     return {
         "order": data.order.name,
         "description": data.order.description,
@@ -162,7 +167,8 @@ def _order(data: OrderData) -> dict[str, Any]:
         "rebuilds_hit": int(data.rebuilds_hit),
         "rebuilds_hit_share": _quotient(int(data.rebuilds_hit), int(data.rebuilds)),
         "vcpu_rebuilds": total["rebuild"],
-        "window_ns": quantiles(rows["window_ns"][rows["window_ns"] != NOT_MEASURED]),
+        "window_ns": quantiles(windows),
+        "window_histogram": of_values(windows),
         "rebuild_ns": quantiles(rows["rebuild_ns"]),
         "step_ns": {step.value: quantiles(rows["step_ns"][:, index]) for index, step in enumerate(data.order.steps)},
         "window_faults_per_rebuild": float(rows["window_faults"].mean()) if rows.size else None,
@@ -172,6 +178,11 @@ def _order(data: OrderData) -> dict[str, Any]:
         "stall_by_class_ns": {
             name: histogram_quantiles(data.stall_buckets_ns, counts, int(data.stall_max_ns))
             for name, counts in zip(FAULT_CLASSES, data.stall_counts, strict=True)
+        },
+        "stall_histogram": {
+            name: of_counts(data.stall_buckets_ns, counts)
+            for name, counts in zip(FAULT_CLASSES, data.stall_counts, strict=True)
+            if counts.any()
         },
         "mmu_lock": {
             "rebuilder_wait_ns": quantiles(rows["lock_wait_ns"]),

@@ -1,6 +1,7 @@
 """Registry of every key a result document may have: unit, type, meaning. Documentation comes from it.
 
-A path joins keys with dots; ``[]`` stands for the elements of a list, ``<step>`` for any step's name.
+A path joins keys with dots; ``[]`` stands for the elements of a list, ``<step>`` for any step's name, ``<class>``
+for any fault class.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stress.orders import STEPS
+from stress.results.data import FAULT_CLASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,15 @@ def _handled(path: str, *, optional: bool = False) -> list[ResultKey]:
     ]
 
 
+def _histogram(path: str, meaning: str) -> list[ResultKey]:
+    """Version 3 brought them; one of nothing is empty."""
+    return [
+        ResultKey(f"{path}.lower_ns[]", "integer", "ns", f"{meaning}: least time of each log-spaced bin", True),
+        ResultKey(f"{path}.upper_ns[]", "integer", "ns", f"{meaning}: first time beyond each bin", True),
+        ResultKey(f"{path}.count[]", "integer", "", f"{meaning}: how many in each bin; empty bins are left out", True),
+    ]
+
+
 def _ratio(metric: str, unit: str, meaning: str) -> list[ResultKey]:
     path = f"comparison[].ratios.{metric}"
     return [
@@ -98,6 +109,20 @@ _RUN: Final = [
     ResultKey("violations[].count", "integer", "", "how often, exactly"),
     ResultKey("violations[].evidence[]", "object", "", "a first case: vCPU, IPA, level, step, time"),
     ResultKey("extra", "object", "", "what the executor adds of its own"),
+]
+
+_TIMELINE: Final = [
+    ResultKey(f"timeline.{path}", kind, unit, meaning, optional=True)
+    for path, kind, unit, meaning in (
+        ("intervals.start_ns[]", "integer", "ns", "start of each interval, since the run's first common access"),
+        ("intervals.duration_ns[]", "integer", "ns", "how long each interval was"),
+        ("intervals.accesses[]", "integer", "", "checked guest accesses of all vCPUs in each interval"),
+        ("intervals.faults[]", "integer", "", "faults of all vCPUs in each interval"),
+        ("rebuilds[].order", "string", "", "order of these rebuilds, a bounded sample in sequence"),
+        ("rebuilds[].start_ns[]", "integer", "ns", "start of each, since the run's first common access"),
+        ("rebuilds[].rebuild_ns[]", "integer", "ns", "how long each took"),
+        ("rebuilds[].window_ns[]", "integer?", "ns", "invalid window of each; null if it had no end"),
+    )
 ]
 
 _LIFE_CYCLE: Final = [
@@ -141,6 +166,7 @@ _ORDER: Final = [
     ResultKey("orders[].rebuilds_hit_share", "number?", "", "rebuilds_hit over rebuilds, 0 to 1"),
     ResultKey("orders[].vcpu_rebuilds", "integer", "", "rebuilds that a faulting vCPU did, not the hypervisor"),
     *_quantiles("orders[].window_ns", "invalid window, invalidating to installing store"),
+    *_histogram("orders[].window_histogram", "invalid windows"),
     *_quantiles("orders[].rebuild_ns", "whole rebuild, first step's start to last step's end"),
     *_quantiles("orders[].step_ns.<step>", "time of this step"),
     ResultKey("orders[].window_faults_per_rebuild", "number?", "", "mean number of window faults"),
@@ -153,6 +179,7 @@ _ORDER: Final = [
         for name in _FAULT_WORDS
         for key in _quantiles(f"orders[].stall_by_class_ns.{name}", f"stall of {name} faults", mean=False)
     ),
+    *_histogram("orders[].stall_histogram.<class>", "stalls of this class of faults"),
     *_quantiles("orders[].mmu_lock.rebuilder_wait_ns", "the rebuilder's wait for mmu_lock"),
     *_quantiles("orders[].mmu_lock.rebuilder_hold_ns", "how long the rebuilder held mmu_lock"),
     ResultKey("orders[].mmu_lock.vcpu_acquisitions", "integer", "", "times vCPUs took mmu_lock"),
@@ -201,7 +228,7 @@ _COMPARISON: Final = [
 ]
 
 #: Every key, in the order of the documentation.
-RESULT_KEYS: Final = (*_RUN, *_LIFE_CYCLE, *_STAGE, *_ORDER, *_COMPARISON)
+RESULT_KEYS: Final = (*_RUN, *_TIMELINE, *_LIFE_CYCLE, *_STAGE, *_ORDER, *_COMPARISON)
 
 _BY_PATH: Final = {key.path: key for key in RESULT_KEYS}
 _OBJECTS: Final = frozenset(key.path for key in RESULT_KEYS if key.type.startswith("object"))
@@ -214,6 +241,7 @@ def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(document, dict):
         for key, value in document.items():
             name = "<step>" if path.endswith("step_ns") and key in STEPS else key
+            name = "<class>" if path.endswith("stall_histogram") and key in FAULT_CLASSES else name
             yield from leaves(value, f"{path}.{name}" if path else name)
     elif isinstance(document, list):
         for value in document:

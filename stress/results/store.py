@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from stress.errors import RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION
+from stress.results.encode import encode
 from stress.results.upgrade import upgraded
 
 _ELSEWHERE: Final = "choose another path with --output"
+_AGAIN: Final = "the file is damaged or no result of stress; run again with --output"
 
 
 def check_writable(path: Path) -> None:
@@ -42,8 +44,12 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
     A special file (``/dev/null``, a pipe) is written to directly. Raises `StressError`.
     """
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    encoded = text.encode()
+    write_text(path, f"{encode(document)}\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write`, for any text."""
+    encoded = text.encode(errors="backslashreplace")
     target = _target(path)
     try:
         if _is_special(target):
@@ -60,7 +66,6 @@ def read(path: Path) -> dict[str, Any]:
 
     `UsageError` if it is missing, cut off, no result, or of a newer schema.
     """
-    again = "the file is damaged or no result of stress; run again with --output"
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -69,19 +74,24 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {_why(error)}", "name a readable result file") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", again) from error
+        raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", _AGAIN) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: not JSON", again) from error
+        raise UsageError(f"cannot read {path}: not JSON", _AGAIN) from error
+    return accepted(document, path)
+
+
+def accepted(document: Any, source: object) -> dict[str, Any]:
+    """``document`` in the shape of the present schema; `UsageError` about ``source`` if it is none of ours."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise UsageError(f"cannot read {path}: it has no schema_version", again)
+        raise UsageError(f"cannot read {source}: it has no schema_version", _AGAIN)
     if version > SCHEMA_VERSION:
-        message = f"{path} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
+        message = f"{source} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
         raise UsageError(message, "read it with the newer stress that wrote it")
     try:
         return upgraded(dict(document))
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"cannot read {path}: it is no whole result of schema version {version}", again) from error
+        raise UsageError(f"cannot read {source}: it is no whole result of schema version {version}", _AGAIN) from error
 
 
 def _target(path: Path) -> Path:

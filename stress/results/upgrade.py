@@ -12,8 +12,8 @@ _NOTHING: Final = {"count": 0, "p50": None, "p90": None, "p99": None, "max": Non
 def upgraded(document: dict[str, Any]) -> dict[str, Any]:
     """``document``, changed in place: what its version implies is filled in, what it did not measure stays absent.
 
-    ``schema_version`` stays the one it was written with. Raises KeyError, TypeError or AttributeError if it is no
-    document of that version.
+    Distributions and the timeline came with version 3; earlier documents have none. ``schema_version`` stays the one
+    the document was written with. Raises KeyError, TypeError or AttributeError if it is no document of that version.
     """
     if document["schema_version"] == 1:
         _from_1(document)

@@ -1,0 +1,25 @@
+"""A plot with its words: what it shows, and its key numbers for those who cannot see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text."""
+
+    headers: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One plot of the page, or the reason why there is none."""
+
+    title: str
+    note: str  # how to read it, or why there is nothing to read
+    plots: list[dict[str, Any]] = field(default_factory=list)  # Vega-Lite; several stand side by side
+    table: Table | None = None

@@ -1,0 +1,106 @@
+"""Where a rebuild's time goes: mean time of each step, stacked per order."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stress.orders import STEPS, Step
+from stress.report.axes import time_axis
+from stress.report.figure import Figure, Table
+from stress.report.theme import colour, scale, spec
+from stress.results import cells
+
+_WAIT: Final = "wait for mmu_lock"
+_ROOM: Final = 0.12  # a segment with this share of the longest bar has room for its name
+
+
+def steps(document: dict[str, Any]) -> Figure:
+    """The steps of each order in their sequence; means, because they add up."""
+    title = "Where a rebuild's time goes"
+    orders = [order for order in document["orders"] if order["rebuild_ns"]["count"]]
+    if not orders:
+        return Figure(title, "Nothing was rebuilt.")
+    segments: list[dict[str, Any]] = []
+    for order in orders:
+        start = 0.0
+        times = {_WAIT: order["mmu_lock"]["rebuilder_wait_ns"], **order["step_ns"]}
+        for step, found in times.items():
+            mean = found["mean"] or 0.0
+            segments.append(
+                {
+                    "order": order["order"],
+                    "step": step,
+                    "from": start,
+                    "to": start + mean,
+                    "middle": start + mean / 2,
+                    "mean": cells.time(mean),
+                }
+            )
+            start += mean
+    longest = max(segment["to"] for segment in segments)
+    used = {segment["step"] for segment in segments}
+    known = [step for step in map(str, STEPS) if step in used]
+    # The wait is no step and grey; a step has its own colour on every page.
+    colours = scale([_WAIT, *known], ["var(--neutral)", *(colour(STEPS.index(Step(step))) for step in known)])
+    y = {
+        "field": "order",
+        "type": "nominal",
+        "sort": None,
+        "axis": {"title": None, "labelLimit": 260, "labelColor": "var(--text)"},
+    }
+    x = {
+        "field": "from",
+        "type": "quantitative",
+        **time_axis([], "mean time from asking for mmu_lock to the end", log=False),
+    }
+    named = [segment for segment in segments if segment["to"] - segment["from"] >= _ROOM * longest]
+    plot = spec(
+        "Mean time of each step of a rebuild, stacked per order; the numbers are in the table",
+        46 * len(orders),
+        layer=[
+            {
+                "data": {"values": segments},
+                "mark": {"type": "bar", "stroke": "var(--surface)", "strokeWidth": 1, "height": {"band": 0.62}},
+                "encoding": {
+                    "y": y,
+                    "x": x,
+                    "x2": {"field": "to"},
+                    "color": {
+                        "field": "step",
+                        "type": "nominal",
+                        "scale": colours,
+                        "legend": {"title": None, "columns": 6, "symbolType": "square", "symbolStrokeWidth": 0},
+                    },
+                    "tooltip": [
+                        {"field": "order", "title": "order"},
+                        {"field": "step", "title": "step"},
+                        {"field": "mean", "title": "mean"},
+                    ],
+                },
+            },
+            {
+                "data": {"values": named},
+                "mark": {"type": "text", "color": "var(--on-series)", "fontWeight": 600, "aria": False},
+                "encoding": {
+                    "y": y,
+                    "x": {"field": "middle", "type": "quantitative"},
+                    "text": {"field": "step"},
+                },
+            },
+        ],
+    )
+    note = "Mean time of each step. Unlike medians, means add up. The window lies between invalidate and install."
+    return Figure(title, note, [plot], _table(orders))
+
+
+def _table(orders: list[dict[str, Any]]) -> Table:
+    rows = []
+    for order in orders:
+        times = {
+            _WAIT: order["mmu_lock"]["rebuilder_wait_ns"],
+            **order["step_ns"],
+            "whole rebuild": order["rebuild_ns"],
+        }
+        for step, found in times.items():
+            rows.append((order["order"], step, *(cells.time(found[key]) for key in ("mean", "p50", "p99", "max"))))
+    return Table(("order", "step", "mean", "p50", "p99", "max"), rows)

@@ -1,0 +1,115 @@
+"""What the page says about one sweep."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from typing import Any, Final
+
+from stress.report.figure import Figure, Table
+from stress.report.run_section import Section, configuration, when
+from stress.report.scaling import METRICS, keys, label, magnitude, scaling
+from stress.report.sources import Point, Sweep
+from stress.results import cells
+from stress.results.layout import counted, pairs
+
+#: Rows of the table of results; a sweep may have thousands.
+_ROWS: Final = 300
+_EVIDENCE: Final = 3
+#: Worst first: a sweep is as good as its worst point.
+_VERDICTS: Final = ("violations", "broken", "interrupted", "correct")
+
+
+def sweep_section(sweep: Sweep) -> Section:
+    """Everything about one sweep."""
+    points, swept = sweep.points, keys(sweep)
+    documents = [point.document for point in points]
+    found = {document["verdict"] for document in documents}
+    worst = next((verdict for verdict in _VERDICTS if verdict in found), "empty")
+    orders = list(dict.fromkeys(order["order"] for document in documents for order in document["orders"]))
+    rebuilds = sum(order["rebuilds"] for document in documents for order in document["orders"])
+    accesses = sum(order["accesses"] for document in documents for order in document["orders"])
+    facts = [
+        ("points", cells.count(len({_key(point) for point in points}))),
+        ("measurements", cells.count(len(points))),
+        *([("without a result", cells.count(sweep.missing))] if sweep.missing else []),
+        ("rebuilds", cells.count(rebuilds)),
+        ("checked accesses", cells.count(accesses)),
+        ("measured for", cells.time(sum(document["elapsed_ns"] for document in documents))),
+    ]
+    if documents:
+        facts.append(("started", min(when(document) for document in documents)))
+    figures = [scaling(sweep, key) for key in swept]
+    if not figures:
+        figures = [Figure("Scaling", "No key has more than one value, so there is nothing to plot against.")]
+    unlike = frozenset(key.replace("-", "_") for key in swept)
+    varied = unlike | {f"{key}_{unit}" for key in unlike for unit in ("ns", "bytes")} | {"orders"}
+    return Section(
+        name=sweep.name,
+        what=f"sweep of {', '.join(swept) or 'nothing'} with {', '.join(orders) or 'no order'}",
+        verdict=worst,
+        facts=facts,
+        findings=[],
+        violations=_violations(points),
+        warnings=_warnings(documents),
+        figures=figures,
+        tables=[
+            ("Results: medians over repeats", _results(points)),
+            *(configuration(documents[0], varied) if documents else []),
+        ],
+    )
+
+
+def _key(point: Point) -> str:
+    return ", ".join(f"{key} {label(value)}" for key, value in point.values.items())
+
+
+def _violations(points: list[Point]) -> list[tuple[str, str, list[str]]]:
+    """Every kind with its total, and its first evidence with the point it is from."""
+    counts: Counter[str] = Counter()
+    evidence: dict[str, list[str]] = {}
+    for point in points:
+        for found in point.document["violations"]:
+            counts[found["kind"]] += found["count"]
+            shown = evidence.setdefault(found["kind"], [])
+            shown += [f"{_key(point)}: {pairs(each)}" for each in found["evidence"][: _EVIDENCE - len(shown)]]
+    return [(kind, cells.count(count), evidence[kind]) for kind, count in counts.items()]
+
+
+def _warnings(documents: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Every warning once, with how many measurements have it."""
+    first: dict[str, dict[str, str]] = {}
+    counts: Counter[str] = Counter()
+    for document in documents:
+        for found in document["warnings"]:
+            first.setdefault(found["name"], found)
+            counts[found["name"]] += 1
+    return [
+        (name, f"{counted(count, 'measurement')}; first: {first[name]['detail']}", first[name]["remedy"])
+        for name, count in counts.items()
+    ]
+
+
+def _results(points: list[Point]) -> Table:
+    """One row per point and order."""
+    known = list(dict.fromkeys(key for point in points for key in point.values if key not in ("order", "orders")))
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    sortable: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for point in points:
+        values = tuple(label(point.values.get(key, cells.NONE)) for key in known)
+        for order in point.document["orders"]:
+            row = (*values, order["order"])
+            groups.setdefault(row, []).append(order)
+            ranks = (magnitude(point.values.get(key)) for key in known)
+            sortable[row] = tuple((rank is None, rank or 0.0) for rank in ranks)
+    rows = []
+    for row in sorted(groups, key=lambda each: (sortable[each], each))[:_ROWS]:
+        medians = []
+        for metric in METRICS:
+            measured = [value for order in groups[row] if (value := metric.of(order)) is not None]
+            medians.append(metric.text(statistics.median(measured)) if measured else cells.NONE)
+        rows.append((*row, str(len(groups[row])), *medians))
+    if len(groups) > _ROWS:
+        rest = f"and {cells.count(len(groups) - _ROWS)} more"
+        rows.append((rest, *[""] * (len(known) + 1 + len(METRICS))))
+    return Table((*known, "order", "repeats", *(metric.name for metric in METRICS)), rows)
