@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import time
-from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any
 
 import psutil
 
-from stress.interrupt import SIGNALS
+from stress.live import server
 from stress.live.plan import Plan
 from stress.live.worker import hypervisor_main, vcpu_main
 from stress.orders import STEPS
@@ -39,19 +37,11 @@ class Workers:
 
     def start(self, name: str) -> None:
         """Start all of them on segment ``name``."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["stress.live.preload"])
-        # Ctrl-C and the loss of the terminal reach the whole process group. The server inherits the mask before its
-        # first instruction, and its workers from it: only the supervisor acts on these signals.
-        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+        server.ensure_running()
         vcpus = self._plan.geo.hypervisor
         for vcpu in range(vcpus):
-            self._launch(context.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))
-        self._launch(context.Process(target=hypervisor_main, args=(name, self._plan), name="hypervisor"))
+            self._launch(server.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))
+        self._launch(server.Process(target=hypervisor_main, args=(name, self._plan), name="hypervisor"))
         now = time.monotonic()
         self._beats = [(-1, now)] * len(self._processes)
 

@@ -1,0 +1,64 @@
+"""The server that forks workers, with the kernels loaded: `multiprocessing`'s forkserver, but one of our own.
+
+Only the supervisor acts on Ctrl-C and the loss of the terminal, so the server blocks these signals, and its workers
+inherit that. A program that runs us and has a forkserver for itself must not: its children could not be terminated.
+Nor do workers import the caller's main module, as `multiprocessing` would: a notebook has none, and a script without a
+guard would start all over again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from multiprocessing import forkserver, popen_forkserver, spawn, util
+from multiprocessing.context import reduction, set_spawning_popen  # type: ignore[attr-defined]
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from stress.interrupt import SIGNALS
+
+_server = forkserver.ForkServer()
+_server.set_forkserver_preload(["stress.live.preload"])
+
+
+def ensure_running() -> None:
+    """Start the server if it does not run."""
+    # It inherits the mask before its first instruction.
+    unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        _server.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+
+
+class _Popen(popen_forkserver.Popen):
+    def _launch(self, process: BaseProcess) -> None:
+        # As in CPython, but for the server and the main module.
+        preparation = spawn.get_preparation_data(process.name)
+        for key in ("init_main_from_name", "init_main_from_path"):
+            preparation.pop(key, None)
+        message = io.BytesIO()
+        set_spawning_popen(self)
+        try:
+            reduction.dump(preparation, message)
+            reduction.dump(process, message)
+        finally:
+            set_spawning_popen(None)
+        self.sentinel, writer = _server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
+        # The worker ends when this duplicate is closed: its supervisor has gone.
+        ends = (os.dup(writer), self.sentinel)
+        self.finalizer = util.Finalize(self, util.close_fds, ends)  # type: ignore[attr-defined]
+        with open(writer, "wb") as file:
+            file.write(message.getbuffer())
+        self.pid = forkserver.read_signed(self.sentinel)
+
+
+class Process(BaseProcess):
+    """A process forked from the server."""
+
+    _start_method = "forkserver"
+
+    @staticmethod
+    def _Popen(process: Any) -> _Popen:  # noqa: N802 - the name that BaseProcess calls
+        return _Popen(process)
