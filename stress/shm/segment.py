@@ -59,10 +59,16 @@ class _FileLock:
 
 
 class _Memory(shared_memory.SharedMemory):
-    """Shared memory whose mapping may outlive the object, for as long as a view needs it."""
+    """Shared memory whose mapping may outlive the object, for as long as a view needs it; no open file keeps it."""
+
+    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
+        super().__init__(name, create, size)
+        # SharedMemory would lose the file where a view outlives it, and with that all of the memory.
+        os.close(self._fd)  # type: ignore[has-type]
+        self._fd = -1
 
     def __del__(self) -> None:
-        with suppress(BufferError):  # a view is still alive: the mapping goes when the process does
+        with suppress(BufferError):  # a view is still alive: the mapping goes when it does
             self.close()
 
 
