@@ -15,7 +15,7 @@ import numpy as np
 
 from stress.errors import RunBroken
 from stress.shm.layout import Geo, Machine, carve, segment_bytes
-from stress.shm.segment import PREFIX
+from stress.shm.stale import PREFIX
 from stress.shm.words import FIRST_ACCESS_NS
 
 _STRESS = (sys.executable, "-m", "stress")

@@ -230,16 +230,6 @@ def test_compare_takes_its_orders_from_arguments_file_or_default(stress: Command
     assert executor.configs[2].fwb is False
 
 
-# -- clean ------------------------------------------------------------------------------------
-
-
-def test_clean_says_what_it_removed(stress: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stress.shm.segment.remove_stale", lambda: ["stress-1-aa", "stress-2-bb"])
-    assert stress("clean") == (0, "removed stress-1-aa\nremoved stress-2-bb\n", "")
-    monkeypatch.setattr("stress.shm.segment.remove_stale", list)
-    assert stress("clean") == (0, "nothing to remove\n", "")
-
-
 # -- standard output that goes away -----------------------------------------------------------
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import subprocess
-import sys
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from stress.arch.geometry import GIB, KIB, MIB
 from stress.errors import ExitCode, MachineError
 from stress.shm import segment
 from stress.shm.layout import segment_bytes
-from stress.shm.segment import PREFIX, Segment, remove_stale, stale_segments
+from stress.shm.segment import Segment
+from stress.shm.stale import PREFIX
 from stress.shm.words import MAGIC
 
 GEO = small_machine(blocks=1).geo
@@ -117,58 +116,9 @@ def test_shared_memory_that_cannot_be_created(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_dev_shm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(segment, "_SHM", tmp_path / "missing")
+    monkeypatch.setattr(segment, "SHM", tmp_path / "missing")
     with pytest.raises(MachineError, match="there is no /dev/shm"):
         Segment.create(GEO, 1)
-
-
-def dead_pid() -> int:
-    """Id of a process that has ended and been waited for."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    return process.pid
-
-
-@pytest.fixture
-def shm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A stand-in for /dev/shm."""
-    monkeypatch.setattr(segment, "_SHM", tmp_path)
-    return tmp_path
-
-
-def test_only_segments_of_dead_creators_are_stale(shm: Path) -> None:
-    dead = dead_pid()
-    stale = [f"{PREFIX}{dead}-0a", f"{PREFIX}{dead}-0b"]
-    others = [f"{PREFIX}{os.getpid()}-0c", f"{PREFIX}1-0d", f"{PREFIX}ng-{dead}", f"other-{dead}-0e", f"{dead}"]
-    for name in stale + others:
-        (shm / name).touch()
-    assert [path.name for path in stale_segments()] == stale
-    assert remove_stale() == stale
-    assert sorted(path.name for path in shm.iterdir()) == sorted(others)
-    assert remove_stale() == []
-
-
-def test_another_users_live_process_counts_as_alive(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(pid: int, number: int) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    (shm / f"{PREFIX}{dead_pid()}-0a").touch()
-    monkeypatch.setattr(os, "kill", forbidden)
-    assert stale_segments() == []
-
-
-def test_a_stale_segment_that_vanishes_meanwhile(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = shm / f"{PREFIX}{dead_pid()}-0a"
-    monkeypatch.setattr(segment, "stale_segments", lambda: [gone])
-    assert remove_stale() == []
-
-
-def test_a_stale_segment_that_cannot_be_removed(shm: Path) -> None:
-    directory = shm / f"{PREFIX}{dead_pid()}-0a"
-    directory.mkdir()  # unlink refuses it, even for root
-    with pytest.raises(MachineError, match="cannot remove"):
-        remove_stale()
-    assert directory.exists()
 
 
 def test_room_is_asked_of_dev_shm() -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import click
 
 from stress.cli.output import emit
+from stress.units import format_bytes
 
 
 @click.command()
-def clean() -> int:
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing")
+def clean(dry_run: bool) -> int:
     """Remove shared-memory segments whose creator is dead."""
-    from stress.shm.segment import remove_stale
+    from stress.shm.stale import remove_stale, stale_segments
 
-    removed = remove_stale()
-    emit("\n".join(f"removed {name}" for name in removed) or "nothing to remove")
+    found = stale_segments()
+    done = [each for each in found if each.ours] if dry_run else remove_stale()
+    verb = "would remove" if dry_run else "removed"
+    lines = [f"{verb} {each.name} ({format_bytes(each.bytes)}, of process {each.creator})" for each in done]
+    lines += [f"left {each.name} to its owner" for each in found if not each.ours]
+    emit("\n".join(lines) or "nothing to remove")
     return 0

@@ -10,9 +10,8 @@ import click
 from stress.cli.help import SectionCommand
 from stress.cli.options import config_options, configured, result_options
 from stress.cli.session import session
+from stress.config import COMPARED
 from stress.errors import UsageError
-
-DEFAULT_ORDERS = ("unmap-first", "block-first")
 
 
 @click.command(cls=SectionCommand)
@@ -31,10 +30,10 @@ def compare(
 
     An order is a name (stress orders) or steps separated by commas. The ratios are to the first one.
     """
-    config = configured(config_file, {**options, "orders": orders or None}, {"orders": DEFAULT_ORDERS})
+    config = configured(config_file, {**options, "orders": orders or None}, {"orders": COMPARED})
     if len(config.orders) < 2:
         (only,) = config.orders
-        other = next(order for order in DEFAULT_ORDERS if order != only)
+        other = next(order for order in COMPARED if order != only)
         raise UsageError(f"there is only {only} to compare", f"name two or more: stress compare {other} {only}")
     from stress.results.tables import compare_table
 

@@ -4,11 +4,12 @@ Everything that is wrong is reported at once, each problem with the path of its 
 """
 
 from stress.config.memory import block_sizes
-from stress.config.model import RunConfig, cores, default_vcpus
+from stress.config.model import COMPARED, RunConfig, cores, default_vcpus
 from stress.config.sources import ConfigError, from_sources, load_toml
 from stress.config.values import STAGED, Backing, Cmo, Locking, Pattern, Rebuilder, Scenario, key_of
 
 __all__ = [
+    "COMPARED",
     "STAGED",
     "Backing",
     "Cmo",

@@ -58,6 +58,9 @@ MILLISECOND_NS: Final = 1_000_000
 #: Longer times would only be typing errors, and sums of them must stay inside 64 bits.
 MAX_NS: Final = 30 * 24 * 3600 * SECOND_NS
 
+#: What a comparison compares if nobody says.
+COMPARED: Final = ("unmap-first", "block-first")
+
 #: Stands for a value that follows from others, until `RunConfig` is complete.
 _DERIVED: Final[Any] = None
 

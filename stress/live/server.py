@@ -1,45 +1,81 @@
-"""The forkserver that every worker is forked from, with the kernels loaded."""
+"""The server that forks workers, with the kernels loaded: `multiprocessing`'s forkserver, but one of our own.
+
+Only the supervisor acts on Ctrl-C and the loss of the terminal, so the server blocks these signals, and its workers
+inherit that. A program that runs us and has a forkserver for itself must not: its children could not be terminated.
+Nor do workers import the caller's main module, as `multiprocessing` would: a notebook has none, and a script without a
+guard would start all over again.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import io
+import os
 import signal
 from contextlib import suppress
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext
-
-import psutil
+from multiprocessing import forkserver, popen_forkserver, resource_tracker, spawn, util
+from multiprocessing.context import reduction, set_spawning_popen  # type: ignore[attr-defined]
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 from stress.interrupt import SIGNALS
 from stress.shm import cache
 
+_server = forkserver.ForkServer()
+_server.set_forkserver_preload(["stress.live.preload"])
 
-def ensure_running() -> ForkServerContext:
-    """Start the forkserver unless it runs, without waiting until it is ready; the context that starts its workers.
 
-    Ctrl-C and the loss of the terminal reach the whole process group. The server inherits the mask before its first
-    instruction, and its workers from it: only the supervisor acts on these signals.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stress.live.preload"])
+def ensure_running() -> None:
+    """Start the server unless it runs, without waiting until it is ready."""
     resource_tracker.ensure_running()  # first: once it has started it unblocks signals for whoever started it
+    # The server inherits the mask before its first instruction.
     unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        forkserver.ensure_running()
+        _server.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
-    return context
-
-
-def kill() -> None:
-    """End it at once, whatever it is doing; the next `ensure_running` starts another."""
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if any("multiprocessing.forkserver" in argument for argument in child.cmdline()):
-                child.kill()
 
 
 def start_early() -> None:
-    """Let the forkserver load the kernels while the supervisor still imports; not if they must be compiled first."""
+    """Let the server load the kernels while the supervisor still imports; not if they must be compiled first."""
     if cache.is_complete():
         ensure_running()
+
+
+def kill() -> None:
+    """End the server at once, whatever it is doing; the next `ensure_running` starts another."""
+    pid = _server._forkserver_pid  # type: ignore[attr-defined]
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+class _Popen(popen_forkserver.Popen):
+    def _launch(self, process: BaseProcess) -> None:
+        # As in CPython, but for the server and the main module.
+        preparation = spawn.get_preparation_data(process.name)
+        for key in ("init_main_from_name", "init_main_from_path"):
+            preparation.pop(key, None)
+        message = io.BytesIO()
+        set_spawning_popen(self)
+        try:
+            reduction.dump(preparation, message)
+            reduction.dump(process, message)
+        finally:
+            set_spawning_popen(None)
+        self.sentinel, writer = _server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
+        # The worker ends when this duplicate is closed: its supervisor has gone.
+        ends = (os.dup(writer), self.sentinel)
+        self.finalizer = util.Finalize(self, util.close_fds, ends)  # type: ignore[attr-defined]
+        with open(writer, "wb") as file:
+            file.write(message.getbuffer())
+        self.pid = forkserver.read_signed(self.sentinel)
+
+
+class Process(BaseProcess):
+    """A process forked from the server."""
+
+    _start_method = "forkserver"
+
+    @staticmethod
+    def _Popen(process: Any) -> _Popen:  # noqa: N802 - the name that BaseProcess calls
+        return _Popen(process)

@@ -7,7 +7,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import psutil
@@ -43,9 +42,9 @@ class Workers:
 
     def start(self, name: str, interrupted: threading.Event) -> bool:
         """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels."""
-        context = server.ensure_running()
+        server.ensure_running()
         with ThreadPoolExecutor(1) as starter:
-            starting = starter.submit(self._start, context, name)
+            starting = starter.submit(self._start, name)
             while not starting.done():
                 if interrupted.wait(_LOOK_S):
                     server.kill()
@@ -53,11 +52,11 @@ class Workers:
             starting.result()
         return True
 
-    def _start(self, context: ForkServerContext, name: str) -> None:
+    def _start(self, name: str) -> None:
         vcpus = self._plan.geo.hypervisor
         for vcpu in range(vcpus):
-            self._launch(context.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))
-        self._launch(context.Process(target=hypervisor_main, args=(name, self._plan), name="hypervisor"))
+            self._launch(server.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))
+        self._launch(server.Process(target=hypervisor_main, args=(name, self._plan), name="hypervisor"))
         now = time.monotonic()
         self._beats = [(-1, now)] * len(self._processes)
 

@@ -1,6 +1,7 @@
 """Life cycle of the segment: created and removed by the supervisor, attached by the others.
 
-Only the creator unlinks. After SIGKILL of everything a segment may stay; its name tells its creator.
+Only the creator unlinks, and it holds a lease on its segment. After SIGKILL of everything a segment may stay, without
+a lease; its name tells its creator.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from stress.shm.layout import (
     initialise,
     segment_bytes,
 )
+from stress.shm.lease import Lease
+from stress.shm.stale import PREFIX, SHM
 from stress.shm.words import (
     MAGIC,
 )
 from stress.units import format_bytes
 
-PREFIX = "stress-"
 _STRIDE = 256 << 20  # bytes reserved between two looks at whether to stop
-_SHM = Path("/dev/shm")
 
 
 class _FileLock:
@@ -58,10 +59,16 @@ class _FileLock:
 
 
 class _Memory(shared_memory.SharedMemory):
-    """Shared memory whose mapping may outlive the object, for as long as a view needs it."""
+    """Shared memory whose mapping may outlive the object, for as long as a view needs it; no open file keeps it."""
+
+    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
+        super().__init__(name, create, size)
+        # SharedMemory would lose the file where a view outlives it, and with that all of the memory.
+        os.close(self._fd)  # type: ignore[has-type]
+        self._fd = -1
 
     def __del__(self) -> None:
-        with suppress(BufferError):  # a view is still alive: the mapping goes when the process does
+        with suppress(BufferError):  # a view is still alive: the mapping goes when it does
             self.close()
 
 
@@ -79,14 +86,14 @@ def _check(stop: Callable[[], bool]) -> None:
 class Segment:
     """One shared segment and its views. Use ``create`` or ``attach``."""
 
-    def __init__(self, memory: _Memory, geo: Geo, orders: int, owner: bool) -> None:
+    def __init__(self, memory: _Memory, geo: Geo, orders: int, lease: Lease | None = None) -> None:
         self._memory = memory
-        self._owner = owner
+        self._lease = lease  # the creator's
         self.name = memory.name
         self.size = memory.size
         self.machine: Machine = carve(memory.buf, geo, orders)
         if JIT_DISABLED:
-            set_rmw_lock(_FileLock(_SHM / memory.name))
+            set_rmw_lock(_FileLock(SHM / memory.name))
 
     @classmethod
     def create(cls, geo: Geo, orders: int, stop: Callable[[], bool] = lambda: False) -> Segment:
@@ -105,13 +112,15 @@ class Segment:
             raise MachineError(
                 f"cannot create shared memory: {error.strerror}", "check that /dev/shm is mounted and writable"
             ) from error
+        lease = None
         try:
+            lease = Lease(SHM / name)
             # Without a reservation a store past a full /dev/shm is a SIGBUS.
-            with (_SHM / name).open("r+b") as file:
+            with (SHM / name).open("r+b") as file:
                 for start in range(0, size, _STRIDE):
                     _check(stop)
                     os.posix_fallocate(file.fileno(), start, min(_STRIDE, size - start))
-            segment = cls(memory, geo, orders, owner=True)
+            segment = cls(memory, geo, orders, lease)
             for _ in initialise(segment.machine):
                 _check(stop)
         except OSError as error:
@@ -134,19 +143,20 @@ class Segment:
         memory = _Memory(name)
         if _magic(memory)[0] != MAGIC:
             raise MachineError(f"{name} is not a segment of this version", "run `stress clean`")
-        return cls(memory, geo, orders, owner=False)
+        return cls(memory, geo, orders)
 
     def remove(self) -> None:
         """Unlink the segment (creator only). The views stay usable until they are garbage."""
-        if self._owner:
-            self._owner = False
+        if self._lease is not None:
             with suppress(FileNotFoundError):  # somebody was faster
                 self._memory.unlink()
+            self._lease.release()
+            self._lease = None
 
 
 def _free_bytes() -> int:
     try:
-        status = os.statvfs(_SHM)
+        status = os.statvfs(SHM)
     except OSError as error:
         raise MachineError("there is no /dev/shm", "run on Linux with a tmpfs on /dev/shm") from error
     return status.f_bavail * status.f_frsize
@@ -157,40 +167,3 @@ def _too_large(size: int, free: int) -> MachineError:
         f"the run needs {format_bytes(size)} of shared memory, /dev/shm has {format_bytes(free)} free",
         "use fewer blocks, or enlarge it: mount -o remount,size=... /dev/shm",
     )
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def stale_segments() -> list[Path]:
-    """Segments whose creator is gone."""
-    found = []
-    for path in sorted(_SHM.glob(f"{PREFIX}*")):
-        creator = path.name[len(PREFIX) :].split("-")[0]
-        if creator.isdigit() and not _alive(int(creator)):
-            found.append(path)
-    return found
-
-
-def remove_stale() -> list[str]:
-    """Remove the segments whose creator is gone; returns their names. MachineError for those it may not remove."""
-    removed, refused = [], []
-    for path in stale_segments():
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            refused.append(path.name)
-        else:
-            removed.append(path.name)
-    if refused:
-        raise MachineError(f"cannot remove {', '.join(refused)} from /dev/shm", "remove it as its owner")
-    return removed

@@ -1,0 +1,175 @@
+"""The Python API with real runs: in a script without a guard, in a thread, twice, interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from live import segments_of
+
+from stress import Result, RunInterrupted, compare, load, run
+from stress.errors import UsageError
+
+TINY: dict[str, Any] = {"vcpus": 1, "block_size": "2M", "blocks": 2, "dwell": "1ms", "pin": False}
+
+
+def workers() -> list[psutil.Process]:
+    """vCPUs and hypervisors under this process's servers."""
+    return [each for child in psutil.Process().children() for each in child.children()]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    assert segments_of(os.getpid()) == []
+    assert workers() == []
+
+
+@pytest.fixture(scope="module")
+def compared() -> Result:
+    return compare("unmap-first", "block-first", duration="400ms", seed=np.int64(7), **TINY)
+
+
+def test_a_comparison(compared: Result, tmp_path: Path) -> None:
+    assert compared.verdict == "correct"
+    assert compared.violations == ()
+    assert compared.seed == 7
+    assert all(order.rebuilds > 5 and order.window_ns.p50 for order in compared.orders.values())
+    window = compared.comparison[0].ratios["window"]
+    assert window.ratio is not None
+    compared.save(tmp_path / "result.json")
+    assert load(tmp_path / "result.json").document == compared.document
+
+
+def test_a_violation_is_a_result() -> None:
+    result = run("invalidate,unmap,tlbi,clean,install", duration="20s", fail_fast=True, **TINY)
+    assert (result.verdict, result.exit_code) == ("violations", 1)
+    assert {found.kind for found in result.violations} == {"table-use-after-free"}
+
+
+def test_options_override_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('[run]\norder = "unmap-first"\nduration = "1h"\nseed = 3\n')
+    result = run(config=config, rebuilds=5, duration="10s", **TINY)
+    assert list(result.orders) == ["unmap-first"]
+    assert result.order.rebuilds == 5
+    assert result.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block_sise": "2M"}, r"^block_sise: unknown key; did you mean block_size\?$"),
+        ({"vcpus": 0, "duration": 3}, r"2 problems: vcpus: .* \| duration: .*unit"),
+        ({"order": "nonsense"}, "^order: .*nonsense"),
+        ({"config": "missing.toml"}, "cannot read missing.toml"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(**options)
+
+
+def test_one_order_is_no_comparison() -> None:
+    with pytest.raises(UsageError, match="only block-first"):
+        compare("block-first")
+
+
+def test_a_run_in_a_thread_excludes_others() -> None:
+    started = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(run, rebuilds=20, progress=lambda now: started.set(), **(TINY | {"dwell": "10ms"}))
+        assert started.wait(60)
+        with pytest.raises(UsageError, match="another run of this process is under way"):
+            run(**TINY)
+        assert other.result(60).order.rebuilds == 20
+
+
+def when_running(action: Any) -> Any:
+    """A progress function that acts once, as soon as there is something measured."""
+    done: list[int] = []
+
+    def look(now: Any) -> None:
+        if now.rebuilds > 5 and not done:
+            done.append(1)
+            action()
+
+    return look
+
+
+def test_ctrl_c_carries_the_partial_result() -> None:
+    interrupt = when_running(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run(duration="1h", progress=interrupt, **TINY)
+    assert isinstance(raised.value, RunInterrupted)
+    result = raised.value.result
+    assert result is not None
+    assert result.verdict == "interrupted"
+    assert result.order.rebuilds > 5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, rebuilds=5, **TINY).result(60).complete, "the interrupt was about the run before"
+
+
+def test_sigterm_reaches_the_callers_handler_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(segments_of(os.getpid())))
+    try:
+        with pytest.raises(RunInterrupted):
+            run(duration="1h", progress=when_running(lambda: os.kill(os.getpid(), signal.SIGTERM)), **TINY)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [[]], "once, with the segment gone"
+
+
+def test_an_exception_in_progress_ends_the_run() -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(duration="1h", progress=when_running(fail), **TINY)
+
+
+RUNS = f"""
+import sys
+import stress
+assert "pydantic" not in sys.modules
+from stress import run
+assert "numba" not in sys.modules
+print("main")
+for _ in range(2):
+    print(run(rebuilds=3, **{TINY!r}).verdict)
+"""
+
+FORKSERVER = """
+import multiprocessing, signal
+with multiprocessing.get_context("forkserver").Pool(1) as pool:
+    print(pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ())))
+    print(pool.apply(eval, ("'stress' in __import__('sys').modules",)))
+"""
+
+
+def output(*arguments: str) -> list[str]:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_script_without_a_guard_is_not_imported_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(RUNS)
+    assert output(str(script)) == ["main", "correct", "correct"]
+
+
+def test_the_callers_own_forkserver_is_as_without_us() -> None:
+    assert output("-c", RUNS + FORKSERVER) == ["main", "correct", "correct", "set()", "False"]
