@@ -11,14 +11,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # What does not depend on how kernels run, or needs them fast, is tested with the compiler alone; of the runs with real
 # processes one is made without it.
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
-    statistics store tables stages progress platforms bugs orders units cache api model stale
+    statistics store tables stages progress platforms bugs orders units cache api model stale report report_browser
 
-.PHONY: run test soak bench clean distclean
+.PHONY: run test chromium soak bench clean distclean
 
 run: $(VENV)/.installed
 	$(BIN)/stress run --order=block-first
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev chromium
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -26,6 +26,12 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m "not soak and not alone"
 	$(BIN)/pytest -m "alone and not soak"
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=loadfile $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
+
+# A browser opens the report in the tests. It is no Python package, so the system's package manager has it.
+chromium:
+	@for each in chromium chromium-browser google-chrome; do command -v $$each >/dev/null && exit 0; done; \
+	    if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends chromium; \
+	    else echo "the report's tests need a browser: sudo apt-get install chromium" >&2; exit 1; fi
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800

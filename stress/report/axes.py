@@ -15,7 +15,9 @@ _MUCH: Final = 20.0
 def log_ticks(low: float, high: float) -> list[float]:
     """Round values between two positive ones: decades, with 3, or 2 and 5, between them where there is room."""
     decades = math.log10(high / low)
-    factors = (1,) if decades > 5 else (1, 3) if decades > 3 else (1, 2, 5)
+    factors: tuple[float, ...] = (1, 1.5, 2, 3, 5, 7)
+    for most, coarser in ((0.8, (1, 2, 5)), (3, (1, 3)), (5, (1,))):
+        factors = coarser if decades > most else factors
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     return [
         tick

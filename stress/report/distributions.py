@@ -83,8 +83,8 @@ def _ecdf(
                 # No value lies beyond the maximum, though its bin may reach further.
                 upper = min(upper, max(lower, quantiles["max"]))
                 edges += [
-                    {"order": name, "ns": lower, "share": before / total},
-                    {"order": name, "ns": upper, "share": after / total},
+                    {"order": name, "ns": lower, "share": round(before / total, 5)},
+                    {"order": name, "ns": upper, "share": round(after / total, 5)},
                 ]
             before = after
         for quantile, share in _QUANTILES.items():

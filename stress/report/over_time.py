@@ -21,43 +21,23 @@ def throughput(document: Document, most_marks: int) -> Figure:
     title = "Throughput over time"
     if "timeline" not in document:
         return Figure(title, _OLD)
-    intervals = document["timeline"]["intervals"]
-    columns = zip(*(intervals[key] for key in ("start_ns", "duration_ns", "accesses", "faults")), strict=True)
-    points = [
-        {
-            "start": start,
-            "end": start + duration,
-            "rate": accesses / duration * 1e9,
-            "rate_text": f"{cells.scaled(accesses / duration * 1e9)}/s",
-            "from": cells.time(start),
-            "faults": faults,
-        }
-        for start, duration, accesses, faults in columns
-        if duration > 0
-    ]
+    points = _points(document["timeline"]["intervals"], 3 * most_marks)
     if not points:
         return Figure(title, "The run was too short for a reading of its throughput.")
     end = {**points[-1], "start": points[-1]["end"]}  # the last step is as wide as its interval
     names, marks = _marks(document, most_marks)
-    x = _run_time(max(end["start"], *(mark["start"] for mark in marks)) if marks else end["start"])
+    x = _run_time(max([end["start"], *(mark["start"] for mark in marks)]))
+    rate = amount_axis([], "accesses/s, all vCPUs", log=False)
+    rate["scale"] |= {"range": [_HEIGHT, 0]}
     layers: list[dict[str, Any]] = [
         {
-            "data": {"values": [*points, end]},
             "mark": {"type": "line", "interpolate": "step-after", "color": "var(--text)", "aria": False},
             "encoding": {
                 "x": {**x, "field": "start"},
-                "y": {
-                    "field": "rate",
-                    "type": "quantitative",
-                    **amount_axis([], "accesses/s, all vCPUs", log=False),
-                },
+                "y": {"field": "rate", "type": "quantitative", **rate},
             },
         },
-    ]
-    layers[0]["encoding"]["y"]["scale"] |= {"range": [_HEIGHT, 0]}
-    layers.append(
         {
-            "data": {"values": points},
             "mark": {"type": "rule", "strokeWidth": 12, "opacity": 0, "aria": False},
             "encoding": {
                 "x": {**x, "field": "start"},
@@ -67,15 +47,15 @@ def throughput(document: Document, most_marks: int) -> Figure:
                     {"field": "faults", "title": "faults"},
                 ],
             },
-        }
-    )
+        },
+    ]
     height = _HEIGHT
     if marks:
         top = _HEIGHT + _ROW
         height = top + _ROW * len(names)
         layers.append(
             {
-                "data": {"values": marks},
+                "data": {"values": [{key: mark[key] for key in ("order", "start")} for mark in marks]},
                 "mark": {"type": "tick", "orient": "vertical", "size": _ROW - 5, "thickness": 1.5, "aria": False},
                 "encoding": {
                     "x": {**x, "field": "start"},
@@ -86,14 +66,14 @@ def throughput(document: Document, most_marks: int) -> Figure:
                         "axis": None,
                     },
                     **by_series("order", names),
-                    "tooltip": _MARK_TOOLTIP,
                 },
             }
         )
     description = f"Accesses per second over {cells.time(end['start'])}, with rebuilds marked below"
     resolve = {"scale": {"y": "independent"}}
     note = "Of all vCPUs together. Each mark below is the start of a rebuild; long runs mark a sample of them."
-    return Figure(title, note, [spec(description, height, layer=layers, resolve=resolve)], _rates(points))
+    plot = spec(description, height, data={"values": [*points, end]}, layer=layers, resolve=resolve)
+    return Figure(title, note, [plot], _rates(points))
 
 
 def windows(document: Document, most_marks: int) -> Figure:
@@ -118,18 +98,38 @@ def windows(document: Document, most_marks: int) -> Figure:
                 **time_axis([mark["window"] for mark in marks], "invalid window", log=True),
             },
             **by_series("order", names, shape=True),
-            "tooltip": _MARK_TOOLTIP,
+            "tooltip": [
+                {"field": "order", "title": "order"},
+                {"field": "at", "title": "at"},
+                {"field": "window_text", "title": "window"},
+                {"field": "rebuild", "title": "rebuild"},
+            ],
         },
     )
     return Figure(title, "One point per marked rebuild: drift shows as a slope, a disturbance as a cluster.", [plot])
 
 
-_MARK_TOOLTIP: Final = [
-    {"field": "order", "title": "order"},
-    {"field": "at", "title": "at"},
-    {"field": "window_text", "title": "window"},
-    {"field": "rebuild", "title": "rebuild"},
-]
+def _points(intervals: dict[str, list[int]], most: int) -> list[dict[str, Any]]:
+    """The rate in each interval, neighbours merged so that there are at most ``most``."""
+    columns = [intervals[key] for key in ("start_ns", "duration_ns", "accesses", "faults")]
+    step = -(-len(columns[0]) // most)
+    points = []
+    for place in range(0, len(columns[0]), max(1, step)):
+        starts, *amounts = (column[place : place + step] for column in columns)
+        start, (duration, accesses, faults) = starts[0], map(sum, amounts)
+        if duration > 0:
+            rate = round(accesses / duration * 1e9)
+            points.append(
+                {
+                    "start": start,
+                    "end": start + duration,
+                    "rate": rate,
+                    "rate_text": f"{cells.scaled(rate)}/s",
+                    "from": cells.time(start),
+                    "faults": faults,
+                }
+            )
+    return points
 
 
 def _marks(document: Document, most: int) -> tuple[list[str], list[dict[str, Any]]]:

@@ -9,11 +9,11 @@ from stress.report import distributions, over_time
 from stress.report.figure import Figure, Table
 from stress.report.ratios import ratios
 from stress.report.sources import Run
+from stress.report.stages import stages
 from stress.report.steps import steps
 from stress.results import cells
 from stress.results.finding import finding
 from stress.results.layout import counted, pairs
-from stress.results.stages import typical
 from stress.units import format_bytes, format_duration, format_size
 
 Document = dict[str, Any]
@@ -42,7 +42,7 @@ def run_section(run: Run, most_marks: int) -> Section:
     document = run.document
     orders = document["orders"]
     rebuilt = any(order["rebuilds"] for order in orders)
-    figures: list[Figure | None] = []
+    figures: list[Figure | None] = [stages(document)]
     if rebuilt or document["scenario"] == "rebuild":
         figures += [ratios(document), distributions.windows(document)]
     figures.append(distributions.stalls(document))
@@ -61,7 +61,7 @@ def run_section(run: Run, most_marks: int) -> Section:
         ],
         warnings=[(found["name"], found["detail"], found["remedy"]) for found in document["warnings"]],
         figures=[figure for figure in figures if figure is not None],
-        tables=[*_stages(document), ("Orders", _orders(orders)), *configuration(document)],
+        tables=[("Orders", _orders(orders)), *configuration(document)],
     )
 
 
@@ -108,24 +108,6 @@ def _findings(document: Document) -> list[str]:
     if document["orders"] and (sentence := finding(document["orders"])):
         found.append(sentence)
     return found
-
-
-def _stages(document: Document) -> list[tuple[str, Table]]:
-    stages = typical(document)
-    if not stages:
-        return []
-    rows = [
-        (
-            stage.get("order", ""),
-            f"{stage['name']} {stage['iteration'] or ''}".rstrip(),
-            cells.time(stage["duration_ns"]),
-            cells.scaled(sum(stage["faults"].values())),
-            cells.scaled(stage["rebuilds"]),
-            cells.scaled(stage["accesses"]),
-        )
-        for stage in stages
-    ]
-    return [("Stages", Table(("order", "stage", "median time", "faults", "rebuilds", "accesses"), rows))]
 
 
 def _orders(orders: list[dict[str, Any]]) -> Table:

@@ -101,9 +101,10 @@ def _results(points: list[Point]) -> Table:
             row = (*values, order["order"])
             groups.setdefault(row, []).append(order)
             ranks = (magnitude(point.values.get(key)) for key in known)
-            sortable[row] = tuple((rank is None, rank or 0.0) for rank in ranks)
+            # Points by their values, orders as they came.
+            sortable.setdefault(row, (*((rank is None, rank or 0.0) for rank in ranks), values, len(sortable)))
     rows = []
-    for row in sorted(groups, key=lambda each: (sortable[each], each))[:_ROWS]:
+    for row in sorted(groups, key=sortable.__getitem__)[:_ROWS]:
         medians = []
         for metric in METRICS:
             measured = [value for order in groups[row] if (value := metric.of(order)) is not None]

@@ -98,8 +98,12 @@ def lines(
             "encoding": encoding,
         }
         for index, name in enumerate(names)
-        if (chosen := [point for point in points if point[field] == name])
+        if (chosen := [_without(point, field) for point in points if point[field] == name])
     ]
+
+
+def _without(point: dict[str, Any], field: str) -> dict[str, Any]:
+    return {key: value for key, value in point.items() if key != field}
 
 
 def spec(description: str, height: int, **parts: Any) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Reports made from made-up measurements, for tests of the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from synthetic import head_to_head, order_data, page_table_test, run_data, version_1
+
+from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
+from stress.report import sources
+from stress.report.page import render
+from stress.results.data import Violation
+from stress.results.document import build
+
+#: Closes the element that it stands in, and runs a script if anything lets it.
+HOSTILE = "</script></title><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>&lt;"
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """A run of each kind that the page treats differently."""
+    rng = np.random.default_rng(1)
+    wrong = run_data(
+        [order_data(rng, rebuilds=40)],
+        complete=False,
+        exit_code=1,
+        violations=[Violation("bbm", 9, [{"ipa": 1 << 30, "detail": HOSTILE}] * 9)],
+        warnings=[("load", HOSTILE)],
+        failure={"process": HOSTILE},
+        config={"vcpus": 1, "note": HOSTILE},
+    )
+    compared = head_to_head(rng)
+    compared.orders.append(order_data(rng, CLEAN_FIRST))
+    return {
+        "compared": build(compared),
+        "wrong": build(wrong),
+        "staged": build(page_table_test(rng, passes=2, orders=(UNMAP_FIRST, BLOCK_FIRST))),
+        "old": version_1(build(head_to_head(rng))),
+        "empty": build(run_data([order_data(rng, rebuilds=0, stalls_per_cycle=0)])),
+    }
+
+
+def write_run(path: Path, document: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(document))
+    return path
+
+
+def write_sweep(path: Path, repeats: int = 2) -> Path:
+    """vCPUs and granules swept, with two orders in every point."""
+    rng = np.random.default_rng(2)
+    lines: list[dict[str, Any]] = [{"kind": "sweep", "points": 6}]
+    for repeat in range(repeats):
+        for vcpus in (1, 2, 4):
+            for granule in ("4K", "64K"):
+                orders = [
+                    order_data(rng, order, rebuilds=20, window_ns=window * vcpus, vcpus=vcpus)
+                    for order, window in ((UNMAP_FIRST, 900_000), (BLOCK_FIRST, 30_000))
+                ]
+                point = {"vcpus": vcpus, "granule": granule}
+                lines.append({"point": point, "repeat": repeat, "result": build(run_data(orders))})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def whole_report(directory: Path) -> Path:
+    """One page about everything."""
+    paths = [write_run(directory / f"{name}.json", document) for name, document in documents().items()]
+    paths.append(write_sweep(directory / "sweep.jsonl"))
+    report = directory / "report.html"
+    report.write_text(render([sources.read(path) for path in paths], HOSTILE))
+    return report
