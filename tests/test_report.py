@@ -132,6 +132,15 @@ def test_a_distribution_rises_from_nothing_to_all_and_meets_its_quantiles() -> N
         assert min(share for ns, share in line if ns >= 1.13 * order["window_ns"]["p50"]) >= 0.5
 
 
+def test_the_line_below_a_bar_is_the_window() -> None:
+    figure = section("compared").figures[-1]
+    lines = {row["order"]: row for row in figure.plots[0]["layer"][-1]["data"]["values"]}
+    for order in DOCUMENTS["compared"]["orders"]:
+        inside = order["steps"][order["steps"].index("invalidate") : order["steps"].index("install") + 1]
+        length = sum(order["step_ns"][step]["mean"] for step in inside)
+        assert lines[order["order"]]["to"] - lines[order["order"]]["from"] == pytest.approx(length)
+
+
 def test_marks_are_thinned_out() -> None:
     for most in (200, 20):
         figure = next(each for each in section("compared", most).figures if "window over" in each.title)

@@ -87,10 +87,36 @@ def steps(document: dict[str, Any]) -> Figure:
                     "text": {"field": "step"},
                 },
             },
+            {
+                "data": {"values": _windows(segments)},
+                "mark": {
+                    "type": "rule",
+                    "yOffset": 18,
+                    "strokeWidth": 3,
+                    "strokeCap": "butt",
+                    "color": "var(--text)",
+                    "aria": False,
+                },
+                "encoding": {"y": y, "x": {"field": "from", "type": "quantitative"}, "x2": {"field": "to"}},
+            },
         ],
     )
-    note = "Mean time of each step. Unlike medians, means add up. The window lies between invalidate and install."
+    note = (
+        "Mean time of each step; unlike medians, means add up. The line below a bar spans its invalid window, from "
+        "invalidate to install."
+    )
     return Figure(title, note, [plot], _table(orders))
+
+
+def _windows(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """From invalidate's start to install's end, of the orders that have both in this sequence."""
+    starts = {each["order"]: each["from"] for each in segments if each["step"] == Step.INVALIDATE}
+    ends = {each["order"]: each["to"] for each in segments if each["step"] == Step.INSTALL}
+    return [
+        {"order": order, "from": start, "to": ends[order]}
+        for order, start in starts.items()
+        if start < ends.get(order, 0)
+    ]
 
 
 def _table(orders: list[dict[str, Any]]) -> Table:
