@@ -38,6 +38,8 @@ def compare(names: list[str], granule: str, size: str, *options: str) -> list[di
     assert document["complete"] is True
     assert document["verdict"] == "correct"
     assert [order["order"] for order in document["orders"]] == names
+    timeline = document["timeline"]
+    assert sum(timeline["intervals"]["accesses"]) <= sum(order["accesses"] for order in document["orders"]) * 1.01
     for order in document["orders"]:
         assert order["rebuilds"] >= 1
         assert order["accesses"] > 0
@@ -45,6 +47,9 @@ def compare(names: list[str], granule: str, size: str, *options: str) -> list[di
         assert order["events_drained"] + order["events_dropped"] == sum(order["faults"].values())
         assert sum(map(sum, order["faults_by_level"].values())) == sum(order["faults"].values())
         assert order["tlbis"] >= 2 * order["rebuilds"]  # one to split, one to rebuild
+        starts = next(each["start_ns"] for each in timeline["rebuilds"] if each["order"] == order["order"])
+        assert 0 < starts[0] <= starts[-1] < document["elapsed_ns"]
+        assert len(starts) == min(200, order["rebuilds"])
     # The vCPUs really were in the way.
     assert sum(order["faults"]["population"] for order in document["orders"]) > 0
     orders: list[dict[str, Any]] = document["orders"]
