@@ -1,6 +1,7 @@
 # make run    install into .venv and watch the default session
 # make test   install the development tools too and run every check; the tests also once without the compiler
 # make soak   long runs
+# make docs   write the reference pages from the code
 # make bench  the figures, as ratios measured in one run
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
     statistics store tables stages progress platforms bugs orders units cache api model stale
 
-.PHONY: run test soak bench clean distclean
+.PHONY: run test soak docs bench clean distclean
 
 run: $(VENV)/.installed
 	$(BIN)/stress run --order=block-first
@@ -29,6 +30,9 @@ test: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m stress.reference docs
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
