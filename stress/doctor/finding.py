@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from stress.errors import one_line
+
 
 class Status(StrEnum):
     """How bad it is."""
@@ -22,6 +24,9 @@ class Finding:
     status: Status
     found: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "found", one_line(self.found))  # it may quote a file
 
     @classmethod
     def ok(cls, found: str) -> Finding:

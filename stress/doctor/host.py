@@ -45,11 +45,12 @@ class Host:
             controllers, _, path = rest.partition(":")
             if controllers and controller not in controllers.split(","):
                 continue
-            mount = PurePosixPath("/sys/fs/cgroup", controllers and controller)
-            group = mount / path.lstrip("/")
-            for directory in (group, *group.parents):
-                if directory.is_relative_to(mount) and (self.root / str(directory).lstrip("/")).is_dir():
-                    yield str(directory)
+            mounts = dict.fromkeys((controllers, controller)) if controllers else ("",)
+            for mount in (PurePosixPath("/sys/fs/cgroup", name) for name in mounts):
+                group = mount / path.lstrip("/")
+                for directory in (group, *group.parents):
+                    if directory.is_relative_to(mount) and (self.root / str(directory).lstrip("/")).is_dir():
+                        yield str(directory)
 
 
 def cpus() -> list[int]:

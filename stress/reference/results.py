@@ -14,6 +14,7 @@ _SECTIONS: Final = {
     "Each order": ("orders[].",),
     "Each order against the first": ("comparison[].",),
     "Each stage": ("stages[].",),
+    "Over time": ("timeline.",),
     "The guest's life": ("life_cycle.",),
     "The run": ("",),
 }
