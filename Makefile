@@ -1,6 +1,7 @@
 # make run    install into .venv and watch the default session
 # make test   install the development tools too and run every check; the tests also once without the compiler
 # make soak   long runs
+# make docs   write the reference pages from the code
 # make bench  the figures, as ratios measured in one run
 
 PYTHON ?= python3
@@ -11,9 +12,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # What does not depend on how kernels run, or needs them fast, is tested with the compiler alone; of the runs with real
 # processes one is made without it.
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
-    statistics store tables stages progress platforms bugs orders units cache api model stale report report_browser
+    statistics store tables stages progress platforms bugs orders units cache api model stale reference doctor \
+    report report_browser
 
-.PHONY: run test chromium soak bench clean distclean
+.PHONY: run test chromium soak docs bench clean distclean
 
 run: $(VENV)/.installed
 	$(BIN)/stress run --order=block-first
@@ -35,6 +37,9 @@ chromium:
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m stress.reference docs
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks

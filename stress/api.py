@@ -96,6 +96,9 @@ def _measured(config: RunConfig, progress: Callable[[Progress], None] | None) ->
     if not _measuring.acquire(blocking=False):
         raise UsageError("another run of this process is under way", "wait for it: two at once measure each other")
     try:
+        from stress.live.server import start_early
+
+        start_early()
         from stress.live import execute
 
         data = execute(config, progress, note=lambda line: print(f"stress: {line}", file=sys.stderr))

@@ -17,7 +17,8 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130  # Ctrl-C, as shells report SIGINT
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """``text`` fit for one line of a terminal."""
     # Text may quote what a user or a file gave us: no line breaks, no escape codes, no lone surrogates.
     words = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
@@ -30,8 +31,8 @@ class StressError(Exception):
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message, remedy)
-        self.message = _one_line(message)
-        self.remedy = _one_line(remedy)
+        self.message = one_line(message)
+        self.remedy = one_line(remedy)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from live import segments_of
 
+import stress
 from stress import Result, RunInterrupted, compare, load, run
 from stress.errors import UsageError
 
@@ -173,3 +175,15 @@ def test_a_script_without_a_guard_is_not_imported_again(tmp_path: Path) -> None:
 
 def test_the_callers_own_forkserver_is_as_without_us() -> None:
     assert output("-c", RUNS + FORKSERVER) == ["main", "correct", "correct", "set()", "False"]
+
+
+def test_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example of docs/api.md, in one go; only the durations are cut short."""
+    text = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(re.sub(r'"[235]s"', '"300ms"', code), "docs/api.md", "exec"), names)
+    assert {result.verdict for result in (names["both"], names["result"])} == {"correct"}
+    assert len(names["records"]) == 3
+    assert all(f"`{name}`" in text or re.search(rf"\b{name}\b", code) or name == "Result" for name in stress.__all__)

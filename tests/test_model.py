@@ -48,7 +48,7 @@ def attribute(key: ResultKey) -> tuple[Any, bool]:
             kind = get_args(kind)[0]
         elif get_origin(kind) is Mapping:
             kind = get_args(kind)[1]
-            if key.path.startswith("orders") and part != "<step>":
+            if key.path.startswith("orders") and part not in ("<step>", "<class>"):
                 field = kind.model_fields[part]
                 kind, lacking = field.annotation, lacking or not field.is_required()
         else:
@@ -79,7 +79,7 @@ def attributes(kind: Any, path: str = "") -> Iterator[str]:
     elif get_origin(kind) is tuple:
         yield from attributes(get_args(kind)[0], f"{path}[]")
     elif get_origin(kind) is Mapping and get_args(kind)[1] is not Any:
-        step = {"orders": "[]", "orders[].step_ns": ".<step>"}.get(path, ".*")
+        step = {"orders": "[]", "orders[].step_ns": ".<step>", "orders[].stall_histogram": ".<class>"}.get(path, ".*")
         yield from attributes(get_args(kind)[1], path + step)
     else:
         yield path

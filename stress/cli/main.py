@@ -12,6 +12,7 @@ from stress import __version__, interrupt
 from stress.cli.bugs import bugs
 from stress.cli.clean import clean
 from stress.cli.compare import compare
+from stress.cli.doctor import doctor
 from stress.cli.orders import orders
 from stress.cli.output import say
 from stress.cli.platforms import platforms
@@ -29,7 +30,7 @@ def cli() -> None:
     """A test bench for Arm stage-2 page-table rebuild orders."""
 
 
-for _command in (run, compare, report, orders, platforms, bugs, clean):
+for _command in (run, compare, report, orders, platforms, bugs, doctor, clean):
     cli.add_command(_command)
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, TypeVar
 
 import click
 from tabulate import tabulate_formats
 
 from stress.cli.help import SectionOption
 from stress.cli.selftest import LETTERS, mode_option, translated, write_option
-from stress.config import RunConfig, from_sources, key_of
-from stress.units import format_duration, format_size
+from stress.config import RunConfig, from_sources
+from stress.config.keys import Form, as_written, key
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -46,54 +44,24 @@ SECTIONS: Final = {
 }
 
 
-def _kind(field: str) -> type:
-    """The type of a field's values: that of ``Annotated`` and of what may also be None."""
-    kind: Any = RunConfig.model_fields[field].annotation
-    if NoneType in get_args(kind):
-        (kind,) = (each for each in get_args(kind) if each is not NoneType)
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    assert isinstance(kind, type)
-    return kind
-
-
-def _is_size(field: str) -> bool:
-    return (RunConfig.model_fields[field].serialization_alias or "").endswith("_bytes")
-
-
-def _text(field: str, value: object) -> str:
-    """A value as one would write it for this option."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, int) and field.endswith("_ns"):
-        return format_duration(value)
-    if isinstance(value, int) and _is_size(field):
-        return format_size(value)
-    return str(value)
+#: What stands for a value in the help; the configuration reads and judges these texts.
+_METAVARS: Final = {Form.DURATION: "DURATION", Form.SIZE: "SIZE", Form.TEXT: "NAME"}
 
 
 def _config_option(field: str, section: str) -> Callable[[_Command], _Command]:
-    key, kind, info = key_of(field), _kind(field), RunConfig.model_fields[field]
-    help_text = info.description
-    metavar: str | None = None
-    # Sizes, durations and words stay text: the configuration reads and judges them.
-    if field.endswith("_ns"):
-        metavar = "DURATION"
-    elif _is_size(field):
-        metavar = "SIZE"
-    elif issubclass(kind, StrEnum):
-        metavar = key.upper()
-    elif kind is str:
-        metavar = "NAME"
-    default = info.get_default(call_default_factory=True, validated_data={})
+    about = key(RunConfig, field)
+    metavar = about.name.upper() if about.form is Form.WORD else _METAVARS.get(about.form)
+    default = RunConfig.model_fields[field].get_default(call_default_factory=True, validated_data={})
+    help_text = about.meaning
     if default is not None:
-        help_text = f"{help_text}  [default: {_text(field, default)}]"
+        flag = {True: "on", False: "off"} if about.form is Form.FLAG else {}
+        help_text += f"  [default: {flag.get(default) or as_written(about.form, default)}]"
     letter = [LETTERS[field]] if field in LETTERS else []
     return click.option(
         *letter,
-        f"--{key}/--no-{key}" if kind is bool else f"--{key}",
-        key.replace("-", "_"),
-        type=str if metavar else kind,
+        f"--{about.name}/--no-{about.name}" if about.form is Form.FLAG else f"--{about.name}",
+        about.name.replace("-", "_"),
+        type=str if metavar else about.kind,
         default=None,  # an absent option leaves the file's value alone
         metavar=metavar,
         cls=SectionOption,

@@ -34,6 +34,14 @@ class Times(Quantiles):
     mean: float | None
 
 
+class Histogram(Part):
+    """A distribution in log-spaced bins: bin i counts what took ``lower_ns[i]`` to just below ``upper_ns[i]``."""
+
+    lower_ns: tuple[int, ...]
+    upper_ns: tuple[int, ...]
+    count: tuple[int, ...]
+
+
 class Faults(Part):
     """Counts of faults by class."""
 
@@ -123,6 +131,7 @@ class OrderResult(Part):
     rebuilds_hit_share: float | None
     vcpu_rebuilds: int
     window_ns: Times
+    window_histogram: Histogram | None = None
     rebuild_ns: Times
     step_ns: Mapping[str, Times]
     window_faults_per_rebuild: float | None
@@ -132,6 +141,7 @@ class OrderResult(Part):
     mappings: Mappings | None = None
     stall_ns: Quantiles
     stall_by_class_ns: Stalls
+    stall_histogram: Mapping[str, Histogram] | None = None
     mmu_lock: MmuLock
     accesses: int
     accesses_per_s: float | None
@@ -185,6 +195,31 @@ class Stage(Part):
     mappings: Mappings
     rebuilds: int
     accesses: int
+
+
+class Intervals(Part):
+    """What all vCPUs did in one interval after the other."""
+
+    start_ns: tuple[int, ...]
+    duration_ns: tuple[int, ...]
+    accesses: tuple[int, ...]
+    faults: tuple[int, ...]
+
+
+class RebuildTimes(Part):
+    """When an order's rebuilds were: a bounded sample of them, in sequence."""
+
+    order: str
+    start_ns: tuple[int, ...]
+    rebuild_ns: tuple[int, ...]
+    window_ns: tuple[int | None, ...]
+
+
+class Timeline(Part):
+    """The run over time, from its first common access on."""
+
+    intervals: Intervals
+    rebuilds: tuple[RebuildTimes, ...]
 
 
 class LifeCycle(Part):
@@ -247,6 +282,7 @@ class Document(Part):
     violations: tuple[ViolationFound, ...]
     orders: Annotated[Mapping[str, OrderResult], BeforeValidator(_by_name)]
     extra: Mapping[str, Any]
+    timeline: Timeline | None = None
     life_cycle: LifeCycle | None = None
     stages: tuple[Stage, ...] = ()
     comparison: tuple[Comparison, ...] = ()

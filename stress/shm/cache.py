@@ -49,6 +49,11 @@ def cache_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="stress-cache-"))
 
 
+def is_where_asked() -> bool:
+    """Whether kernels are kept in the user's cache directory, not in a temporary one that took its place."""
+    return cache_directory().parent == _base()
+
+
 def _is_ours(directory: Path) -> bool:
     """Nobody else can have put code there: cached kernels are unpickled."""
     status = directory.stat()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MAGIC = 0x5354_5245_5353_0003  # "STRESS", layout version 3
+MAGIC = 0x5354_5245_5353_0004  # "STRESS", layout version 4
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs and phase changes.
