@@ -16,6 +16,8 @@ from stress.cli.orders import orders
 from stress.cli.output import say
 from stress.cli.platforms import platforms
 from stress.cli.run import run
+from stress.cli.show import show
+from stress.cli.sweep import sweep
 from stress.errors import ExitCode, StressError, UsageError
 
 #: Set it to anything to see the traceback of an internal error.
@@ -28,7 +30,7 @@ def cli() -> None:
     """A test bench for Arm stage-2 page-table rebuild orders."""
 
 
-for _command in (run, compare, orders, platforms, bugs, clean):
+for _command in (run, compare, sweep, show, orders, platforms, bugs, clean):
     cli.add_command(_command)
 
 

@@ -15,6 +15,7 @@ from stress.results.document import SCHEMA_VERSION
 from stress.results.upgrade import upgraded
 
 _ELSEWHERE: Final = "choose another path with --output"
+_AGAIN: Final = "the file is damaged or no result of stress; run again with --output"
 
 
 def check_writable(path: Path) -> None:
@@ -60,7 +61,6 @@ def read(path: Path) -> dict[str, Any]:
 
     `UsageError` if it is missing, cut off, no result, or of a newer schema.
     """
-    again = "the file is damaged or no result of stress; run again with --output"
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -69,19 +69,24 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {_why(error)}", "name a readable result file") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", again) from error
+        raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", _AGAIN) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: not JSON", again) from error
+        raise UsageError(f"cannot read {path}: not JSON", _AGAIN) from error
+    return checked(document, str(path), _AGAIN)
+
+
+def checked(document: Any, where: str, remedy: str) -> dict[str, Any]:
+    """What was read from ``where`` as a document in the shape of the present schema; `UsageError` if it is none."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise UsageError(f"cannot read {path}: it has no schema_version", again)
+        raise UsageError(f"cannot read {where}: it has no schema_version", remedy)
     if version > SCHEMA_VERSION:
-        message = f"{path} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
+        message = f"{where} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
         raise UsageError(message, "read it with the newer stress that wrote it")
     try:
         return upgraded(dict(document))
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"cannot read {path}: it is no whole result of schema version {version}", again) from error
+        raise UsageError(f"cannot read {where}: it is no whole result of schema version {version}", remedy) from error
 
 
 def _target(path: Path) -> Path:
