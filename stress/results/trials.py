@@ -1,7 +1,7 @@
 """The file of a sweep, JSON Lines: a header, then one line per trial that came to an end.
 
     {"sweep_schema": 1, "stress_version": ..., "sweep": hash, "trials": N, "swept": [...], "tables": {...}, ...}
-    {"trial": id, "point": 0, "values": {...}, "repeat": 0, "started_at": ..., "document": {the result} or null, "error": ...}
+    {"trial": id, "point": 0, "values": {...}, "repeat": 0, "started_at": ..., "document": {...} or null, "error": ...}
 
 A line counts once it ends. Only the last one may be cut off: lines are appended, so a damaged one in the midst was
 damaged afterwards. The last line of a trial holds. A trial is done if its result would not come out more complete
@@ -162,6 +162,5 @@ def _trial(line: dict[str, Any], where: str) -> TrialResult:
         raise _damaged(where)
     if document is not None:
         document = checked(document, where, "remove that line, and run its point again with --resume")
-    return TrialResult(
-        line["trial"], *(line[key] for key in ("point", "values", "repeat", "started_at")), document, error
-    )
+    values, started_at = line["values"], line["started_at"]
+    return TrialResult(line["trial"], line["point"], values, line["repeat"], started_at, document, error)

@@ -19,7 +19,6 @@ from stress.config import Trial
 from stress.errors import ExitCode, MachineError, RunBroken, StressError, UsageError
 from stress.results.trials import TrialResult
 from stress.sweeps.execution import Observer, Scheduler
-from stress.sweeps.remote import measure_on_worker, version_of_worker
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -73,6 +72,8 @@ def _check_workers(client: Client, address: str, observer: Observer) -> None:
         if time.monotonic() > end or interrupt.requested.is_set():
             raise UsageError(f"no worker of {address} offers the resource {RESOURCE}", f"start some: {_HOW}")
         time.sleep(_POLL_S)
+    from stress.sweeps.remote import version_of_worker
+
     versions = client.run(version_of_worker, workers=workers, on_error="return")
     for worker, version in versions.items():
         if version != __version__:
@@ -92,6 +93,8 @@ class _Tasks:
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
     def results(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, TrialResult]]:
+        from stress.sweeps.remote import measure_on_worker
+
         # No two sweeps share a task: what another one measured is not this one's.
         sweep = secrets.token_hex(4)
         waiting = {}

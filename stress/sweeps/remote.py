@@ -9,8 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from distributed.worker import thread_state
 
 from stress import __version__
 from stress.errors import RunBroken
@@ -27,24 +32,29 @@ def version_of_worker() -> str:
 def measure_on_worker(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """When the measurement of a point began, and the answer of `stress.sweeps.measure`; RunBroken if it has none."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    # Its standard input stays open as long as this process lives: it ends with it.
-    with subprocess.Popen(
-        [sys.executable, "-m", "stress.sweeps.measure"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdin is not None
-        process.stdin.write(request(options))
-        process.stdin.flush()
-        while True:
-            try:
-                out, errors = _communicate(process)
-                break
-            except subprocess.TimeoutExpired:
-                if _unwanted():
+    command = [sys.executable, "-m", "stress.sweeps.measure"]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        # Its standard input stays open as long as this process lives, and it ends with it.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=errors, bufsize=0) as process:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it died, and its exit code says more
+                process.stdin.write(request(options))
+            while process.poll() is None:
+                time.sleep(_POLL_S)
+                if _unwanted() and not process.stdin.closed:
                     process.stdin.close()
-    if not out:
-        raise RunBroken(f"the measuring process ended with {process.returncode}: {errors[-200:]!r}", "")
-    answer: dict[str, Any] = json.loads(out)
-    return started_at, answer
+        out.seek(0)
+        try:
+            return started_at, json.loads(out.read())
+        except ValueError:
+            errors.seek(0)
+            last = (errors.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1]
+            what = f"the process that measured ended with exit code {process.returncode}: {last}"
+            raise RunBroken(what, "run the point on that host with stress run to see why") from None
+
+
+def _unwanted() -> bool:
+    """Whether nobody waits for this task any more: the sweep was interrupted, or its process is gone."""
+    worker, key = thread_state.execution_state["worker"], thread_state.key
+    task = worker.state.tasks.get(key)
+    return task is None or task.state != "executing"
