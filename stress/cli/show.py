@@ -14,8 +14,6 @@ from stress.errors import ExitCode, UsageError
 from stress.results.pivot import AGGREGATES, FIGURES, pivot, pivot_csv, pivot_tables
 from stress.results.rows import Row, figure_key
 from stress.results.select import figures_of, keys_of, known, parse_condition, selected
-from stress.results.stored import stored
-from stress.results.sweep_table import default_keys
 
 _WIDTHS = {0: 40, 1: 50}
 
@@ -46,6 +44,10 @@ def show(
     table_format: str,
 ) -> int:
     """Show the result of a run, a comparison or a sweep as its command did, or as a table of one's own."""
+    # Here, because they load numpy: help is there at once.
+    from stress.results.stored import stored
+    from stress.results.sweep_table import default_keys
+
     wanted = [parse_condition(text) for text in conditions]
     found = stored(file)
     if found.sweep and found.sweep.cut_off:

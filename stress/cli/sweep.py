@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,12 +12,12 @@ from stress import interrupt
 from stress.cli.lists import table
 from stress.cli.options import format_option
 from stress.cli.output import emit, say
-from stress.cli.sweep_progress import spelled, watching
 from stress.config import SweepPlan, label, load_sweep
 from stress.errors import ExitCode
-from stress.results.sweep_table import sweep_table
-from stress.sweeps.estimate import expected_s
-from stress.sweeps.execution import Scheduler, carry_out
+from stress.sweeps.estimate import expected_s, spelled
+
+if TYPE_CHECKING:
+    from stress.sweeps.execution import Scheduler
 
 
 @click.command()
@@ -56,6 +57,11 @@ def sweep(
     if dry_run:
         emit(_listed(plan, table_format))
         return ExitCode.OK
+    # Here, because they load numpy: bad usage is answered at once.
+    from stress.cli.sweep_progress import watching
+    from stress.results.sweep_table import sweep_table
+    from stress.sweeps.execution import carry_out
+
     with watching() as observer:
         outcome = carry_out(plan, path, _scheduler(scheduler), observer, resume=resume)
     total = len(plan.points) * plan.repeats

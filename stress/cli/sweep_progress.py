@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -20,16 +19,11 @@ from stress.cli.progress import headline, render
 from stress.config import Trial
 from stress.results.sweep_table import name, reason
 from stress.results.trials import TrialResult
-from stress.sweeps.estimate import left_s
+from stress.sweeps.estimate import left_s, spelled
 from stress.sweeps.execution import Observer
 
 if TYPE_CHECKING:  # loads numba
     from stress.live import Progress
-
-
-def spelled(seconds: float) -> str:
-    """A time left, to the second: ``0:02:10``."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 class Lines(Observer):

@@ -87,10 +87,15 @@ def pivot_csv(found: Pivot) -> str:
     writer.writerow([*found.row_keys, *found.column_keys, *found.figures])
     for at in found.rows:
         for across in found.columns:
-            numbers = [found.cells.get((at, across, figure), "") for figure in found.figures]
-            if any(number != "" for number in numbers):
-                writer.writerow([*at, *across, *numbers])
+            numbers = [found.cells.get((at, across, figure)) for figure in found.figures]
+            if any(number is not None for number in numbers):
+                writer.writerow([*at, *across, *map(_plain, numbers)])
     return text.getvalue().rstrip("\n")
+
+
+def _plain(number: float | None) -> float | None:
+    """Whole numbers without a decimal point."""
+    return int(number) if number is not None and number == int(number) else number
 
 
 def _title(figure: str) -> str:

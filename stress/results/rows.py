@@ -5,13 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from stress.orders import STEPS
 from stress.results import cells
 from stress.results.keys import ResultKey, find_key
-from stress.results.trials import TrialResult
 from stress.units import format_bytes, format_duration, format_size
+
+if TYPE_CHECKING:  # loads numpy, which a command's help need not wait for
+    from stress.results.trials import TrialResult
 
 #: Endings of a configuration's keys in a document, which say the unit.
 _UNITS: Final = {"_bytes": "bytes", "_ns": "ns", "_pages": ""}

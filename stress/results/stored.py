@@ -11,6 +11,7 @@ from stress.results.rows import Row, rows_of, rows_of_trials
 from stress.results.sweep_table import sweep_table
 from stress.results.tables import compare_table
 from stress.results.trials import SweepResult, is_sweep, parse_sweep
+from stress.results.whole import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +48,4 @@ def stored(path: Path) -> Stored:
         content = b""  # `store.read` says it better
     if is_sweep(content):
         return Stored(sweep=parse_sweep(content, str(path)))
-    return Stored(document=store.read(path))
+    return Stored(document=whole(store.read(path), str(path), "run again with --output"))

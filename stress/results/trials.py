@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from stress.errors import ExitCode, UsageError
 from stress.results.store import checked
+from stress.results.whole import whole
 
 #: The version of the header and of what is around the documents in the lines; the documents have their own.
 SWEEP_SCHEMA: Final = 1
@@ -24,6 +25,7 @@ SWEEP_SCHEMA: Final = 1
 _KEY: Final = "sweep_schema"
 _START: Final = f'{{"{_KEY}": '.encode()
 _OTHER: Final = "name a sweep's file, or remove it"
+_REPAIR: Final = "remove that line, and run its trial again with --resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _damaged(where: str) -> UsageError:
-    return UsageError(f"{where} is damaged", "remove that line, and run its point again with --resume")
+    return UsageError(f"{where} is damaged", _REPAIR)
 
 
 def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
@@ -161,6 +163,6 @@ def _trial(line: dict[str, Any], where: str) -> TrialResult:
     if document is None and not isinstance(error, dict):
         raise _damaged(where)
     if document is not None:
-        document = checked(document, where, "remove that line, and run its point again with --resume")
+        document = whole(checked(document, where, _REPAIR), where, _REPAIR)
     values, started_at = line["values"], line["started_at"]
     return TrialResult(line["trial"], line["point"], values, line["repeat"], started_at, document, error)

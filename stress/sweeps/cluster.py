@@ -7,7 +7,7 @@ until it has lost too many workers to the same one.
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import queue
 import secrets
 import time
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stress import __version__, interrupt
 from stress.config import Trial
 from stress.errors import ExitCode, MachineError, RunBroken, StressError, UsageError
+from stress.results.layout import counted
 from stress.results.trials import TrialResult
 from stress.sweeps.execution import Observer, Scheduler
 
@@ -52,9 +53,11 @@ def on_cluster(address: str, patience_s: float = PATIENCE_S) -> Scheduler:
 def _connected(address: str) -> Client:
     from distributed import Client
 
+    # What becomes of the connection is ours to say, in one line.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         return Client(address, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError, TimeoutError, asyncio.TimeoutError) as error:
+    except (OSError, ValueError, TimeoutError) as error:
         what = str(error) if isinstance(error, ValueError) else "nobody answers"
         raise UsageError(f"no Dask scheduler at {address}: {what}", "start one: dask scheduler") from error
 
@@ -80,7 +83,7 @@ def _check_workers(client: Client, address: str, observer: Observer) -> None:
             found = f"has stress {version}" if isinstance(version, str) else f"cannot load stress: {version}"
             raise UsageError(f"worker {worker} {found}, this is {__version__}", "install the same version everywhere")
     hosts = {worker.rsplit("/", 1)[-1].rsplit(":", 1)[0] for worker in workers}
-    observer.note(f"{len(workers)} workers on {len(hosts)} host{'s' if len(hosts) > 1 else ''} measure")
+    observer.note(f"{counted(len(workers), 'worker')} on {counted(len(hosts), 'host')}")
 
 
 class _Tasks:
@@ -96,13 +99,15 @@ class _Tasks:
         from stress.sweeps.remote import measure_on_worker
 
         # No two sweeps share a task: what another one measured is not this one's.
+        futures = []  # a task is forgotten with its last future
         sweep = secrets.token_hex(4)
-        waiting = {}
+        waiting: dict[object, Trial] = {}
         for number, trial in enumerate(trials):
             key = f"{RESOURCE}-{sweep}-{trial.id}"
             point = trial.point
             future = self._client.submit(
                 measure_on_worker,
+                key,
                 # The host decides what it pins; how many vCPUs there are is part of the point.
                 {**point.options, "vcpus": point.config.vcpus},
                 key=key,
@@ -110,7 +115,8 @@ class _Tasks:
                 priority=-number,
                 pure=False,
             )
-            waiting[key] = (trial, future)
+            waiting[key] = trial
+            futures.append(future)
             future.add_done_callback(self._ended.put)
         last_seen = time.monotonic()
         while waiting and not interrupt.requested.is_set():
@@ -119,7 +125,7 @@ class _Tasks:
             except queue.Empty:
                 last_seen = self._watch(last_seen)
                 continue
-            trial, _ = waiting.pop(future.key)
+            trial = waiting.pop(future.key)
             yield trial, self._result(trial, future)
 
     def _watch(self, last_seen: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Final
 
 from stress.config import RunConfig, Trial
@@ -23,6 +24,11 @@ def left_s(done: Iterable[Trial], left: Iterable[Trial], elapsed_s: float) -> fl
     """Seconds that are left after ``elapsed_s``, if the rest goes as what is done."""
     expected = expected_s(done)
     return expected_s(left) * (elapsed_s / expected if expected else 1)
+
+
+def spelled(seconds: float) -> str:
+    """A time to the second: ``0:02:10``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _planned_s(config: RunConfig) -> float:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from distributed.worker import thread_state
+from distributed import get_worker
 
 from stress import __version__
 from stress.errors import RunBroken
@@ -29,8 +29,8 @@ def version_of_worker() -> str:
     return __version__
 
 
-def measure_on_worker(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """When the measurement of a point began, and the answer of `stress.sweeps.measure`; RunBroken if it has none."""
+def measure_on_worker(key: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """When the task ``key`` began, and the answer of `stress.sweeps.measure`; RunBroken if there is none."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     command = [sys.executable, "-m", "stress.sweeps.measure"]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
@@ -41,7 +41,7 @@ def measure_on_worker(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
                 process.stdin.write(request(options))
             while process.poll() is None:
                 time.sleep(_POLL_S)
-                if _unwanted() and not process.stdin.closed:
+                if _unwanted(key) and not process.stdin.closed:
                     process.stdin.close()
         out.seek(0)
         try:
@@ -53,8 +53,7 @@ def measure_on_worker(options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             raise RunBroken(what, "run the point on that host with stress run to see why") from None
 
 
-def _unwanted() -> bool:
-    """Whether nobody waits for this task any more: the sweep was interrupted, or its process is gone."""
-    worker, key = thread_state.execution_state["worker"], thread_state.key
-    task = worker.state.tasks.get(key)
-    return task is None or task.state != "executing"
+def _unwanted(key: str) -> bool:
+    """Whether nobody waits for a task any more: the sweep was interrupted, or its process is gone."""
+    task = get_worker().state.tasks.get(key)
+    return task is None or task.state == "cancelled"
