@@ -6,6 +6,8 @@ Keys (``block-size``) are spelled alike in files and on the command line. Each p
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ _ALTERNATIVES: Final = {
 KEYS: Final = ("order", *(key_of(field) for field in RunConfig.model_fields))
 _OTHER_TABLES: Final = dict.fromkeys(("sweep", "point", "plan"), "is for stress sweep; here the only table is [run]")
 _DURATIONS: Final = {key_of(field) for field in RunConfig.model_fields if field.endswith("_ns")}
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _BOUNDS: Final = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -81,7 +84,17 @@ def from_sources(
     """
     found = list(problems)
     table = _run_table(file, found) if file else {}
-    return resolved([Source(table, "run.".__add__), of_options(options or {})], defaults, found)
+    return resolved([Source(table, path_below("run")), of_options(options or {})], defaults, found)
+
+
+def spelled(key: str) -> str:
+    """A key as TOML writes it: quoted, unless it is bare."""
+    return key if _BARE.fullmatch(key) else json.dumps(key)
+
+
+def path_below(table: str) -> Callable[[str], str]:
+    """The paths of a table's keys: ``run.vcpus``."""
+    return lambda key: f"{table}.{spelled(key)}"
 
 
 def of_options(options: Mapping[str, Any]) -> Source:
@@ -160,7 +173,7 @@ def _run_table(file: Path, problems: list[str]) -> Mapping[str, Any]:
                 if key in KEYS
                 else _OTHER_TABLES.get(key, "unknown; the only table is [run]")
             )
-            problems.append(f"{key}: {hint}")
+            problems.append(f"{spelled(key)}: {hint}")
     run = tables.get("run", {})
     if not isinstance(run, dict):
         problems.append("run: must be a table, [run]")

@@ -25,7 +25,9 @@ from stress.config.sources import (
     load_toml,
     merged,
     of_options,
+    path_below,
     resolved,
+    spelled,
     unknown,
 )
 from stress.config.values import shown
@@ -93,7 +95,7 @@ def plan_sweep(
 
     ``options`` overrule every point's, ``repeats`` that of ``[plan]``.
     """
-    found = [f"{key}: {_misplaced(key)}" for key in tables if key not in TABLES]
+    found = [f"{spelled(key)}: {_misplaced(key)}" for key in tables if key not in TABLES]
     overriding = {name: value for name, value in (options or {}).items() if value is not None}
     plan = _plan(_table(tables, "plan", found), repeats, found)
     run = _table(tables, "run", found)
@@ -115,7 +117,7 @@ def plan_sweep(
     points = _product(run, lists, overriding, found) if lists else []
     checker = _Checker(run, overriding)
     for index, values in enumerate(explicit):
-        points += checker.check(len(points), values, Source(values, f"point[{index}].".__add__), found)
+        points += checker.check(len(points), values, Source(values, path_below(f"point[{index}]")), found)
     if not found:
         _distinct(points, product, found)
     if found:
@@ -146,7 +148,7 @@ def _plan(table: Mapping[str, Any], repeats: int | None, found: list[str]) -> Pl
         plan = PlanTable.model_validate(table)
     except ValidationError as error:
         keys = tuple(PlanTable.model_fields)
-        found += in_words(error, table, {key: f"plan.{key}" for key in table}, keys)
+        found += in_words(error, table, {key: f"plan.{spelled(key)}" for key in table}, keys)
         plan = PlanTable()
     if repeats is None:
         return plan
@@ -161,7 +163,7 @@ def _lists(table: Mapping[str, Any], found: list[str]) -> dict[str, list[Any]]:
     """The lists to multiply; a key that cannot be multiplied is a problem and left out."""
     lists = {}
     for key, values in table.items():
-        path = f"sweep.{key}"
+        path = f"sweep.{spelled(key)}"
         if key not in KEYS:
             found.append(f"{path}: {unknown(key)}")
         elif not isinstance(values, list):
@@ -194,7 +196,7 @@ class _Checker:
     """Makes points of ``[run]``, what is swept, and the options of the command line."""
 
     def __init__(self, run: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        self._run = Source(run, "run.".__add__)
+        self._run = Source(run, path_below("run"))
         self._options = of_options(options)
 
     def check(self, index: int, values: Mapping[str, Any], swept: Source, found: list[str]) -> list[Point]:
