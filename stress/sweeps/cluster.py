@@ -99,9 +99,8 @@ class _Tasks:
         from stress.sweeps.remote import measure_on_worker
 
         # No two sweeps share a task: what another one measured is not this one's.
-        futures = []  # a task is forgotten with its last future
         sweep = secrets.token_hex(4)
-        waiting: dict[object, Trial] = {}
+        waiting: dict[object, tuple[Trial, Future[Any]]] = {}
         for number, trial in enumerate(trials):
             key = f"{RESOURCE}-{sweep}-{trial.id}"
             point = trial.point
@@ -115,8 +114,7 @@ class _Tasks:
                 priority=-number,
                 pure=False,
             )
-            waiting[key] = trial
-            futures.append(future)
+            waiting[key] = (trial, future)
             future.add_done_callback(self._ended.put)
         last_seen = time.monotonic()
         while waiting and not interrupt.requested.is_set():
@@ -125,8 +123,11 @@ class _Tasks:
             except queue.Empty:
                 last_seen = self._watch(last_seen)
                 continue
-            trial = waiting.pop(future.key)
-            yield trial, self._result(trial, future)
+            trial, _ = waiting.pop(future.key)
+            result = self._result(trial, future)
+            # Should its worker be lost later, a result that is kept must not be measured again.
+            future.release()
+            yield trial, result
 
     def _watch(self, last_seen: float) -> float:
         """When a worker was last there; RunBroken if that is too long ago, or the scheduler is gone."""
