@@ -18,6 +18,8 @@ from stress.cli.output import say
 from stress.cli.platforms import platforms
 from stress.cli.report import report
 from stress.cli.run import run
+from stress.cli.show import show
+from stress.cli.sweep import sweep
 from stress.errors import ExitCode, StressError, UsageError
 
 #: Set it to anything to see the traceback of an internal error.
@@ -30,7 +32,7 @@ def cli() -> None:
     """A test bench for Arm stage-2 page-table rebuild orders."""
 
 
-for _command in (run, compare, report, orders, platforms, bugs, doctor, clean):
+for _command in (run, compare, sweep, show, report, orders, platforms, bugs, doctor, clean):
     cli.add_command(_command)
 
 

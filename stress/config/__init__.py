@@ -5,7 +5,9 @@ Everything that is wrong is reported at once, each problem with the path of its 
 
 from stress.config.memory import block_sizes
 from stress.config.model import COMPARED, RunConfig, cores, default_vcpus
+from stress.config.point import Point, Trial, label
 from stress.config.sources import ConfigError, from_sources, load_toml
+from stress.config.sweep import SweepPlan, load_sweep, plan_sweep
 from stress.config.values import STAGED, Backing, Cmo, Locking, Pattern, Rebuilder, Scenario, key_of
 
 __all__ = [
@@ -16,13 +18,19 @@ __all__ = [
     "ConfigError",
     "Locking",
     "Pattern",
+    "Point",
     "Rebuilder",
     "RunConfig",
     "Scenario",
+    "SweepPlan",
+    "Trial",
     "block_sizes",
     "cores",
     "default_vcpus",
     "from_sources",
     "key_of",
+    "label",
+    "load_sweep",
     "load_toml",
+    "plan_sweep",
 ]

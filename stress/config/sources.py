@@ -6,8 +6,11 @@ Keys (``block-size``) are spelled alike in files and on the command line. Each p
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +30,11 @@ _ALTERNATIVES: Final = {
     "block-size": "backing",
 }
 
-_KEYS: Final = ("order", *(key_of(field) for field in RunConfig.model_fields))
+#: Every key of a run.
+KEYS: Final = ("order", *(key_of(field) for field in RunConfig.model_fields))
+_OTHER_TABLES: Final = dict.fromkeys(("sweep", "point", "plan"), "is for stress sweep; here the only table is [run]")
 _DURATIONS: Final = {key_of(field) for field in RunConfig.model_fields if field.endswith("_ns")}
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _BOUNDS: Final = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -51,10 +57,18 @@ def load_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "give --config a readable TOML file") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}", "name a readable TOML file") from None
     except (ValueError, RecursionError) as error:
         # ValueError: TOMLDecodeError, UnicodeDecodeError, and numbers with thousands of digits.
         raise UsageError(f"{path} is not TOML: {error}", "see configs/ for examples") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Values by key (``block-size``), and the path by which an error names a key."""
+
+    values: Mapping[str, Any]
+    path: Callable[[str], str] = str
 
 
 def from_sources(
@@ -65,37 +79,77 @@ def from_sources(
 ) -> RunConfig:
     """The configuration of defaults, overridden by the file's ``[run]`` table, overridden by options.
 
-    Keys are those of files (``block-size``); code may write ``block_size``. ``order`` is the same as one of
-    ``orders``. An option that is None counts as absent. An injected bug's settings are defaults of their own.
-    Raises `ConfigError` with every problem found, after those that the caller has found already.
+    Keys are those of files (``block-size``); code may write ``block_size``. Raises `ConfigError` with every problem
+    found, after those that the caller has found already.
     """
     found = list(problems)
     table = _run_table(file, found) if file else {}
-    stated = ((table, "run."), (options or {}, "--"))
-    values: dict[str, Any] = {}
-    paths: dict[str, str] = {}  # key -> its path in an error
-    for source, prefix in ((defaults or {}, ""), (_of_bug([each for each, _ in stated]), ""), *stated):
-        given = {}
-        if "order" in source and "orders" in source:
-            found.append(f"{prefix}order: given together with orders; give one of them")
-        for name, value in source.items():
-            if value is None:
-                continue
-            spelling = name if source is table else name.replace("_", "-")
-            key = "orders" if name == "order" else spelling
-            given[key] = [value] if name == "order" else value
-            # Several orders are arguments, not an option.
-            paths[key] = "orders" if (prefix, name) == ("--", "orders") else prefix + spelling
-        for key in given:
-            values.pop(_ALTERNATIVES.get(key, ""), None)
-        values |= given
+    return resolved([Source(table, path_below("run")), of_options(options or {})], defaults, found)
+
+
+def spelled(key: str) -> str:
+    """A key as TOML writes it: quoted, unless it is bare."""
+    return key if _BARE.fullmatch(key) else json.dumps(key)
+
+
+def path_below(table: str) -> Callable[[str], str]:
+    """The paths of a table's keys: ``run.vcpus``."""
+    return lambda key: f"{table}.{spelled(key)}"
+
+
+def of_options(options: Mapping[str, Any]) -> Source:
+    """The source of a command line's options. Several orders are arguments, not an option."""
+    values = {name.replace("_", "-"): value for name, value in options.items()}
+    return Source(values, lambda key: key if key == "orders" else f"--{key}")
+
+
+def resolved(
+    stated: Sequence[Source], defaults: Mapping[str, Any] | None = None, problems: Iterable[str] = ()
+) -> RunConfig:
+    """The configuration of defaults and of sources, the weakest first; `ConfigError` with every problem found.
+
+    ``order`` is the same as one of ``orders``. A value that is None counts as absent. An injected bug's settings are
+    defaults of their own.
+    """
+    found = list(problems)
+    values, paths = merged(stated, defaults or {}, found)
     try:
         config = RunConfig.model_validate(values, by_alias=True, by_name=False, context="text")
     except ValidationError as error:
-        found += _problems(error, values, paths)
+        found += in_words(error, values, paths)
     if found:
         raise ConfigError(found)
     return config
+
+
+def merged(
+    stated: Sequence[Source], defaults: Mapping[str, Any], found: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the sources say, a later one over an earlier one, and the path of each key.
+
+    An injected bug's settings come after the defaults and before everybody else.
+    """
+    values: dict[str, Any] = {}
+    paths: dict[str, str] = {}
+    bug = Source(_of_bug(source.values for source in stated))
+    for source in (of_options(defaults), bug, *stated):
+        given = {}
+        if "order" in source.values and "orders" in source.values:
+            found.append(f"{source.path('order')}: given together with orders; give one of them")
+        for name, value in source.values.items():
+            if value is None:
+                continue
+            key = "orders" if name == "order" else name
+            given[key] = _Single([value]) if name == "order" else value
+            paths[key] = source.path(name)
+        for key in given:
+            values.pop(_ALTERNATIVES.get(key, ""), None)
+        values |= given
+    return values, paths
+
+
+class _Single(list[Any]):
+    """The list made of a single value: it has no index in a path."""
 
 
 def _of_bug(sources: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -114,8 +168,12 @@ def _run_table(file: Path, problems: list[str]) -> Mapping[str, Any]:
     tables = load_toml(file)
     for key in tables:
         if key != "run":
-            hint = "belongs in the table [run]" if key in _KEYS else "unknown; the only table is [run]"
-            problems.append(f"{key}: {hint}")
+            hint = (
+                "belongs in the table [run]"
+                if key in KEYS
+                else _OTHER_TABLES.get(key, "unknown; the only table is [run]")
+            )
+            problems.append(f"{spelled(key)}: {hint}")
     run = tables.get("run", {})
     if not isinstance(run, dict):
         problems.append("run: must be a table, [run]")
@@ -123,19 +181,19 @@ def _run_table(file: Path, problems: list[str]) -> Mapping[str, Any]:
     return run
 
 
-def _problems(error: ValidationError, values: Mapping[str, Any], paths: Mapping[str, str]) -> list[str]:
+def in_words(
+    error: ValidationError, values: Mapping[str, Any], paths: Mapping[str, str], keys: Sequence[str] = KEYS
+) -> list[str]:
     """One line per key that pydantic found wrong, in the words and spellings of the user."""
     lines = []
     for detail in error.errors(include_url=False):
         kind, message = detail["type"], detail["msg"]
         key, *inner = (str(part) for part in detail["loc"])
         path = paths.get(key, key)
-        if not path.endswith("order"):
+        if not isinstance(values.get(key), _Single):
             path += "".join(f"[{part}]" for part in inner)
         if kind == "extra_forbidden":
-            close = difflib.get_close_matches(key, _KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(_KEYS)}"
-            message = f"unknown key; {hint}"
+            message = unknown(key, keys)
         elif kind != "config":
             if kind in _BOUNDS:
                 name, words = _BOUNDS[kind]
@@ -145,3 +203,10 @@ def _problems(error: ValidationError, values: Mapping[str, Any], paths: Mapping[
             message += f", not {shown(detail['input'] if inner else values.get(key, detail['input']))}"
         lines.append(f"{path}: {message}")
     return lines
+
+
+def unknown(key: str, keys: Sequence[str] = KEYS) -> str:
+    """What is wrong with a key that there is not, and what may have been meant."""
+    close = difflib.get_close_matches(key, keys, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(keys)}"
+    return f"unknown key; {hint}"

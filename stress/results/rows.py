@@ -1,0 +1,118 @@
+"""Results as rows of a table: one per order of each run, with what the run was and every figure it measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from stress.orders import STEPS
+from stress.results import cells
+from stress.results.keys import ResultKey, find_key
+from stress.units import format_bytes, format_duration, format_size
+
+if TYPE_CHECKING:  # loads numpy, which a command's help need not wait for
+    from stress.results.trials import TrialResult
+
+#: Endings of a configuration's keys in a document, which say the unit.
+_UNITS: Final = {"_bytes": "bytes", "_ns": "ns", "_pages": ""}
+_NOT_SHOWN: Final = ("orders", "platform_profile")
+#: Figures of the whole run.
+_OF_RUN: Final = ("elapsed_ns", "start_up_ns")
+_PLACES: Final = ("orders[].", "comparison[].", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One order of one run."""
+
+    keys: Mapping[str, Any]  # order, repeat, verdict, and every option under its name
+    units: Mapping[str, str]  # of the options that have one: bytes or ns
+    figures: Mapping[str, float | None]  # by path, as `figure_key` knows it
+
+    def text(self, key: str) -> str:
+        """A key's value as one would write it: ``2M``, ``500ms``, ``on``."""
+        value, unit = self.keys.get(key), self.units.get(key)
+        if value is None:
+            return cells.NONE
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        if isinstance(value, int) and unit:
+            return format_size(value) if unit == "bytes" else format_duration(value)
+        return str(value)
+
+
+def rows_of(document: dict[str, Any], repeat: int = 1) -> Iterator[Row]:
+    """The rows of one result document."""
+    config = [(*_option(key), value) for key, value in document["config"].items() if key not in _NOT_SHOWN]
+    options = {name: value for name, _, value in config}
+    units = {name: unit for name, unit, _ in config if unit}
+    common = {name: document[name] for name in _OF_RUN}
+    common |= {f"life_cycle.{name}": count for name, count in document.get("life_cycle", {}).items()}
+    common["violations"] = sum(found["count"] for found in document["violations"])
+    ratios = {each["order"]: each["ratios"] for each in document.get("comparison", ())}
+    for order in document["orders"]:
+        figures = dict(_numbers(order, ""))
+        figures |= _numbers(ratios.get(order["order"], {}), "ratios.")
+        figures |= _stages(document.get("stages", ()), order["order"])
+        keys = {"order": order["order"], "repeat": repeat, "verdict": document["verdict"], **options}
+        yield Row(keys, units, figures | common)
+
+
+def rows_of_trials(trials: Iterable[TrialResult]) -> list[Row]:
+    """The rows of a sweep's trials, in the order of the configuration; those without a result have none."""
+    ordered = sorted(trials, key=lambda trial: (trial.point, trial.repeat))
+    return [row for trial in ordered if trial.document for row in rows_of(trial.document, trial.repeat + 1)]
+
+
+def figure_key(path: str) -> ResultKey | None:
+    """The registered key of a figure's path: of the order, its ratios, a stage, or the run."""
+    head, *rest = path.split(".")
+    if head == "stages":
+        return find_key(f"stages[].{rest[-1]}") if len(rest) == 2 else None
+    if path == "violations":
+        return ResultKey(path, "integer", "", "violations that the oracle found")
+    general = ".".join("<step>" if part in STEPS else part for part in (head, *rest))
+    return next((found for place in _PLACES if (found := find_key(place + general))), None)
+
+
+def figure_text(path: str, value: float | None) -> str:
+    """A figure as the run's own tables show it."""
+    key = figure_key(path)
+    unit = key.unit if key else ""
+    if value is None:
+        return cells.NONE
+    if unit == "ns":
+        return cells.time(value)
+    if unit == "bytes":
+        return format_bytes(value)
+    if path.endswith("_share"):
+        return cells.share(value)
+    if unit or value >= 1_000_000:
+        return cells.scaled(value)
+    return cells.count(int(value)) if value == int(value) else cells.factor(value)
+
+
+def _option(key: str) -> tuple[str, str]:
+    """An option's name and unit of its key in a document: ``block-size`` and bytes of ``block_size_bytes``."""
+    ending = next((ending for ending in _UNITS if key.endswith(ending)), "")
+    return key.removesuffix(ending).replace("_", "-"), _UNITS.get(ending, "")
+
+
+def _numbers(value: Any, prefix: str) -> Iterator[tuple[str, float | None]]:
+    """Every number below ``value`` that is not in a list, and what could have been one."""
+    for key, each in value.items():
+        if isinstance(each, dict):
+            yield from _numbers(each, f"{prefix}{key}.")
+        elif each is None or (isinstance(each, int | float) and not isinstance(each, bool)):
+            yield f"{prefix}{key}", each
+
+
+def _stages(stages: Iterable[dict[str, Any]], order: str) -> dict[str, float | None]:
+    """The median time of each stage over the passes under this order, by its name."""
+    times: dict[str, list[int]] = {}
+    for stage in stages:
+        if stage.get("order", order) == order:
+            times.setdefault(f"stages.{stage['name']}.duration_ns", []).append(stage["duration_ns"])
+    return {path: statistics.median(found) for path, found in times.items()}

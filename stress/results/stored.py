@@ -1,0 +1,51 @@
+"""Any stored result: the document of one run or comparison, or the file of a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stress.results import store
+from stress.results.rows import Row, rows_of, rows_of_trials
+from stress.results.sweep_table import sweep_table
+from stress.results.tables import compare_table
+from stress.results.trials import SweepResult, is_sweep, parse_sweep
+from stress.results.whole import whole
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a file holds: exactly one of the two."""
+
+    document: dict[str, Any] | None = None
+    sweep: SweepResult | None = None
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The keys in which its runs differ."""
+        return self.sweep.swept if self.sweep else ()
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every order of every run that has a result."""
+        if self.sweep:
+            return rows_of_trials(trial for trial in self.sweep.trials if trial.done)
+        return list(rows_of(self.document)) if self.document else []
+
+    def table(self, fmt: str) -> str:
+        """What its command printed."""
+        if self.sweep:
+            return sweep_table(self.sweep.trials, self.sweep.swept, self.sweep.header["trials"], fmt)
+        return compare_table(self.document, fmt) if self.document else ""
+
+
+def stored(path: Path) -> Stored:
+    """The result in a file; `UsageError` if it cannot be read or is none."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        content = b""  # `store.read` says it better
+    if is_sweep(content):
+        return Stored(sweep=parse_sweep(content, str(path)))
+    return Stored(document=whole(store.read(path), str(path), "run again with --output"))

@@ -1,0 +1,92 @@
+"""A sweep for people: how its trials ended, its main figures by point, and what went wrong where."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from stress.results import cells
+from stress.results.layout import counted, joined, wrapped
+from stress.results.pivot import pivot, pivot_tables
+from stress.results.rows import Row, rows_of_trials
+from stress.results.trials import TrialResult
+
+_TROUBLES_SHOWN: Final = 10
+_ORDERS: Final = ("order", "orders")
+
+
+def sweep_table(trials: Sequence[TrialResult], swept: Sequence[str], total: int, fmt: str = "simple") -> str:
+    """The whole of one sweep."""
+    rows = rows_of_trials(trial for trial in trials if trial.done)
+    tables = pivot_tables(pivot(rows, *default_keys(rows, swept)), fmt) if rows else ""
+    return joined(_verdict(trials, total), tables, _troubles(trials), _warnings(trials))
+
+
+def default_keys(rows: Sequence[Row], swept: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What to put into rows and columns: the swept keys, and the orders across if there are several."""
+    keys = tuple(key for key in swept if key not in _ORDERS)
+    several = len({row.keys["order"] for row in rows}) > 1
+    if not keys:
+        return ("order",), ()
+    return keys, ("order",) if several else ()
+
+
+def _verdict(trials: Sequence[TrialResult], total: int) -> str:
+    ended = Counter(trial.verdict for trial in trials)
+    words = ", ".join(f"{count} {verdict}" for verdict, count in sorted(ended.items()))
+    done = sum(trial.done for trial in trials)
+    word = "VIOLATIONS" if ended["violations"] else "CORRECT" if done == total else "INCOMPLETE"
+    return wrapped(f"{word}: {done} of {counted(total, 'run')} done{f' ({words})' if words else ''}")
+
+
+def _troubles(trials: Sequence[TrialResult]) -> str:
+    bad = [trial for trial in trials if trial.verdict != "correct"]
+    if not bad:
+        return ""
+    lines = ["What went wrong"]
+    lines += [wrapped(f"{name(trial)}: {reason(trial)}", "  ") for trial in bad[:_TROUBLES_SHOWN]]
+    if len(bad) > _TROUBLES_SHOWN:
+        lines.append(f"  and {len(bad) - _TROUBLES_SHOWN} more")
+    return "\n".join(lines)
+
+
+def _warnings(trials: Sequence[TrialResult]) -> str:
+    """Each kind of warning once, with the number of runs that have it."""
+    found: dict[str, str] = {}
+    runs: Counter[str] = Counter()
+    for trial in trials:
+        for warning in trial.document["warnings"] if trial.document else ():
+            found.setdefault(warning["name"], warning["remedy"])
+            runs[warning["name"]] += 1
+    if not found:
+        return ""
+    lines = [wrapped(f"{kind} in {counted(runs[kind], 'run')}: {remedy}", "  ") for kind, remedy in found.items()]
+    return "\n".join(["Warnings", *lines])
+
+
+def name(trial: TrialResult) -> str:
+    """A trial in words: its point, and which repeat."""
+    values = ", ".join(f"{key}={_text(value)}" for key, value in trial.values.items())
+    return f"{values} (run {trial.repeat + 1})".strip()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " against ".join(map(str, value))
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def reason(trial: TrialResult) -> str:
+    """Why a trial is not correct, in one line; its main figure if it is."""
+    document = trial.document
+    if document is None:
+        return str((trial.error or {}).get("message", "no result"))
+    if document["violations"]:
+        return ", ".join(f"{each['kind']} {cells.count(each['count'])}" for each in document["violations"])
+    if document["failure"]:
+        return ", ".join(
+            str(document["failure"][key]) for key in ("process", "what", "how") if key in document["failure"]
+        )
+    windows = ", ".join(cells.time(order["window_ns"]["p50"]) for order in document["orders"])
+    return f"window {windows}" if document["complete"] else "interrupted"

@@ -1,0 +1,168 @@
+"""The file of a sweep, JSON Lines: a header, then one line per trial that came to an end.
+
+    {"sweep_schema": 1, "stress_version": ..., "sweep": hash, "trials": N, "swept": [...], "tables": {...}, ...}
+    {"trial": id, "point": 0, "values": {...}, "repeat": 0, "started_at": ..., "document": {...} or null, "error": ...}
+
+A line counts once it ends. Only the last one may be cut off: lines are appended, so a damaged one in the midst was
+damaged afterwards. The last line of a trial holds. A trial is done if its result would not come out more complete
+another time; one that broke, was interrupted or could not run is not.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from stress.errors import ExitCode, UsageError
+from stress.results.store import checked
+from stress.results.whole import whole
+
+#: The version of the header and of what is around the documents in the lines; the documents have their own.
+SWEEP_SCHEMA: Final = 1
+
+_KEY: Final = "sweep_schema"
+_START: Final = f'{{"{_KEY}": '.encode()
+_OTHER: Final = "name a sweep's file, or remove it"
+_REPAIR: Final = "remove that line, and run its trial again with --resume"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One trial as it ended: a result document, or the error that left none."""
+
+    id: str
+    point: int  # index of its point in the configuration
+    values: dict[str, Any]  # what sets its point apart, as written in the configuration
+    repeat: int  # from 0
+    started_at: str  # ISO 8601, UTC
+    document: dict[str, Any] | None
+    error: dict[str, Any] | None = None  # exit_code, message
+
+    @property
+    def verdict(self) -> str:
+        """The document's verdict; ``failed`` without one."""
+        return str(self.document["verdict"]) if self.document else "failed"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that the trial alone would have had."""
+        found = self.document or self.error or {}
+        return int(found.get("exit_code", ExitCode.BROKEN))
+
+    @property
+    def done(self) -> bool:
+        """Whether it need not run again: a verdict on the order, and not cut short by the user."""
+        if self.document is None or self.verdict not in ("correct", "violations"):
+            return False
+        return bool(self.document["complete"] or self.document["failure"] is not None)
+
+    def to_line(self) -> bytes:
+        """Its line in the file."""
+        fields = {
+            "trial": self.id,
+            "point": self.point,
+            "values": self.values,
+            "repeat": self.repeat,
+            "started_at": self.started_at,
+            "document": self.document,
+            "error": self.error,
+        }
+        return json.dumps(fields, allow_nan=False).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """A sweep's file as it was read."""
+
+    header: dict[str, Any]
+    trials: tuple[TrialResult, ...]  # the last of each, in the order of the file
+    end: int  # bytes up to the end of the last whole line
+    cut_off: bool  # whether anything follows it
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The keys in which points differ."""
+        return tuple(self.header["swept"])
+
+    @property
+    def done(self) -> frozenset[str]:
+        """Ids of the trials that need not run again."""
+        return frozenset(trial.id for trial in self.trials if trial.done)
+
+
+def is_sweep(content: bytes) -> bool:
+    """Whether a file that starts so is a sweep's."""
+    return content.startswith(_START)
+
+
+def never_began(content: bytes) -> bool:
+    """Whether the file of a sweep ends before its header does: nothing is in it."""
+    return b"\n" not in content and (is_sweep(content) or _START.startswith(content))
+
+
+def read_sweep(path: Path) -> SweepResult:
+    """The sweep in a file; `UsageError` if it cannot be read, is none, is damaged, or of a newer schema."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", _OTHER) from error
+    return parse_sweep(content, str(path))
+
+
+def parse_sweep(content: bytes, name: str) -> SweepResult:
+    """The sweep that a file of this name contains."""
+    first, *lines = content.split(b"\n")
+    if not is_sweep(content) or never_began(content):
+        raise UsageError(f"cannot read {name}: it is no result of stress sweep, or cut off in its first line", _OTHER)
+    header = _header(_parsed(first, f"{name} line 1"), name)
+    end = len(first) + 1
+    last = lines.pop()  # what stands after the last line break
+    trials: dict[str, TrialResult] = {}
+    for number, line in enumerate(lines, start=2):
+        found = _trial(_parsed(line, f"{name} line {number}"), f"{name} line {number}")
+        trials.pop(found.id, None)
+        trials[found.id] = found
+        end += len(line) + 1
+    return SweepResult(header, tuple(trials.values()), end, bool(last))
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(where) from error
+    if not isinstance(found, dict):
+        raise _damaged(where)
+    return found
+
+
+def _damaged(where: str) -> UsageError:
+    return UsageError(f"{where} is damaged", _REPAIR)
+
+
+def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
+    version = header.get(_KEY)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise UsageError(f"cannot read {name}: it is no result of stress sweep", _OTHER)
+    if version > SWEEP_SCHEMA:
+        message = f"{name} has sweep schema version {version}, this stress reads versions up to {SWEEP_SCHEMA}"
+        raise UsageError(message, "read it with the newer stress that wrote it")
+    kinds = {"sweep": str, "swept": list, "tables": dict, "trials": int}
+    if not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
+        raise _damaged(f"{name} line 1")
+    return header
+
+
+def _trial(line: dict[str, Any], where: str) -> TrialResult:
+    kinds = {"trial": str, "point": int, "values": dict, "repeat": int, "started_at": str}
+    if not all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
+        raise _damaged(where)
+    document, error = line.get("document"), line.get("error")
+    if document is None and not isinstance(error, dict):
+        raise _damaged(where)
+    if document is not None:
+        document = whole(checked(document, where, _REPAIR), where, _REPAIR)
+    values, started_at = line["values"], line["started_at"]
+    return TrialResult(line["trial"], line["point"], values, line["repeat"], started_at, document, error)

@@ -1,0 +1,81 @@
+"""A sweep from its plan to its file: what is left to do, done by a scheduler, each result kept as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stress.config import SweepPlan, Trial
+from stress.errors import Interrupted, StressError
+from stress.results.trials import TrialResult
+from stress.sweeps.journal import opened
+
+
+class Observer:
+    """Sees what a sweep does; here nobody looks."""
+
+    def begins(self, trials: Sequence[Trial], done: int) -> None:
+        """These trials are left to run; ``done`` are in the file already."""
+
+    def started(self, trial: Trial) -> None:
+        """A trial runs now, if the scheduler can tell."""
+
+    def progress(self, report: Any) -> None:
+        """The running trial's ``stress.live.Progress``, if the scheduler can tell."""
+
+    def finished(self, trial: Trial, result: TrialResult) -> None:
+        """A trial came to an end and is in the file."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line."""
+
+
+#: Runs trials in about the given order and yields each with its result; ends early once the user wants it to.
+Scheduler = Callable[[Sequence[Trial], Observer], Iterator[tuple[Trial, TrialResult]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a sweep ended."""
+
+    results: tuple[TrialResult, ...]  # of earlier sweeps into the file, and of this one
+    left: int  # trials without a result that holds
+
+    @property
+    def exit_code(self) -> int:
+        """The worst of all trials' exit codes."""
+        return max((result.exit_code for result in self.results), default=0)
+
+
+def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Observer, *, resume: bool) -> Outcome:
+    """Run what the file does not have yet, appending to it. Raises what `opened` and the scheduler raise."""
+    with opened(path, plan, resume=resume) as journal:
+        if journal.cut_off:
+            observer.note(f"the last line of {path} was cut off; its trial runs again")
+        results = {result.id: result for result in journal.before}
+        left = [trial for trial in plan.trials() if trial.id not in journal.done]
+        observer.begins(left, len(journal.done))
+        missing = len(left)
+        for trial, result in scheduler(left, observer):
+            journal.append(result)
+            results[result.id] = result
+            missing -= result.done
+            observer.finished(trial, result)
+    return Outcome(tuple(results.values()), missing)
+
+
+def measured(trial: Trial, measure: Callable[[], dict[str, Any]]) -> TrialResult:
+    """The trial's result: the document that ``measure`` returns, or its error. An interrupt is raised."""
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    document, error = None, None
+    try:
+        document = measure()
+    except Interrupted:
+        raise
+    except StressError as found:
+        error = {"exit_code": int(found.exit_code), "message": str(found)}
+    point = trial.point
+    return TrialResult(trial.id, point.index, point.values, trial.repeat, started_at, document, error)

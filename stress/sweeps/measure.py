@@ -1,0 +1,107 @@
+"""A process that measures one point for somebody else: ``python -m stress.sweeps.measure``.
+
+Reads one line of JSON, the point's options, from standard input, and prints one line, the result document or the error.
+Whoever started it holds standard input open: when that ends, because it wants no result any more or was killed, so does
+the run, and leaves no process and no segment behind.
+
+One host measures one thing at a time, whoever asks: a lock on a file says whose turn it is. The kernel drops it with
+the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from stress import __version__, interrupt
+from stress.errors import ExitCode, Interrupted, MachineError, StressError, UsageError
+
+_LOCK: Final = Path(tempfile.gettempdir()) / "stress-measuring.lock"
+_POLL_S: Final = 0.05
+
+
+def request(options: dict[str, Any]) -> bytes:
+    """The line that asks for these options to be measured."""
+    return json.dumps({"stress_version": __version__, "options": options}, allow_nan=False).encode() + b"\n"
+
+
+def answer(line: bytes) -> dict[str, Any]:
+    """``document`` or ``error`` (exit_code, message) for the line of a request. Raises nothing of ours."""
+    try:
+        asked = json.loads(line)
+        if asked["stress_version"] != __version__:
+            versions = f"this is stress {__version__}, the sweep is of {asked['stress_version']}"
+            raise UsageError(versions, "install the same version everywhere")
+        return {"document": _measured(asked["options"])}
+    except StressError as error:
+        return {"error": {"exit_code": int(error.exit_code), "message": str(error)}}
+
+
+def _measured(options: dict[str, Any]) -> dict[str, Any]:
+    from stress.config import from_sources
+
+    config = from_sources(None, options)
+    with turn(interrupt.requested.is_set):
+        # While another measures here, even loading them would disturb it.
+        from stress.live import execute
+        from stress.results.document import build
+
+        return build(execute(config))
+
+
+@contextmanager
+def turn(stop: Callable[[], bool], path: Path = _LOCK) -> Iterator[None]:
+    """Wait until nobody else measures on this host. Raises Interrupted once ``stop()``, MachineError if it cannot."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        try:
+            lock = os.open(path, flags | os.O_CREAT, 0o644)
+        except PermissionError:  # another user's, in a directory where only its owner may have it created
+            lock = os.open(path, flags)
+    except OSError as error:
+        raise MachineError(f"cannot open {path}: {error.strerror}", "make it readable for everybody") from error
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if stop():
+                    raise Interrupted("interrupted while another run was measured", "nothing was measured") from None
+                time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _stop_with_input() -> None:
+    while os.read(0, 4096):
+        pass
+    interrupt.requested.set()
+
+
+def main() -> int:
+    """Answer the one request on standard input."""
+    interrupt.install()
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(0, 1 << 16)
+        if not more:
+            return ExitCode.INTERRUPTED
+        line += more
+    threading.Thread(target=_stop_with_input, daemon=True).start()
+    print(json.dumps(answer(line), allow_nan=False), flush=True)
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
