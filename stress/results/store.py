@@ -77,21 +77,21 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", _AGAIN) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UsageError(f"cannot read {path}: not JSON", _AGAIN) from error
-    return accepted(document, path)
+    return checked(document, str(path), _AGAIN)
 
 
-def accepted(document: Any, source: object) -> dict[str, Any]:
-    """``document`` in the shape of the present schema; `UsageError` about ``source`` if it is none of ours."""
+def checked(document: Any, where: str, remedy: str) -> dict[str, Any]:
+    """What was read from ``where`` as a document in the shape of the present schema; `UsageError` if it is none."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise UsageError(f"cannot read {source}: it has no schema_version", _AGAIN)
+        raise UsageError(f"cannot read {where}: it has no schema_version", remedy)
     if version > SCHEMA_VERSION:
-        message = f"{source} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
+        message = f"{where} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
         raise UsageError(message, "read it with the newer stress that wrote it")
     try:
         return upgraded(dict(document))
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"cannot read {source}: it is no whole result of schema version {version}", _AGAIN) from error
+        raise UsageError(f"cannot read {where}: it is no whole result of schema version {version}", remedy) from error
 
 
 def _target(path: Path) -> Path:
