@@ -50,7 +50,7 @@ def write_run(path: Path, document: dict[str, Any]) -> Path:
 def write_sweep(path: Path, repeats: int = 2) -> Path:
     """vCPUs and granules swept, with two orders in every point."""
     rng = np.random.default_rng(2)
-    lines: list[dict[str, Any]] = [{"kind": "sweep", "points": 6}]
+    lines: list[dict[str, Any]] = [{"sweep_schema": 1, "trials": 6 * repeats}]
     for repeat in range(repeats):
         for vcpus in (1, 2, 4):
             for granule in ("4K", "64K"):
@@ -58,8 +58,15 @@ def write_sweep(path: Path, repeats: int = 2) -> Path:
                     order_data(rng, order, rebuilds=20, window_ns=window * vcpus, vcpus=vcpus)
                     for order, window in ((UNMAP_FIRST, 900_000), (BLOCK_FIRST, 30_000))
                 ]
-                point = {"vcpus": vcpus, "granule": granule}
-                lines.append({"point": point, "repeat": repeat, "result": build(run_data(orders))})
+                lines.append(
+                    {
+                        "trial": f"{vcpus}-{granule}-{repeat}",
+                        "values": {"vcpus": vcpus, "granule": granule},
+                        "repeat": repeat,
+                        "document": build(run_data(orders)),
+                        "error": None,
+                    }
+                )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 

@@ -77,17 +77,21 @@ def test_only_a_last_line_may_be_cut_off(tmp_path: Path) -> None:
         sources.read(path)
 
 
-def test_points_without_a_result_are_counted_and_newer_ones_refused(tmp_path: Path) -> None:
+def test_trials_without_a_result_are_counted_and_newer_ones_refused(tmp_path: Path) -> None:
     path = write_sweep(tmp_path / "sweep.jsonl", repeats=1)
-    with path.open("a") as file:
-        file.write(json.dumps({"point": {"vcpus": 64}, "repeat": 0, "error": "too many"}) + "\n")
-    sweep = sources.read(path)
-    assert isinstance(sweep, Sweep)
-    assert (len(sweep.points), sweep.missing) == (6, 1)
-    with path.open("a") as file:
-        file.write(json.dumps({"point": {}, "result": {"schema_version": SCHEMA_VERSION + 1}}) + "\n")
-    with pytest.raises(UsageError, match=rf"sweep\.jsonl, line 9, has schema version {SCHEMA_VERSION + 1}"):
-        sources.read(path)
+
+    def append(trial: str, document: object) -> Sweep:
+        with path.open("a") as file:
+            file.write(json.dumps({"trial": trial, "values": {}, "repeat": 0, "document": document}) + "\n")
+        found = sources.read(path)
+        assert isinstance(found, Sweep)
+        return found
+
+    assert append("broken", None).missing == 1
+    again = append("broken", DOCUMENTS["compared"])  # the last line of a trial holds
+    assert (len(again.points), again.missing) == (7, 0)
+    with pytest.raises(UsageError, match=rf"sweep\.jsonl line 10 has schema version {SCHEMA_VERSION + 1}"):
+        append("newer", {"schema_version": SCHEMA_VERSION + 1})
 
 
 # -- what is drawn, and what is said where nothing can be --------------------------------

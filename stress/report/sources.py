@@ -1,16 +1,20 @@
-"""What a report is made of: stored runs, and sweeps with one run per point."""
+"""What a report is made of: stored runs, and sweeps with one run per trial."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from stress.errors import UsageError
 from stress.results import store
 
 Document = dict[str, Any]
+
+#: How the header of a sweep's file begins.
+_SWEEP: Final = b'{"sweep_schema": '
+_REPAIR: Final = "remove that line, and run its trial again with --resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep's finished points."""
+    """A sweep's finished trials."""
 
     name: str
     points: list[Point]
-    missing: int  # points without a result
+    missing: int  # trials without a result
 
 
 Source = Run | Sweep
@@ -46,31 +50,24 @@ def read(path: Path) -> Source:
     """The run or sweep in ``path``; `UsageError` if it is neither, or of a newer schema."""
     try:
         with path.open("rb") as file:
-            header = json.loads(file.readline())
-    except (OSError, ValueError, RecursionError):
-        header = None  # a document, or nothing that can be read: the store says which
-    if isinstance(header, dict) and header.get("kind") == "sweep":
-        return _sweep(path)
-    return Run(path.name, store.read(path))
+            start = file.read(len(_SWEEP))
+    except OSError:
+        start = b""  # the store says why
+    return _sweep(path) if start == _SWEEP else Run(path.name, store.read(path))
 
 
 def _sweep(path: Path) -> Sweep:
-    points: list[Point] = []
-    missing = 0
-    lines = path.read_bytes().split(b"\n")[1:]
-    for number, line in enumerate(lines, 2):
-        if not line.strip():
-            continue
+    """The last line of every trial; what follows the last line break was cut off while it was written."""
+    trials: dict[str, Point | None] = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[1:-1], start=2):
+        where = f"{path} line {number}"
         try:
             entry = json.loads(line)
-            values, repeat, result = dict(entry["point"]), int(entry.get("repeat", 0)), entry.get("result")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            if number == len(lines) + 1:
-                break  # the sweep was cut off while it wrote this
-            message = f"cannot read {path}: line {number} is damaged"
-            raise UsageError(message, "restore the line or remove it") from error
-        if result is None:
-            missing += 1
-        else:
-            points.append(Point(values, repeat, store.accepted(result, f"{path}, line {number},")))
-    return Sweep(path.name, points, missing)
+            identity, values, repeat = str(entry["trial"]), dict(entry["values"]), int(entry["repeat"])
+            document = entry["document"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{where} is damaged", _REPAIR) from error
+        found = None if document is None else Point(values, repeat, store.checked(document, where, _REPAIR))
+        trials[identity] = found
+    points = [point for point in trials.values() if point is not None]
+    return Sweep(path.name, points, len(trials) - len(points))
