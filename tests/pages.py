@@ -14,6 +14,7 @@ from stress.report import sources
 from stress.report.page import render
 from stress.results.data import Violation
 from stress.results.document import build
+from stress.results.trials import TrialResult
 
 #: Closes the element that it stands in, and runs a script if anything lets it.
 HOSTILE = "</script></title><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>&lt;"
@@ -50,24 +51,20 @@ def write_run(path: Path, document: dict[str, Any]) -> Path:
 def write_sweep(path: Path, repeats: int = 2) -> Path:
     """vCPUs and granules swept, with two orders in every point."""
     rng = np.random.default_rng(2)
-    lines: list[dict[str, Any]] = [{"sweep_schema": 1, "trials": 6 * repeats}]
+    header = {"sweep_schema": 1, "sweep": "0" * 16, "trials": 6 * repeats, "swept": ["vcpus", "granule"], "tables": {}}
+    lines = [json.dumps(header).encode() + b"\n"]
     for repeat in range(repeats):
-        for vcpus in (1, 2, 4):
+        for point, vcpus in enumerate((1, 2, 4)):
             for granule in ("4K", "64K"):
                 orders = [
                     order_data(rng, order, rebuilds=20, window_ns=window * vcpus, vcpus=vcpus)
                     for order, window in ((UNMAP_FIRST, 900_000), (BLOCK_FIRST, 30_000))
                 ]
-                lines.append(
-                    {
-                        "trial": f"{vcpus}-{granule}-{repeat}",
-                        "values": {"vcpus": vcpus, "granule": granule},
-                        "repeat": repeat,
-                        "document": build(run_data(orders)),
-                        "error": None,
-                    }
-                )
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+                values = {"vcpus": vcpus, "granule": granule}
+                identity = f"{vcpus}-{granule}-{repeat}"
+                document = build(run_data(orders))
+                lines.append(TrialResult(identity, point, values, repeat, "2026-01-01", document).to_line())
+    path.write_bytes(b"".join(lines))
     return path
 
 

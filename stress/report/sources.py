@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from stress.errors import UsageError
-from stress.results import store
+from stress.results.stored import stored
 
 Document = dict[str, Any]
-
-#: How the header of a sweep's file begins.
-_SWEEP: Final = b'{"sweep_schema": '
-_REPAIR: Final = "remove that line, and run its trial again with --resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +42,11 @@ Source = Run | Sweep
 
 def read(path: Path) -> Source:
     """The run or sweep in ``path``; `UsageError` if it is neither, or of a newer schema."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_SWEEP))
-    except OSError:
-        start = b""  # the store says why
-    return _sweep(path) if start == _SWEEP else Run(path.name, store.read(path))
-
-
-def _sweep(path: Path) -> Sweep:
-    """The last line of every trial; what follows the last line break was cut off while it was written."""
-    trials: dict[str, Point | None] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n")[1:-1], start=2):
-        where = f"{path} line {number}"
-        try:
-            entry = json.loads(line)
-            identity, values, repeat = str(entry["trial"]), dict(entry["values"]), int(entry["repeat"])
-            document = entry["document"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsageError(f"{where} is damaged", _REPAIR) from error
-        found = None if document is None else Point(values, repeat, store.checked(document, where, _REPAIR))
-        trials[identity] = found
-    points = [point for point in trials.values() if point is not None]
-    return Sweep(path.name, points, len(trials) - len(points))
+    found = stored(path)
+    if found.document is not None:
+        return Run(path.name, found.document)
+    assert found.sweep is not None
+    points = [
+        Point(trial.values, trial.repeat, trial.document) for trial in found.sweep.trials if trial.document is not None
+    ]
+    return Sweep(path.name, points, found.sweep.header["trials"] - len(points))
