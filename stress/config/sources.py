@@ -46,12 +46,12 @@ class ConfigError(UsageError):
         super().__init__(self.problems[0] if count == 1 else f"{count} problems: {' | '.join(self.problems)}")
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; `UsageError` if it cannot be read or is not TOML."""
+def load_toml(path: Path, option: str = "--config") -> dict[str, Any]:
+    """The tables of a TOML file that ``option`` names; `UsageError` if it cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "give --config a readable TOML file") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}", f"give {option} a readable TOML file") from None
     except (ValueError, RecursionError) as error:
         # ValueError: TOMLDecodeError, UnicodeDecodeError, and numbers with thousands of digits.
         raise UsageError(f"{path} is not TOML: {error}", "see configs/ for examples") from None
