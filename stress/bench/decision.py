@@ -79,15 +79,13 @@ def estimate(samples: Samples) -> Estimate:
 
 
 def decide(figures: Sequence[Figure], baseline: Mapping[str, Samples], now: Mapping[str, Samples]) -> list[Decision]:
-    """Judge every figure. TooFewSamples if there are too few launches for any verdict but "same"."""
+    """Judge every figure, each with as many launches. TooFewSamples if they are too few for any verdict but "same"."""
     from scipy.stats import mannwhitneyu
 
-    raw = []
-    for figure in figures:
-        before, after = (_launches(samples[figure.name]) for samples in (baseline, now))
-        check_enough(before.size, after.size, len(figures))
-        # Exact, also if two launches tie: the approximation that scipy would take cannot fire with few launches.
-        raw.append(float(mannwhitneyu(before, after, alternative="two-sided", method="exact").pvalue))
+    before, after = (np.array([_launches(samples[each.name]) for each in figures]) for samples in (baseline, now))
+    check_enough(before.shape[1], after.shape[1], len(figures))
+    # Exact, also if two launches tie: the approximation that scipy would take cannot fire with few launches.
+    raw = mannwhitneyu(before, after, alternative="two-sided", method="exact", axis=1).pvalue.tolist()
     return [
         _decision(figure, baseline[figure.name], now[figure.name], p)
         for figure, p in zip(figures, holm(raw), strict=True)
