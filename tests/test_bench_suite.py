@@ -142,12 +142,12 @@ def test_the_hash_stands_for_what_is_measured(monkeypatch: pytest.MonkeyPatch) -
     def hashed(**changes: Any) -> str:
         return loaded(monkeypatch, tables(**changes)).hash
 
-    same = [
+    same: list[dict[str, Any]] = [
         {},
         {"launches": 9},
         {"order-case": [ORDER_CASE | {"thresholds": dict.fromkeys(ORDER_CASE["thresholds"], 0.5)}]},
     ]
-    other = [
+    other: list[dict[str, Any]] = [
         {"kernel-case": []},
         {"kernel-case": [KERNEL_CASE | {"rounds": 9}]},
         {"order-case": [ORDER_CASE | {"thresholds": {"window": 0.1}}]},

@@ -14,7 +14,7 @@ from stress.config import RunConfig, from_sources
 from stress.errors import ExitCode, StressError, TooFewSamples
 
 #: How often a launch that yields too little is made again, each time twice as long: other work has the cores, then.
-ATTEMPTS: Final = 4
+ATTEMPTS: Final = 6
 
 
 def launch(name: str, run: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:

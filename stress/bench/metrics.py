@@ -73,7 +73,7 @@ def ratios(orders: Sequence[OrderData], metric: str) -> dict[str, list[float]]:
     value = METRICS[metric].value
 
     def quotient(baseline: _Cycles, other: _Cycles) -> float:
-        return value(other.rows, other.stalls) / value(baseline.rows, baseline.stalls)
+        return _quotient(value(other.rows, other.stalls), value(baseline.rows, baseline.stalls))
 
     return {each.order.name: _blocks([first, each], metric, lambda cut: quotient(*cut)) for each in others}
 
@@ -100,14 +100,18 @@ def _undisturbed(orders: Sequence[OrderData]) -> list[_Cycles]:
 
 def _against_rest(step: str, cycles: _Cycles) -> float:
     times = cycles.rows["step_ns"][:, cycles.order.steps.index(step)]
-    return float(np.median(times)) / float(np.median(cycles.rows["rebuild_ns"] - times))
+    return _quotient(np.median(times), np.median(cycles.rows["rebuild_ns"] - times))
+
+
+def _quotient(part: Any, whole: Any) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.divide(part, whole))
 
 
 def _blocks(orders: Sequence[_Cycles], metric: str, ratio: Callable[[Sequence[_Cycles]], float]) -> list[float]:
     fewest = min(cycles.rows.size for cycles in orders)
     for count in range(min(BLOCKS, fewest // MIN_CYCLES), 0, -1):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = [float(ratio(cut)) for cut in zip(*(_cut(cycles, count) for cycles in orders), strict=True)]
+        found = [ratio(cut) for cut in zip(*(_cut(cycles, count) for cycles in orders), strict=True)]
         if all(np.isfinite(each) and each > 0 for each in found):
             return found
     names = " and ".join(cycles.order.name for cycles in orders)
