@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -145,11 +146,14 @@ def _process(
 
 def _communicate(process: subprocess.Popen[str], text: str) -> tuple[str, str]:
     given: str | None = text
+    end_at: float | None = None
     while True:
         try:
             return process.communicate(given, timeout=_TICK_S)
         except subprocess.TimeoutExpired:
             given = None  # it goes on by itself
-            if interrupt.requested.is_set():
+            if interrupt.requested.is_set() and end_at is None:
                 process.terminate()
-                return process.communicate(timeout=_END_S)
+                end_at = time.monotonic() + _END_S
+            if end_at is not None and time.monotonic() > end_at:
+                process.kill()
