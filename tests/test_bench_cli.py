@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from commands import Command, command_line, refused
 
 from stress import interrupt
 from stress.bench import measure
-from stress.errors import ExitCode
+from stress.bench.suite import KernelCase
+from stress.errors import ExitCode, MachineError
 
-LAUNCHES = 5
+#: As few as can show that one of three figures changed.
+LAUNCHES, BASELINE_LAUNCHES = 4, 5
 
 SUITE = """
 launches = {launches}
-baseline-launches = {launches}
+baseline-launches = {baseline_launches}
 [[order-case]]
 name = "no-fwb"
 thresholds = {{ window = 0.1, clean = 0.1 }}
@@ -26,7 +29,7 @@ orders = ["clean-first", "block-first"]
 vcpus = 1
 block-size = "2M"
 blocks = 4
-dwell = "50us"
+dwell = "20us"
 duration = "{duration}"
 platform = "{platform}"
 guest-caches = false
@@ -48,22 +51,28 @@ def stress(capsys: pytest.CaptureFixture[str]) -> Command:
     return command_line(capsys)
 
 
-def suite_in(directory: Path, duration: str = "200ms", **changes: str) -> Path:
+def suite_in(directory: Path, duration: str = "300ms", **changes: str) -> Path:
     (directory / "machine.toml").write_text(MACHINE.format(rate="1e11"))
-    text = SUITE.format(launches=LAUNCHES, duration=duration, platform=directory / "machine.toml")
+    text = SUITE.format(
+        launches=LAUNCHES,
+        baseline_launches=BASELINE_LAUNCHES,
+        duration=duration,
+        platform=directory / "machine.toml",
+    )
     for old, new in changes.items():
         text = text.replace(old, new)
     (directory / "suite.toml").write_text(text)
     return directory / "suite.toml"
 
 
+@pytest.mark.timeout(300)
 def test_one_step_that_became_slower_is_found_and_named(tmp_path: Path, stress: Command) -> None:
     """Real processes and a real slow-down, spun where the step is done; and nothing else changed."""
     common = ("bench", "--suite", str(suite_in(tmp_path)))
     baseline, output = tmp_path / "baseline.json", tmp_path / "bench.json"
     code, out, err = stress(*common, "--save-baseline", str(baseline))
     assert (code, out.split(":")[0]) == (ExitCode.OK, "MEASURED")
-    assert f"0 of {LAUNCHES} launches" in err
+    assert f"0 of {BASELINE_LAUNCHES} launches" in err
     (tmp_path / "machine.toml").write_text(MACHINE.format(rate="7e10"))
     code, out, err = stress(*common, "--baseline", str(baseline), "--output", str(output))
     assert code == ExitCode.CHECK_FAILED, out + err
@@ -110,6 +119,22 @@ def test_the_same_again_is_no_regression(stress: Command, saved: tuple[str, ...]
     code, out, _ = stress(*saved, "--format", "github")
     assert code == ExitCode.OK
     assert "improvement" in out
+
+
+def test_what_seems_worse_but_scatters_is_no_pass(
+    stress: Command, saved: tuple[str, ...], measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = iter([2.0, 3.5, 3.5, 3.5])
+
+    def launch(*arguments: Any, **keywords: Any) -> str:
+        measured["samples"]["no-fwb: window of block-first"] = [next(ratios)]
+        return json.dumps(measured)
+
+    monkeypatch.setattr(measure, "_process", launch)
+    code, out, _ = stress(*saved)
+    assert code == ExitCode.BROKEN
+    assert out.startswith("UNDECIDED: 1 of 3 figures")
+    assert "too few samples" in out
 
 
 def test_without_a_baseline_nothing_is_judged(stress: Command, tmp_path: Path, measured: dict[str, Any]) -> None:
@@ -180,6 +205,17 @@ def test_a_case_that_goes_wrong_in_its_process(stress: Command, tmp_path: Path) 
         interrupt.requested.clear()
     assert (code, out) == (ExitCode.INTERRUPTED, "")
     assert "nothing was kept" in err
+
+
+def test_a_kernel_case_is_measured_in_a_process_of_its_own() -> None:
+    case = KernelCase(name="faults", group="fault", rounds=3, threshold=0.1)
+    if shutil.which("gcc") is None:
+        with pytest.raises(MachineError, match=r"case faults: .* gcc"):
+            measure._kernel_case(case)
+        return
+    samples = measure._kernel_case(case)
+    assert "faults: faults, pages mapped" in samples
+    assert all(len(ratios) == 3 and min(ratios) > 0 for ratios in samples.values())
 
 
 def test_kernel_cases_need_a_checkout(stress: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_unchanged_suites_raise_a_false_alarm_no_more_often_than_nominal() -> No
     """The threshold is out of the way, so that the test alone decides: 2,000 figures, 100 suites."""
     rng = np.random.default_rng(1)
     suites = [judged(rng, figures(20, threshold=1e-9)) for _ in range(100)]
-    alarms = sum(any(each.verdict is not Verdict.SAME for each in suite) for suite in suites)
+    alarms = sum(any(each.p <= module.ALPHA for each in suite) for suite in suites)
     # 5% nominal; 100 suites show 11 or more with a chance of 1% if it is just kept.
     assert alarms < 11
 
@@ -94,6 +94,14 @@ def test_one_launch_in_seven_that_went_wrong_hides_no_regression_and_makes_none(
         now = [[at] * BLOCKS, *samples(rng, 6, shift)]
         (found,) = decide([chosen], {chosen.name: samples(rng, 14)}, {chosen.name: now})
         assert found.verdict is verdict
+
+
+def test_what_seems_worse_and_scatters_is_undecided_and_no_pass() -> None:
+    rng = np.random.default_rng(9)
+    found = judged(rng, figures(20), shift=1.2, noise=0.5)
+    undecided = [each for each in found if each.verdict is Verdict.UNDECIDED]
+    assert undecided
+    assert all(each.worse_by > 0.1 and each.p > module.ALPHA for each in undecided)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_claim() -> None:

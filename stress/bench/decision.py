@@ -4,7 +4,8 @@ Cycles of one launch share what differs from launch to launch (where memory lies
 launches are independent, and the test ranks them: Mann-Whitney U, exact, both sides, on each launch's median. Its
 p-values are corrected for the number of figures (Holm, Scand. J. Statist. 6, 1979), so that a whole suite raises a
 false alarm in at most `ALPHA` of its runs. A difference that is real need not matter: the medians must differ by more
-than the figure's threshold too, which also covers what drifts between two runs and no test within them can see.
+than the figure's threshold too, which also covers what drifts between two runs and no test within them can see. What is
+beyond the threshold and not significant is undecided, and no pass either.
 
 The interval resamples launches, and blocks of cycles within each (two-stage bootstrap; Davison and Hinkley, "Bootstrap
 Methods", 1997, section 3.8).
@@ -38,8 +39,9 @@ class Verdict(StrEnum):
     """What became of a figure."""
 
     SAME = "same"
-    REGRESSION = "REGRESSION"
     IMPROVEMENT = "improvement"
+    REGRESSION = "regression"
+    UNDECIDED = "too few samples"  # worse by more than the threshold, but the launches scatter too much to be sure
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,9 @@ def _decision(figure: Figure, baseline: Samples, now: Samples, p: float) -> Deci
     (before, before_drawn), (after, after_drawn) = _medians(baseline), _medians(now)
     change = _estimate(after / before, after_drawn / before_drawn)
     verdict = Verdict.SAME
-    if p <= ALPHA and worse_by(change.value, figure) > figure.threshold:
-        verdict = Verdict.REGRESSION
-    elif p <= ALPHA and worse_by(1 / change.value, figure) > figure.threshold:
+    if worse_by(change.value, figure) > figure.threshold:
+        verdict = Verdict.REGRESSION if p <= ALPHA else Verdict.UNDECIDED
+    elif worse_by(1 / change.value, figure) > figure.threshold and p <= ALPHA:
         verdict = Verdict.IMPROVEMENT
     return Decision(figure, before, after, change, p, verdict)
 

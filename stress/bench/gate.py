@@ -32,9 +32,16 @@ class Outcome:
         return [each for each in self.decisions if each.verdict is Verdict.REGRESSION]
 
     @property
+    def undecided(self) -> list[Decision]:
+        """The figures that seem to be worse, but have too few samples to tell."""
+        return [each for each in self.decisions if each.verdict is Verdict.UNDECIDED]
+
+    @property
     def exit_code(self) -> ExitCode:
-        """1 if there is a regression."""
-        return ExitCode.CHECK_FAILED if self.regressions else ExitCode.OK
+        """1 if there is a regression, 4 if there may be one: only what was decided can pass."""
+        if self.regressions:
+            return ExitCode.CHECK_FAILED
+        return ExitCode.BROKEN if self.undecided else ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -42,7 +49,7 @@ class Outcome:
         if self.baseline is not None:
             about = {name: getattr(self.baseline, name) for name in ("stress_version", "started_at", "launches")}
             figures = [
-                asdict(each) | {"worse_by": each.worse_by, "verdict": each.verdict.lower()} for each in self.decisions
+                asdict(each) | {"worse_by": each.worse_by, "verdict": str(each.verdict)} for each in self.decisions
             ]
             document |= {"baseline": about, "figures": figures, "exit_code": int(self.exit_code)}
         return document

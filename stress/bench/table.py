@@ -19,7 +19,7 @@ def text(outcome: Outcome, fmt: str) -> str:
     return joined(
         _headline(outcome),
         _compared(outcome, fmt) if judged else _measured(outcome, fmt),
-        "\n".join(regression(each) for each in outcome.regressions),
+        "\n".join(wrapped(_sentence(each)) for each in (*outcome.regressions, *outcome.undecided)),
         wrapped(_legend(outcome)),
         "\n".join(wrapped(f"note: {note}") for note in outcome.notes),
         ""
@@ -28,14 +28,17 @@ def text(outcome: Outcome, fmt: str) -> str:
     )
 
 
-def regression(decision: Decision) -> str:
-    """One figure's regression in one line."""
+def _sentence(decision: Decision) -> str:
+    """One figure that is no pass, in one line."""
+    figure = decision.figure
     change = f"{cells.factor(decision.baseline)} -> {cells.factor(decision.now)}"
-    limit = cells.share(decision.figure.threshold)
-    return (
-        f"REGRESSION {decision.figure.name}: {change}, worse by {cells.share(decision.worse_by)} "
-        f"(threshold {limit}, p {_p(decision.p)})"
+    found = (
+        f"{figure.name}: {change}, worse by {cells.share(decision.worse_by)} "
+        f"(limit {cells.share(figure.threshold)}, p {_p(decision.p)})"
     )
+    if decision.verdict is Verdict.REGRESSION:
+        return f"REGRESSION {found}"
+    return f"UNDECIDED {found}: the launches scatter too much; repeat with more --launches, or on a quieter machine"
 
 
 def _headline(outcome: Outcome) -> str:
@@ -44,8 +47,12 @@ def _headline(outcome: Outcome) -> str:
     took = f"{record.elapsed_s:.0f} s"
     if baseline is None:
         return wrapped(f"MEASURED: {measured} ({took})")
-    bad = len(outcome.regressions)
-    verdict = f"REGRESSION: {bad} of {measured}" if bad else f"NO REGRESSION: {measured}"
+    if outcome.regressions:
+        verdict = f"REGRESSION: {len(outcome.regressions)} of {measured}"
+    elif outcome.undecided:
+        verdict = f"UNDECIDED: {len(outcome.undecided)} of {measured}"
+    else:
+        verdict = f"NO REGRESSION: {measured}"
     return wrapped(f"{verdict} against {baseline.launches} of {baseline.started_at} ({took})")
 
 
@@ -83,7 +90,7 @@ def _row(decision: Decision) -> list[str]:
         _interval(change),
         f"{sign}{100 * decision.figure.threshold:.0f}%",
         _p(decision.p),
-        str(decision.verdict) if decision.verdict is not Verdict.SAME else "same",
+        str(decision.verdict),
     ]
 
 
