@@ -35,13 +35,15 @@ platform = "{platform}"
 guest-caches = false
 """
 
-#: A machine that cleans 2 MiB in 20 us; then one that takes 30 us for it.
+#: A machine that cleans 2 MiB in 40 us, later in 80 us. Beside its TLBI it is next to nothing what the real one costs
+#: here, which depends on whether other work has the vCPU's core.
 MACHINE = """
 description = "cleans slowly"
 source = "made up"
 fwb = false
 dic = true
 bbm-level = 0
+tlbi-ns = 50_000
 clean-bytes-per-s = {rate}
 """
 
@@ -52,7 +54,7 @@ def stress(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def suite_in(directory: Path, duration: str = "300ms", **changes: str) -> Path:
-    (directory / "machine.toml").write_text(MACHINE.format(rate="1e11"))
+    (directory / "machine.toml").write_text(MACHINE.format(rate="5e10"))
     text = SUITE.format(
         launches=LAUNCHES,
         baseline_launches=BASELINE_LAUNCHES,
@@ -73,19 +75,20 @@ def test_one_step_that_became_slower_is_found_and_named(tmp_path: Path, stress: 
     code, out, err = stress(*common, "--save-baseline", str(baseline))
     assert (code, out.split(":")[0]) == (ExitCode.OK, "MEASURED")
     assert f"0 of {BASELINE_LAUNCHES} launches" in err
-    (tmp_path / "machine.toml").write_text(MACHINE.format(rate="7e10"))
+    (tmp_path / "machine.toml").write_text(MACHINE.format(rate="2.5e10"))
     code, out, err = stress(*common, "--baseline", str(baseline), "--output", str(output))
     assert code == ExitCode.CHECK_FAILED, out + err
     assert out.startswith("REGRESSION: ")
+    unwrapped = " ".join(out.split())
     document = json.loads(output.read_text())
     worse = {
         each["figure"]["name"]: each["worse_by"] for each in document["figures"] if each["verdict"] == "regression"
     }
     assert {"no-fwb: clean of clean-first", "no-fwb: clean of block-first"} <= worse.keys()
     for name, by in worse.items():
-        assert 0.1 < by < 0.9
-        assert f"REGRESSION {name}: " in out
-        assert f"worse by {100 * by:.1f}%" in out
+        assert 0.1 < by < 1.5
+        assert f"REGRESSION {name}: " in unwrapped
+        assert f"worse by {100 * by:.1f}% (limit 10%" in unwrapped
 
 
 SAMPLES = {"clean of clean-first": 0.5, "clean of block-first": 0.6, "window of block-first": 2.5}

@@ -33,8 +33,8 @@ def _sentence(decision: Decision) -> str:
     figure = decision.figure
     change = f"{cells.factor(decision.baseline)} -> {cells.factor(decision.now)}"
     found = (
-        f"{figure.name}: {change}, worse by {cells.share(decision.worse_by)} "
-        f"(limit {cells.share(figure.threshold)}, p {_p(decision.p)})"
+        f"{figure.name}: {change}, worse by {100 * decision.worse_by:.1f}% "
+        f"(limit {100 * figure.threshold:.0f}%, p {_p(decision.p)})"
     )
     if decision.verdict is Verdict.REGRESSION:
         return f"REGRESSION {found}"
