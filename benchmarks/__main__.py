@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 from tabulate import tabulate
@@ -44,13 +46,16 @@ def measure(groups: tuple[str, ...], rounds: int) -> Iterator[Figure]:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("figures", nargs=-1, type=click.Choice(list(GROUPS)), metavar="[FIGURES]...")
 @click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Rounds of each contest")
-def main(figures: tuple[str, ...], rounds: int) -> None:
+@click.option("--samples", type=click.Path(path_type=Path), metavar="FILE", help="Write every round's ratio as JSON")
+def main(figures: tuple[str, ...], rounds: int, samples: Path | None) -> None:
     """Print ratios measured in one run: vcpu fault unmap oracle window startup compilation memory, or all of these."""
     try:
         found = list(measure(figures or tuple(GROUPS), rounds))
     except StressError as error:
         click.echo(f"benchmarks: {error}", err=True)
         sys.exit(error.exit_code)
+    if samples is not None:
+        samples.write_text(json.dumps({figure.name: figure.ratios for figure in found if figure.ratios}))
     click.echo(tabulate([figure.row() for figure in found], HEADS, disable_numparse=True))
     if not all(figure.reached for figure in found):
         sys.exit(ExitCode.CHECK_FAILED)

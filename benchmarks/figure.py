@@ -20,12 +20,14 @@ class Figure:
     spread: tuple[float, float] | None
     bound: float
     at_least: bool = True
+    ratios: tuple[float, ...] = ()  # of each round, where the figure is a contest
 
     @classmethod
     def of_rounds(cls, name: str, ours: str, reference: str, ratios: Floats, bound: float) -> Figure:
         """The median of the rounds' ratios, with the quartiles as its spread; to be at least ``bound``."""
         low, high = np.quantile(ratios, (0.25, 0.75))
-        return cls(name, ours, reference, float(np.median(ratios)), (float(low), float(high)), bound)
+        each = tuple(ratios.tolist())
+        return cls(name, ours, reference, float(np.median(ratios)), (float(low), float(high)), bound, ratios=each)
 
     @classmethod
     def of_limit(cls, name: str, values: list[float], limit: float, unit: str, more: str = "") -> Figure:

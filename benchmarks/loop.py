@@ -19,7 +19,9 @@ from stress.shm.layout import Machine
 #: A version of the loop, with the arguments of ``stress.kernels.vcpu.run``.
 Run = Callable[[Machine, Cpu, Workload, int, int], int]
 
-_ROUND_S = 0.1
+#: A round is so many turns, so short that what else the machine does hits both versions alike.
+_TURNS = 5
+_TURN_S = 0.01
 _PROOF_CHUNKS = 20_000
 _WARM_SHARE = 0.01  # of the accesses: what a TLB that starts empty may miss
 
@@ -61,15 +63,15 @@ def prove_same_work(case: Case, ours: Run, other: Run) -> None:
 
 
 def accesses_per_s(case: Case, ours: Run, other: Run, rounds: int) -> tuple[Floats, Floats]:
-    """Rates of both versions per second of processor time, (rounds,) each, on one vCPU that they continue in turns."""
+    """Rates of both versions per second of processor time, (turns,) each, on one vCPU that they continue."""
     cpu = cpu_for(case.machine)
 
     def seconds(run: Run, chunks: int) -> float:
         return cpu_s(lambda: run(case.machine, cpu, case.work, VCPU, chunks))
 
     seconds(ours, _PROOF_CHUNKS)
-    chunks = max(1, round(_PROOF_CHUNKS * _ROUND_S / seconds(ours, _PROOF_CHUNKS)))
-    taken = interleave(rounds, lambda: seconds(ours, chunks), lambda: seconds(other, chunks))
+    chunks = max(1, round(_PROOF_CHUNKS * _TURN_S / seconds(ours, _PROOF_CHUNKS)))
+    taken = interleave(rounds * _TURNS, lambda: seconds(ours, chunks), lambda: seconds(other, chunks))
     return chunks * CHUNK / taken[0], chunks * CHUNK / taken[1]
 
 

@@ -38,6 +38,12 @@ class StressError(Exception):
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
+class CheckFailed(StressError):  # noqa: N818 - nothing went wrong but what was checked
+    """What was checked is wrong: the oracle found a violation where none may be."""
+
+    exit_code = ExitCode.CHECK_FAILED
+
+
 class UsageError(StressError):
     """The options or the configuration make no sense."""
 
@@ -60,3 +66,7 @@ class RunBroken(StressError):  # noqa: N818 - names a state of the run, like the
     """The run broke: a process died, hung, or its result could not be kept."""
 
     exit_code = ExitCode.BROKEN
+
+
+class TooFewSamples(RunBroken):
+    """What was measured is too little to judge."""

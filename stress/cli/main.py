@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from stress import __version__, interrupt
+from stress.cli.bench import bench
 from stress.cli.bugs import bugs
 from stress.cli.clean import clean
 from stress.cli.compare import compare
@@ -32,7 +33,7 @@ def cli() -> None:
     """A test bench for Arm stage-2 page-table rebuild orders."""
 
 
-for _command in (run, compare, sweep, show, report, orders, platforms, bugs, doctor, clean):
+for _command in (run, compare, sweep, bench, show, report, orders, platforms, bugs, doctor, clean):
     cli.add_command(_command)
 
 

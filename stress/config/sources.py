@@ -53,7 +53,7 @@ class ConfigError(UsageError):
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; `UsageError` if it cannot be read or is not TOML."""
+    """The tables of a TOML file that ``option`` names; `UsageError` if it cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

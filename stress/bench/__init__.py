@@ -1,0 +1,1 @@
+"""The regression gate: a frozen suite, measured as ratios within one run, against a stored baseline."""

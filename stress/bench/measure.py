@@ -1,0 +1,159 @@
+"""The launches of a suite: each a process of its own, for memory lies differently in each, and cases in turns."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from stress import interrupt
+from stress.bench.decision import Samples
+from stress.bench.launch import ATTEMPTS
+from stress.bench.suite import KernelCase, OrderCase, Suite
+from stress.config import RunConfig
+from stress.errors import CheckFailed, Interrupted, MachineError, RunBroken, UsageError
+
+#: Called after each launch: launches done, all launches, the next case's name.
+Progress = Callable[[int, int, str], None]
+
+_CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
+_TICK_S: Final = 0.2
+#: What a launch may take beyond what it is asked to run.
+_PATIENCE_S: Final = 120
+_END_S: Final = 10
+_REMEDY: Final = "nothing was compared; try the case by hand"
+
+
+def check(suite: Suite) -> None:
+    """`StressError` unless this installation can measure every case."""
+    from stress.shm.atomics import JIT_DISABLED
+
+    if JIT_DISABLED:
+        raise UsageError("without the JIT there is nothing to measure", "unset NUMBA_DISABLE_JIT")
+    if suite.kernel_case and not (_CHECKOUT / "benchmarks" / "__main__.py").is_file():
+        names = ", ".join(case.name for case in suite.kernel_case)
+        message = f"the C reference of {names} is not installed: it is in the repository, not in the package"
+        raise MachineError(message, "run stress bench from a checkout, or choose order cases with --only")
+
+
+def measure(suite: Suite, launches: int, progress: Progress, note: Callable[[str], None]) -> dict[str, Samples]:
+    """Every figure's ratios, launch by launch. Raises `StressError` unless every launch was whole and correct."""
+    _compile(note)
+    samples: dict[str, list[list[float]]] = {}
+    total = launches * len(suite.cases)
+    for number in range(launches):
+        cases = list(suite.cases)
+        random.Random(number).shuffle(cases)
+        for at, case in enumerate(cases):
+            progress(number * len(cases) + at, total, case.name)
+            found = _order_case(case, number) if isinstance(case, OrderCase) else _kernel_case(case)
+            for figure, ratios in found.items():
+                samples.setdefault(figure, []).append(ratios)
+    for figure, each in samples.items():
+        if len(each) != launches:
+            raise RunBroken(f"{figure} is in {len(each)} of {launches} launches", "report it")
+    return dict(samples)
+
+
+def _compile(note: Callable[[str], None]) -> None:
+    from stress.live.warm import compile_in_background
+    from stress.shm import cache
+
+    if not cache.is_complete():
+        note("compiling kernels, once")
+        if not compile_in_background(interrupt.requested):
+            raise Interrupted("interrupted while compiling")
+
+
+def _order_case(case: OrderCase, number: int) -> dict[str, list[float]]:
+    config = case.config
+    # Other accesses in each launch, the same in each run.
+    run = case.run | {"seed": config.seed + number}
+    request = {"name": case.name, "run": run, "metrics": list(case.thresholds)}
+    out = _process(case.name, ["-m", "stress.bench.launch"], json.dumps(request), _longest_s(config))
+    result: dict[str, Any] = json.loads(out)
+    if result["violations"]:
+        kinds = ", ".join(result["violations"])
+        raise CheckFailed(f"case {case.name}: the oracle found {kinds}", "stress compare shows the evidence")
+    if not result["complete"]:
+        raise RunBroken(f"case {case.name}: the run broke: {result['failure']}", _REMEDY)
+    samples: dict[str, list[float]] = result["samples"]
+    return samples
+
+
+def _longest_s(config: RunConfig) -> float:
+    return (config.duration_ns or 0) * 2**ATTEMPTS / 1e9
+
+
+def _kernel_case(case: KernelCase) -> dict[str, list[float]]:
+    with tempfile.TemporaryDirectory(prefix="stress-bench-") as directory:
+        path = Path(directory) / "samples.json"
+        options = [case.group, "--rounds", str(case.rounds), "--samples", str(path)]
+        # Exit code 1: a target of its own is missed, which is another question.
+        _process(case.name, ["-m", "benchmarks", *options], cwd=_CHECKOUT, good=(0, 1))
+        try:
+            samples: dict[str, list[float]] = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunBroken(f"case {case.name}: benchmarks left no samples: {error}", _REMEDY) from None
+    return {f"{case.name}: {figure}": ratios for figure, ratios in samples.items()}
+
+
+def _process(
+    name: str,
+    arguments: Sequence[str],
+    text: str = "",
+    lasts_s: float = 0,
+    cwd: Path | None = None,
+    good: tuple[int, ...] = (0,),
+) -> str:
+    """Standard output of a Python process that was given ``text``; its end is awaited whatever happens."""
+    patience_s = lasts_s + _PATIENCE_S
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+    watchdog = threading.Timer(patience_s, process.kill)
+    watchdog.start()
+    try:
+        out, err = _communicate(process, text)
+    finally:
+        late = not watchdog.is_alive()
+        watchdog.cancel()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    if interrupt.requested.is_set():
+        raise Interrupted("interrupted", "nothing was kept")
+    if late:
+        raise RunBroken(f"case {name} does not end within {patience_s:.0f} s", _REMEDY)
+    if process.returncode not in good:
+        last = (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        kinds = {int(kind.exit_code): kind for kind in (UsageError, MachineError)}
+        raise kinds.get(process.returncode, RunBroken)(f"case {name}: {last}")
+    return out
+
+
+def _communicate(process: subprocess.Popen[str], text: str) -> tuple[str, str]:
+    given: str | None = text
+    end_at: float | None = None
+    while True:
+        try:
+            return process.communicate(given, timeout=_TICK_S)
+        except subprocess.TimeoutExpired:
+            given = None  # it goes on by itself
+            if interrupt.requested.is_set() and end_at is None:
+                process.terminate()
+                end_at = time.monotonic() + _END_S
+            if end_at is not None and time.monotonic() > end_at:
+                process.kill()

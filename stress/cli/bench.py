@@ -1,0 +1,110 @@
+"""``stress bench``: the regression gate."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stress.cli.options import result_options
+from stress.cli.output import emit, say
+from stress.errors import UsageError
+
+_Path = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--suite", "suite_file", type=_Path, metavar="FILE", help="Suite to measure  [default: configs/bench.toml]"
+)
+@click.option("--baseline", "baseline_file", type=_Path, metavar="FILE", help="Judge by what this file holds")
+@click.option("--save-baseline", "new_file", type=_Path, metavar="FILE", help="Keep what is measured as a baseline")
+@click.option("--only", "names", multiple=True, metavar="NAME", help="Measure this case alone; may be repeated")
+@click.option(
+    "--launches", type=click.IntRange(2, 1000), metavar="N", help="Launches of each case; the suite's if left out"
+)
+@result_options
+def bench(
+    suite_file: Path | None,
+    baseline_file: Path | None,
+    new_file: Path | None,
+    names: tuple[str, ...],
+    launches: int | None,
+    output: Path | None,
+    as_json: bool,
+    table_format: str,
+) -> int:
+    """Measure a frozen suite of ratios, and compare it with a baseline: exit code 1 if anything got worse.
+
+    Without a baseline the ratios are printed, and nothing is judged.
+    """
+    if new_file and baseline_file:
+        raise UsageError("--baseline and --save-baseline exclude each other", "compare first, then save a new one")
+    if new_file and names:
+        raise UsageError("a baseline holds the whole suite", "leave out --only")
+    from stress.bench import baseline, suite, table
+    from stress.results import store
+
+    chosen = suite.load(suite_file or suite.default_path())
+    for path in filter(None, (new_file, output)):
+        store.check_writable(path)
+    before = baseline.read(baseline_file) if baseline_file else None
+    # Here, because it loads numba: bad usage is answered at once.
+    from stress.bench import gate
+
+    count = launches or (chosen.baseline_launches if new_file else chosen.launches)
+    with _display() as progress:
+        outcome = gate.bench(chosen, names, count, before, progress, say)
+    if new_file:
+        baseline.write(new_file, outcome.record)
+        say(f"saved {new_file}: compare with stress bench --baseline {new_file}")
+    document = outcome.to_json()
+    if output:
+        store.write(output, document)
+    emit(json.dumps(document, indent=2, allow_nan=False) if as_json else table.text(outcome, table_format))
+    return outcome.exit_code
+
+
+@contextmanager
+def _display() -> Iterator[Callable[[int, int, str], None]]:
+    """What a person sees meanwhile: a bar on a terminal, elsewhere a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines().show
+        return
+    columns = (
+        BarColumn(40),
+        TextColumn("{task.completed} of {task.total} launches"),
+        TimeRemainingColumn(compact=True),
+    )
+    # Refreshed between launches alone: no thread of ours wakes up beside the vCPUs.
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=Console(stderr=True), auto_refresh=False, transient=True
+    ) as bar:
+        task = bar.add_task("")
+
+        def show(done: int, total: int, case: str) -> None:
+            bar.update(task, completed=done, total=total, description=case)
+            bar.refresh()
+
+        yield show
+
+
+class _Lines:
+    """A line at the beginning and after each quarter."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._quarter = -1
+
+    def show(self, done: int, total: int, case: str) -> None:
+        if 4 * done // total > self._quarter:
+            self._quarter = 4 * done // total
+            left = f", {(time.monotonic() - self._started) * (total - done) / done:.0f} s left" if done else ""
+            say(f"{done} of {total} launches{left}")

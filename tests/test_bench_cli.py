@@ -1,0 +1,226 @@
+"""``stress bench`` from the command line: a step of a real machine slows down; and whatever keeps it from a verdict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Command, command_line, refused
+
+from stress import interrupt
+from stress.bench import measure
+from stress.bench.suite import KernelCase
+from stress.errors import ExitCode, MachineError
+
+#: As few as can show that one of three figures changed.
+LAUNCHES, BASELINE_LAUNCHES = 4, 5
+
+SUITE = """
+launches = {launches}
+baseline-launches = {baseline_launches}
+[[order-case]]
+name = "no-fwb"
+thresholds = {{ window = 0.1, clean = 0.1 }}
+[order-case.run]
+orders = ["clean-first", "block-first"]
+vcpus = 1
+block-size = "2M"
+blocks = 4
+dwell = "20us"
+duration = "{duration}"
+platform = "{platform}"
+guest-caches = false
+"""
+
+#: A machine that cleans 2 MiB in 40 us, later in 80 us. Beside its TLBI it is next to nothing what the real one costs
+#: here, which depends on whether other work has the vCPU's core.
+MACHINE = """
+description = "cleans slowly"
+source = "made up"
+fwb = false
+dic = true
+bbm-level = 0
+tlbi-ns = 50_000
+clean-bytes-per-s = {rate}
+"""
+
+
+@pytest.fixture
+def stress(capsys: pytest.CaptureFixture[str]) -> Command:
+    return command_line(capsys)
+
+
+def suite_in(directory: Path, duration: str = "300ms", **changes: str) -> Path:
+    (directory / "machine.toml").write_text(MACHINE.format(rate="5e10"))
+    text = SUITE.format(
+        launches=LAUNCHES,
+        baseline_launches=BASELINE_LAUNCHES,
+        duration=duration,
+        platform=directory / "machine.toml",
+    )
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    (directory / "suite.toml").write_text(text)
+    return directory / "suite.toml"
+
+
+@pytest.mark.timeout(300)
+def test_one_step_that_became_slower_is_found_and_named(tmp_path: Path, stress: Command) -> None:
+    """Real processes and a real slow-down, spun where the step is done; and nothing else changed."""
+    common = ("bench", "--suite", str(suite_in(tmp_path)))
+    baseline, output = tmp_path / "baseline.json", tmp_path / "bench.json"
+    code, out, err = stress(*common, "--save-baseline", str(baseline))
+    assert (code, out.split(":")[0]) == (ExitCode.OK, "MEASURED")
+    assert f"0 of {BASELINE_LAUNCHES} launches" in err
+    (tmp_path / "machine.toml").write_text(MACHINE.format(rate="2.5e10"))
+    code, out, err = stress(*common, "--baseline", str(baseline), "--output", str(output))
+    assert code == ExitCode.CHECK_FAILED, out + err
+    assert out.startswith("REGRESSION: ")
+    unwrapped = " ".join(out.split())
+    document = json.loads(output.read_text())
+    worse = {
+        each["figure"]["name"]: each["worse_by"] for each in document["figures"] if each["verdict"] == "regression"
+    }
+    assert {"no-fwb: clean of clean-first", "no-fwb: clean of block-first"} <= worse.keys()
+    for name, by in worse.items():
+        assert 0.1 < by < 1.5
+        assert f"REGRESSION {name}: " in unwrapped
+        assert f"worse by {100 * by:.1f}% (limit 10%" in unwrapped
+
+
+SAMPLES = {"clean of clean-first": 0.5, "clean of block-first": 0.6, "window of block-first": 2.5}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a launch of the case answers, instead of the process that makes it."""
+    answer: dict[str, Any] = {"complete": True, "failure": None, "violations": []}
+    answer["samples"] = {f"no-fwb: {name}": [ratio, 1.01 * ratio] for name, ratio in SAMPLES.items()}
+    monkeypatch.setattr(measure, "_process", lambda *arguments, **keywords: json.dumps(answer))
+    monkeypatch.setattr(measure, "_compile", lambda note: None)
+    return answer
+
+
+@pytest.fixture
+def saved(tmp_path: Path, stress: Command, measured: dict[str, Any]) -> tuple[str, ...]:
+    """The arguments of a comparison with a baseline."""
+    common = ("bench", "--suite", str(suite_in(tmp_path)))
+    code, _, _ = stress(*common, "--save-baseline", str(tmp_path / "baseline.json"))
+    assert code == ExitCode.OK
+    return (*common, "--baseline", str(tmp_path / "baseline.json"))
+
+
+def test_the_same_again_is_no_regression(stress: Command, saved: tuple[str, ...], measured: dict[str, Any]) -> None:
+    code, out, _ = stress(*saved)
+    assert (code, out.split(":")[0]) == (ExitCode.OK, "NO REGRESSION")
+    code, out, _ = stress(*saved, "--json")
+    assert {each["verdict"] for each in json.loads(out)["figures"]} == {"same"}
+    measured["samples"]["no-fwb: window of block-first"] = [1.0]
+    code, out, _ = stress(*saved, "--format", "github")
+    assert code == ExitCode.OK
+    assert "improvement" in out
+
+
+def test_what_seems_worse_but_scatters_is_no_pass(
+    stress: Command, saved: tuple[str, ...], measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = iter([2.0, 3.5, 3.5, 3.5])
+
+    def launch(*arguments: Any, **keywords: Any) -> str:
+        measured["samples"]["no-fwb: window of block-first"] = [next(ratios)]
+        return json.dumps(measured)
+
+    monkeypatch.setattr(measure, "_process", launch)
+    code, out, _ = stress(*saved)
+    assert code == ExitCode.BROKEN
+    assert out.startswith("UNDECIDED: 1 of 3 figures")
+    assert "too few samples" in out
+
+
+def test_without_a_baseline_nothing_is_judged(stress: Command, tmp_path: Path, measured: dict[str, Any]) -> None:
+    code, out, _ = stress("bench", "--suite", str(suite_in(tmp_path)), "--launches", "2")
+    assert code == ExitCode.OK
+    assert "2 launches" in out
+    assert "Nothing was compared" in out
+
+
+def test_a_launch_that_is_not_whole_and_correct_gives_no_verdict(
+    stress: Command, saved: tuple[str, ...], measured: dict[str, Any]
+) -> None:
+    measured["violations"] = ["not-at-poc"]
+    code, out, err = stress(*saved)
+    assert (code, out) == (ExitCode.CHECK_FAILED, "")
+    assert "case no-fwb: the oracle found not-at-poc" in err
+    measured |= {"violations": [], "complete": False, "failure": {"what": "died"}}
+    code, out, err = stress(*saved)
+    assert (code, out) == (ExitCode.BROKEN, "")
+    measured |= {"complete": True, "samples": {"no-fwb: another": [1.0]}}
+    code, out, err = stress(*saved)
+    assert (code, out) == (ExitCode.BROKEN, "")
+    assert "only one side has no-fwb: another, no-fwb: clean of" in err
+
+
+def test_too_few_launches_are_refused_before_anything_is_measured(
+    stress: Command, saved: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_process", lambda *arguments, **keywords: pytest.fail("it was measured"))
+    line = refused(stress(*saved, "--launches", "2"), ExitCode.BROKEN)
+    assert "2 launches against 5 cannot show" in line
+
+
+def test_a_baseline_that_does_not_fit_is_refused(
+    stress: Command, saved: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_process", lambda *arguments, **keywords: pytest.fail("it was measured"))
+    assert "no such file" in refused(stress(*saved, "--baseline", str(tmp_path / "none.json")))
+    suite_in(tmp_path, duration="1s")
+    assert "another suite" in refused(stress(*saved))
+    suite_in(tmp_path)
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(baseline.read_text().replace('"cpu_model": "', '"cpu_model": "not '))
+    assert "another machine" in refused(stress(*saved))
+    baseline.write_text(baseline.read_text()[:-40])
+    assert "cut off" in refused(stress(*saved))
+
+
+def test_bad_usage(stress: Command, tmp_path: Path) -> None:
+    both = ("--baseline", "a", "--save-baseline", "b")
+    assert "exclude each other" in refused(stress("bench", *both))
+    assert "leave out --only" in refused(stress("bench", "--only", "2m", "--save-baseline", "a"))
+    assert "no case 'x'" in refused(stress("bench", "--only", "x"))
+    assert "no directory" in refused(stress("bench", "--save-baseline", str(tmp_path / "none" / "baseline.json")))
+    suite = suite_in(tmp_path, block="bloc", vcpus="cpus")
+    line = refused(stress("bench", "--suite", str(suite)))
+    assert "order-case[0].run.vcpus: missing" in line
+    assert "order-case[0].run.blocs: unknown key" in line
+
+
+def test_a_case_that_goes_wrong_in_its_process(stress: Command, tmp_path: Path) -> None:
+    """The real process: its platform is out of reach; it is told to stop."""
+    suite = suite_in(tmp_path, duration="20s")
+    interrupt.requested.set()
+    try:
+        code, out, err = stress("bench", "--suite", str(suite))
+    finally:
+        interrupt.requested.clear()
+    assert (code, out) == (ExitCode.INTERRUPTED, "")
+    assert "nothing was kept" in err
+
+
+def test_a_kernel_case_is_measured_in_a_process_of_its_own() -> None:
+    case = KernelCase(name="faults", group="fault", rounds=3, threshold=0.1)
+    if shutil.which("gcc") is None:
+        with pytest.raises(MachineError, match=r"case faults: .* gcc"):
+            measure._kernel_case(case)
+        return
+    samples = measure._kernel_case(case)
+    assert "faults: faults, pages mapped" in samples
+    assert all(len(ratios) == 3 and min(ratios) > 0 for ratios in samples.values())
+
+
+def test_kernel_cases_need_a_checkout(stress: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_CHECKOUT", tmp_path)
+    assert "run stress bench from a checkout" in refused(stress("bench", "--only", "unmap"), ExitCode.MACHINE)
