@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # processes one is made without it.
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
     statistics store tables stages progress platforms bugs orders units cache api model stale reference doctor \
-    report report_browser
+    report report_browser trace_files trace_runs
 
 .PHONY: run test chromium soak docs bench clean distclean
 
