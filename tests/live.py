@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -79,14 +80,12 @@ class LiveRun:
 def live_run(*arguments: str) -> Iterator[LiveRun]:
     """A running command; afterwards no process and no segment of it may be left."""
     run = LiveRun(*arguments)
-    seen: set[psutil.Process] = set()
     try:
         yield run
-        seen.update(run.workers())
     finally:
         if run.process.poll() is None:
-            seen.update(psutil.Process(run.pid).children(recursive=True))
             run.process.kill()
+            os.killpg(run.pid, signal.SIGCONT)  # who was stopped cannot notice
             run.process.communicate()
     wait_until(lambda: not segments_of(run.pid), 5.0, "removal of the segment")
     wait_until(lambda: not group_members(run.pid), 5.0, "end of every process")
