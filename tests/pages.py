@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,15 @@ def write_sweep(path: Path, repeats: int = 2) -> Path:
     header = {"sweep_schema": 1, "sweep": "0" * 16, "trials": 6 * repeats, "swept": ["vcpus", "granule"], "tables": {}}
     lines = [json.dumps(header).encode() + b"\n"]
     for repeat in range(repeats):
-        for point, vcpus in enumerate((1, 2, 4)):
-            for granule in ("4K", "64K"):
-                orders = [
-                    order_data(rng, order, rebuilds=20, window_ns=window * vcpus, vcpus=vcpus)
-                    for order, window in ((UNMAP_FIRST, 900_000), (BLOCK_FIRST, 30_000))
-                ]
-                values = {"vcpus": vcpus, "granule": granule}
-                identity = f"{vcpus}-{granule}-{repeat}"
-                document = build(run_data(orders))
-                lines.append(TrialResult(identity, point, values, repeat, "2026-01-01", document).to_line())
+        for point, (vcpus, granule) in enumerate(product((1, 2, 4), ("4K", "64K"))):
+            orders = [
+                order_data(rng, order, rebuilds=20, window_ns=window * vcpus, vcpus=vcpus)
+                for order, window in ((UNMAP_FIRST, 900_000), (BLOCK_FIRST, 30_000))
+            ]
+            values = {"vcpus": vcpus, "granule": granule}
+            document = build(run_data(orders))
+            trial = TrialResult(f"{point}-{repeat}", point, values, repeat, "2026-01-01", document)
+            lines.append(trial.to_line())
     path.write_bytes(b"".join(lines))
     return path
 

@@ -58,11 +58,11 @@ def test_a_sweep_is_told_from_a_run(tmp_path: Path) -> None:
     assert run == Run("run.json", DOCUMENTS["compared"])
     sweep = sources.read(write_sweep(tmp_path / "sweep.jsonl"))
     assert isinstance(sweep, Sweep)
-    assert [point.values for point in sweep.points[:2]] == [
+    assert [point.values for point in sweep.points[::2][:2]] == [
         {"vcpus": 1, "granule": "4K"},
         {"vcpus": 1, "granule": "64K"},
     ]
-    assert [point.repeat for point in sweep.points] == [0] * 6 + [1] * 6
+    assert [point.repeat for point in sweep.points] == [0, 1] * 6
 
 
 def test_trials_without_a_result_are_counted(tmp_path: Path) -> None:
@@ -155,6 +155,15 @@ def test_scaling_has_a_line_per_order_and_other_key(tmp_path: Path) -> None:
         ("1", "4K", "block-first", "2"),
         ("1", "64K", "unmap-first", "2"),
     ]
+
+
+def test_where_only_orders_were_swept_they_stand_side_by_side() -> None:
+    document = DOCUMENTS["compared"]
+    points = [sources.Point(0, {"order": "x"}, repeat, document) for repeat in range(2)]
+    found = sweep_section(Sweep("s", points, 0))
+    assert titles(found) == {"Orders side by side": 6}
+    assert set(values(found.figures[0].plots[0], "x")) == {order["order"] for order in document["orders"]}
+    assert titles(sweep_section(Sweep("s", [], 3))) == {"Orders side by side": 0}
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ _SECTIONS: Final = {
 
 _ABOUT: Final = f"""\
 `--json` and `--output` give one JSON document per run, schema version {SCHEMA_VERSION}; older versions are read, newer
-ones are refused. A path joins keys with dots, `[]` stands for the elements of a list, `<step>` for a step's name. A
-type with `?` may be null: what was not measured is null, never 0 or NaN. Paths in *italics* are absent from some
-documents. In Python every key is an attribute of `stress.Result`, where `orders` is a mapping by name."""
+ones are refused. A path joins keys with dots, `[]` stands for the elements of a list, `<step>` for a step's name,
+`<class>` for a class of faults. A type with `?` may be null: what was not measured is null, never 0 or NaN. Paths in
+*italics* are absent from some documents. In Python every key is an attribute of `stress.Result`, where `orders` is a
+mapping by name."""
 
 
 def results_page() -> str:

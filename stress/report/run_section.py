@@ -76,7 +76,7 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     facts = [
         ("rebuilds", cells.count(sum(order["rebuilds"] for order in orders))),
         ("checked accesses", cells.count(sum(order["accesses"] for order in orders))),
-        ("measured for", cells.time(document["elapsed_ns"])),
+        ("took", cells.time(document["elapsed_ns"])),
         ("vCPUs", str(config.get("vcpus", cells.NONE))),
         ("seed", str(document["seed"])),
         ("started", when(document)),

@@ -17,8 +17,9 @@ from stress.units import parse_duration, parse_size
 
 Order = dict[str, Any]
 
-#: Swept keys that choose the orders: they are the lines, not an axis.
-ORDER_KEYS: Final = frozenset({"order", "orders"})
+_ORDER: Final = "order"
+#: Swept keys that choose the orders: they are the lines, not an axis, but where nothing else was swept.
+ORDER_KEYS: Final = frozenset({_ORDER, "orders"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ def scaling(sweep: Sweep, key: str) -> Figure:
     return Figure(f"Scaling with {key}", note, plots)
 
 
+def side_by_side(sweep: Sweep) -> Figure:
+    """All metrics of each order, where nothing but orders was swept."""
+    names = _series(sweep.points, [])
+    plots = [plot for metric in METRICS if (plot := _plot(sweep.points, _ORDER, metric, [], names))]
+    return Figure("Orders side by side", "Points are single measurements." if plots else "There is none.", plots)
+
+
 def _series(points: list[Point], others: list[str]) -> list[str]:
     """Names of all lines: an order, with the other keys' values."""
     names = (_name(point, order, others) for point in points for order in point.document["orders"])
@@ -88,7 +96,7 @@ def _plot(points: list[Point], key: str, metric: Metric, others: list[str], name
     for point in points:
         for order in point.document["orders"]:
             if (value := metric.of(order)) is not None:
-                at = point.values[key]
+                at = order["order"] if key == _ORDER else point.values[key]
                 found = {"series": _name(point, order, others), "x": label(at), "rank": magnitude(at), "y": value}
                 single.append({**found, "text": metric.text(value)})
     if not single:
@@ -165,7 +173,7 @@ def _x_axis(single: list[dict[str, Any]], key: str) -> dict[str, Any]:
         much = spans_much(values)
         scale = {"type": "log", "nice": False} if much else {"zero": False, "nice": False}
         return {"x": {"field": "rank", "type": "quantitative", "scale": {**scale, "padding": 14}, "axis": axis}}
-    known = sorted(ranks, key=lambda text: (ranks[text] is None, ranks[text] or 0, text))
+    known = sorted(ranks, key=lambda text: (ranks[text] is None, ranks[text] or 0))
     return {
         "x": {
             "field": "x",

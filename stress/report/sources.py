@@ -23,6 +23,7 @@ class Run:
 class Point:
     """One measurement of a sweep: the swept values as they were written, and what came out."""
 
+    index: int  # of the point in the sweep's configuration
     values: dict[str, Any]
     repeat: int
     document: Document
@@ -47,6 +48,10 @@ def read(path: Path) -> Source:
         return Run(path.name, found.document)
     assert found.sweep is not None
     points = [
-        Point(trial.values, trial.repeat, trial.document) for trial in found.sweep.trials if trial.document is not None
+        Point(trial.point, trial.values, trial.repeat, trial.document)
+        for trial in found.sweep.trials
+        if trial.document is not None
     ]
+    # They ran in a random order; here they stand as they were configured.
+    points.sort(key=lambda point: (point.index, point.repeat))
     return Sweep(path.name, points, found.sweep.header["trials"] - len(points))

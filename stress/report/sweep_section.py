@@ -6,9 +6,9 @@ import statistics
 from collections import Counter
 from typing import Any, Final
 
-from stress.report.figure import Figure, Table
+from stress.report.figure import Table
 from stress.report.run_section import Section, configuration, when
-from stress.report.scaling import METRICS, keys, label, magnitude, scaling
+from stress.report.scaling import METRICS, keys, label, magnitude, scaling, side_by_side
 from stress.report.sources import Point, Sweep
 from stress.results import cells
 from stress.results.layout import counted, pairs
@@ -35,18 +35,16 @@ def sweep_section(sweep: Sweep) -> Section:
         *([("without a result", cells.count(sweep.missing))] if sweep.missing else []),
         ("rebuilds", cells.count(rebuilds)),
         ("checked accesses", cells.count(accesses)),
-        ("measured for", cells.time(sum(document["elapsed_ns"] for document in documents))),
+        ("took", cells.time(sum(document["elapsed_ns"] for document in documents))),
     ]
     if documents:
         facts.append(("started", min(when(document) for document in documents)))
-    figures = [scaling(sweep, key) for key in swept]
-    if not figures:
-        figures = [Figure("Scaling", "No key has more than one value, so there is nothing to plot against.")]
+    figures = [scaling(sweep, key) for key in swept] or [side_by_side(sweep)]
     unlike = frozenset(key.replace("-", "_") for key in swept)
     varied = unlike | {f"{key}_{unit}" for key in unlike for unit in ("ns", "bytes")} | {"orders"}
     return Section(
         name=sweep.name,
-        what=f"sweep of {', '.join(swept) or 'nothing'} with {', '.join(orders) or 'no order'}",
+        what=f"sweep of {', '.join(swept) or 'orders'}: {', '.join(orders) or 'no result yet'}",
         verdict=worst,
         facts=facts,
         findings=[],

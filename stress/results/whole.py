@@ -58,7 +58,7 @@ def _at(value: Any, parts: list[str], optional: bool) -> Iterator[Any]:
     name = part.removesuffix("[]")
     if not isinstance(value, dict):
         yield _MISSING
-    elif name == "<step>":
+    elif name in ("<step>", "<class>"):
         for each in value.values():
             yield from _at(each, rest, optional)
     elif name not in value:
