@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # What does not depend on how kernels run, or needs them fast, is tested with the compiler alone; of the runs with real
 # processes one is made without it.
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document statistics \
-    store tables stages progress platforms bugs orders units cache
+    store tables stages progress platforms bugs orders units cache sweep_config journal select sweep cluster
 
 .PHONY: run test soak bench clean distclean
 
