@@ -52,10 +52,13 @@ def measuring() -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, resources={RESOURCE: 1}, dashboard_address=":0"
-    ) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        # Loading compiled kernels is most of the time of a short run, and nothing here depends on them.
+        patch.setenv("NUMBA_DISABLE_JIT", "1")
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, resources={RESOURCE: 1}, dashboard_address=":0"
+        ) as found:
+            yield found
 
 
 def test_every_point_arrives_once_though_a_worker_is_killed(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_unwritable_places_are_refused(tmp_path: Path) -> None:
         (tmp_path / "file" / "x", "not a directory"),
         (tmp_path / "pipe", "no regular file"),
         (Path("/dev/full"), "no regular file"),
+        (Path("/sys/sweep.jsonl"), "permission denied|read-only|not permitted"),  # not even for root
         (tmp_path / "nul\0", "null"),
     ):
         with pytest.raises(UsageError, match=message) as caught:

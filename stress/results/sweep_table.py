@@ -13,6 +13,8 @@ from stress.results.rows import Row, rows_of_trials
 from stress.results.trials import TrialResult
 
 _TROUBLES_SHOWN: Final = 10
+#: Keys of a document's host that times depend on.
+_MACHINE: Final = {"cpu_model": "{}", "cores": "{} cores", "kernel": "Linux {}"}
 _ORDERS: Final = ("order", "orders")
 
 
@@ -20,7 +22,7 @@ def sweep_table(trials: Sequence[TrialResult], swept: Sequence[str], total: int,
     """The whole of one sweep."""
     rows = rows_of_trials(trial for trial in trials if trial.done)
     tables = pivot_tables(pivot(rows, *default_keys(rows, swept)), fmt) if rows else ""
-    return joined(_verdict(trials, total), tables, _troubles(trials), _warnings(trials))
+    return joined(_verdict(trials, total), tables, _troubles(trials), _warnings(trials), _machines(trials))
 
 
 def default_keys(rows: Sequence[Row], swept: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -63,6 +65,18 @@ def _warnings(trials: Sequence[TrialResult]) -> str:
         return ""
     lines = [wrapped(f"{kind} in {counted(runs[kind], 'run')}: {remedy}", "  ") for kind, remedy in found.items()]
     return "\n".join(["Warnings", *lines])
+
+
+def _machines(trials: Sequence[TrialResult]) -> str:
+    """Where runs are of different machines, what that means for their figures."""
+    hosts = [trial.document["host"] for trial in trials if trial.document]
+    kinds = Counter(
+        ", ".join(words.format(host[key]) for key, words in _MACHINE.items() if key in host) for host in hosts
+    )
+    if len(kinds) < 2:
+        return ""
+    found = "; ".join(f"{counted(count, 'run')} on {kind}" for kind, count in kinds.items())
+    return wrapped(f"Not all of one machine: {found}. Times are each machine's own; ratios within a run carry over.")
 
 
 def name(trial: TrialResult) -> str:

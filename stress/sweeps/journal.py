@@ -106,13 +106,6 @@ def opened(path: Path, plan: SweepPlan, *, resume: bool) -> Iterator[Journal]:
         os.close(descriptor)
 
 
-def check_new(path: Path) -> None:
-    """Raise `UsageError` if something is in ``path`` already."""
-    with contextlib.suppress(OSError, ValueError):
-        if path.stat().st_size:
-            raise _exists(path)
-
-
 def header(plan: SweepPlan) -> dict[str, Any]:
     """The first line of the file."""
     return {
