@@ -13,7 +13,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # processes one is made without it.
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
     statistics store tables stages progress platforms bugs orders units cache api model stale reference doctor \
-    report report_browser bench_suite bench_decision bench_metrics bench_baseline bench_cli bench_soak
+    report report_browser bench_suite bench_decision bench_metrics bench_baseline bench_cli bench_soak \
+    trace_files trace_runs
 
 .PHONY: run test chromium soak docs bench clean distclean
 

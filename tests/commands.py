@@ -16,6 +16,7 @@ from stress.cli.main import invoke
 from stress.config import RunConfig
 from stress.errors import ExitCode
 from stress.results.data import RunData
+from stress.results.trace import TraceData, TraceRequest
 
 #: Exit code, standard output, standard error.
 Outcome = tuple[int, str, str]
@@ -46,9 +47,14 @@ class FakeExecutor:
     raises: BaseException | None = None
     before_return: Callable[[], object] = lambda: None
     configs: list[RunConfig] = field(default_factory=list)
+    traces: list[TraceRequest | None] = field(default_factory=list)
+    trace: TraceData | None = None
 
-    def __call__(self, config: RunConfig, progress: Any = None, note: Any = None) -> RunData:
+    def __call__(
+        self, config: RunConfig, progress: Any = None, note: Any = None, trace: TraceRequest | None = None
+    ) -> RunData:
         self.configs.append(config)
+        self.traces.append(trace)
         if note is not None:
             note("compiling kernels")
         if progress is not None:
@@ -64,6 +70,7 @@ class FakeExecutor:
             exit_code=self.exit_code,
             config=config.to_json(),
             seed=config.seed,
+            trace=self.trace,
         )
 
     @classmethod

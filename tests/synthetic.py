@@ -20,6 +20,7 @@ from stress.results.data import (
     StageData,
     Violation,
 )
+from stress.results.trace import TraceData
 
 #: Lower edges of a small log-linear histogram: 0 to 31 ns exactly, then 16 buckets per power of two.
 EDGES = np.array(
@@ -114,6 +115,7 @@ def run_data(
     scenario: str = "rebuild",
     stages: list[StageData] | None = None,
     life_cycle: dict[str, int] | None = None,
+    trace: TraceData | None = None,
 ) -> RunData:
     """A run that measured ``orders``."""
     return RunData(
@@ -134,6 +136,7 @@ def run_data(
         stages=stages or [],
         life_cycle=life_cycle or {},
         intervals=[Interval(start * 100_000_000, 100_000_000, 30_000_000 + start, 7) for start in range(100)],
+        trace=trace,
     )
 
 

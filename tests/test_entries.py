@@ -62,9 +62,9 @@ def test_a_make_needs_a_vmid_wide_tlbi_after_the_break_of_a_table() -> None:
         s = small_machine()
         assert split_block(s, 0, ALL) == DONE
         index, _ = find(s, s.geo.base_gfn, 2)
-        assert break_entry(s, index, int(s.tables[index]), 2, 1)
+        assert break_entry(s, index, int(s.tables[index]), 2, 1, 0)
         if invalidate:
-            tlbi_vmid(s)
+            tlbi_vmid(s, 0)
         set_entry(s, index, int(leaf_descriptor(s.geo, 0, 2)), 2, s.geo.base_gfn, 1)
         assert violations(s) == ({} if invalidate else {"bbm": 1})
 
@@ -82,7 +82,7 @@ def test_a_break_leaves_the_rebuild_and_the_clock(kind: int, rebuild: int) -> No
     for _ in range(5):
         publish(s, 1, 2)
     before = int(s.control[SEQUENCE])
-    assert break_entry(s, index, old, 2, rebuild)
+    assert break_entry(s, index, old, 2, rebuild, 0)
     word = int(s.tables[index])
     assert (KIND.take(word), REBUILD.take(word), CLOCK.take(word)) == (kind, rebuild % (1 << 24), before)
     assert violations(s) == {}
@@ -92,10 +92,10 @@ def test_a_break_of_what_is_not_there_any_more_changes_nothing() -> None:
     s, index, old = with_block()
     now = int(write_protected(old))
     s.tables[index] = now
-    assert not break_entry(s, index, old, 2, 7)
+    assert not break_entry(s, index, old, 2, 7, 0)
     assert s.tables[index] == now
-    assert break_entry(s, index, now, 2, 7)
-    assert not break_entry(s, index, now, 2, 8), "one of two is too late"
+    assert break_entry(s, index, now, 2, 7, 0)
+    assert not break_entry(s, index, now, 2, 8, 0), "one of two is too late"
     assert REBUILD.take(int(s.tables[index])) == 7
 
 
@@ -114,14 +114,14 @@ def test_a_tlbi_published_before_the_entry_was_invalid_does_not_count(
 
     def late(tables: Any, at: int, expected: int, value: int) -> bool:
         for _ in range(published):
-            tlbi_vmid(s)
+            tlbi_vmid(s, 0)
         return bool(swap(tables, at, expected, value))
 
     swap: Any = vars(entries)["compare_exchange"]
     with monkeypatch.context() as patch:
         patch.setattr(entries, "compare_exchange", late)
         before = int(s.control[SEQUENCE])
-        assert break_entry(s, index, int(s.tables[index]), 2, 1)
+        assert break_entry(s, index, int(s.tables[index]), 2, 1, 0)
     assert CLOCK.take(int(s.tables[index])) == before + published == s.control[SEQUENCE]
     set_entry(s, index, int(leaf_descriptor(s.geo, 0, 2)), 2, s.geo.base_gfn, 1)
     assert violations(s) == {"bbm": 1}, "none has completed since the break"
@@ -219,7 +219,7 @@ def test_what_a_wrong_order_left_broken_can_be_mapped_again() -> None:
     index, _ = find(s, s.geo.base_gfn + 3, 3)
     window(s, int(index))
     rebuild_over(s, 5)
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     assert fault(s, s.geo.base_gfn + 3) == POPULATION
     assert [leaf.frame for leaf in assert_sound(s).leaves] == [3]
 
@@ -243,9 +243,9 @@ def test_a_tlbi_of_all_that_an_entry_maps_leaves_it_empty(kind: str) -> None:
     if kind == "table":
         assert split_block(s, 1, 0) == DONE
     index, _ = find(s, block_gfn(s.geo, 1), 2)
-    assert break_entry(s, index, int(s.tables[index]), 2, 0)
+    assert break_entry(s, index, int(s.tables[index]), 2, 0, 0)
     before = int(s.control[SEQUENCE])
-    tlbi_entry(s, index, 2, block_gfn(s.geo, 1) + 77, 0)
+    tlbi_entry(s, index, 2, block_gfn(s.geo, 1) + 77, 0, 0)
     assert s.tables[index] == 0
     assert s.control[SEQUENCE] == before + 1
     row = s.tlbi[before + 1]
@@ -254,6 +254,6 @@ def test_a_tlbi_of_all_that_an_entry_maps_leaves_it_empty(kind: str) -> None:
 
 def test_what_was_filled_meanwhile_stays() -> None:
     s, index, old = with_block()
-    tlbi_entry(s, index, 2, s.geo.base_gfn, 0)
+    tlbi_entry(s, index, 2, s.geo.base_gfn, 0, 0)
     assert s.tables[index] == old
     assert naive_tree(s).leaves[0].level == 2

@@ -12,13 +12,13 @@ from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
 from stress.orders import MAX_STEPS
 from stress.results.data import FAULT_CLASSES
-from stress.shm import words
+from stress.shm import traced, words
 from stress.shm.layout import Machine, carve, segment_bytes, shapes
 from stress.shm.words import LINE, Kind
 
 
 def test_regions_are_disjoint_and_start_on_cache_lines() -> None:
-    sample = small_machine(blocks=3, vcpus=3, orders=2)
+    sample = small_machine(blocks=3, vcpus=3, orders=2, trace_rows=5)
     buffer = bytearray(segment_bytes(sample.geo, 2))
     s = carve(buffer, sample.geo, 2)
     start = np.frombuffer(buffer, np.int64).ctypes.data
@@ -67,6 +67,9 @@ def test_words_of_a_row_do_not_collide(prefix: str) -> None:
 
 
 def test_groups_of_words_have_room() -> None:
+    row = [traced.W_KIND, traced.W_WHO, traced.W_AT, traced.W_VALUE]
+    assert sorted(row) == list(range(traced.TRACE_WORDS))
+    assert 0 not in list(traced.Traced), "that is a row which is not complete"
     assert words.R_STEPS + MAX_STEPS <= words.R_FAULTS, "a step's duration fits for every step an order may have"
     assert words.ORDER_WORDS > MAX_STEPS, "and its code, with an end behind it"
     assert len(FAULT_CLASSES) == words.FAULT_KINDS
@@ -80,7 +83,15 @@ FIRST_LINE = [words.SEQUENCE, words.PHASE, words.STOP, words.PARK, words.INSIDE,
 POOL_LINE = [words.POOL_HEAD, words.POOL_TAIL, words.POOL_PEAK, words.POOL_LOCK]
 POOL_LINE += [words.DEFERRED_HEAD, words.DEFERRED_TAIL]
 REBUILD_LINE = [words.REBUILDS, words.CLOSED, words.INSIDE_SINCE_NS, words.TLBI_PENDING]
-OTHERS = [words.LOCK, words.LOCK_WRITERS, words.TLBI_DONE, words.FENCED, words.FINISH]
+OTHERS = [
+    words.TRACE_NEXT,
+    words.TRACE_ENDED,
+    words.LOCK,
+    words.LOCK_WRITERS,
+    words.TLBI_DONE,
+    words.FENCED,
+    words.FINISH,
+]
 PROC = [words.STATE, words.HEARTBEAT, words.PARKED, words.FIRST_ACCESS_NS, words.AT_GFN, words.AT_STEP]
 PROC += [words.STAGE_DONE, words.STAGE_END_NS, words.WALKING]
 

@@ -25,12 +25,12 @@ def test_numbers_count_up_and_rows_say_what_was_invalidated() -> None:
 
 def test_only_a_vmid_wide_one_makes_broken_tables_clean() -> None:
     s = small_machine()
-    tlbi_range(s, 5, 6)
+    tlbi_range(s, 5, 6, 0)
     assert (s.control[SEQUENCE], s.control[TLBI_DONE]) == (1, 0)
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     assert (s.control[SEQUENCE], s.control[TLBI_DONE]) == (2, 2)
     assert s.tlbi[2, TLBI_END] == 0, "the whole VMID"
-    tlbi_range(s, 5, 6)
+    tlbi_range(s, 5, 6, 0)
     assert (s.control[SEQUENCE], s.control[TLBI_DONE]) == (3, 2)
 
 
@@ -45,21 +45,21 @@ def test_publishing_alone_completes_nothing() -> None:
 def test_an_older_completion_does_not_undo_a_newer_one() -> None:
     s = small_machine()
     s.control[TLBI_DONE] = 50
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     assert s.control[TLBI_DONE] == 50
 
 
 @pytest.mark.parametrize("duration_ns", [0, 2_000_000])
 def test_a_modelled_latency_is_spent_before_completion(duration_ns: int) -> None:
     s = small_machine(tlbi_ns=duration_ns)
-    tlbi_vmid(s)
-    tlbi_range(s, 1, 2)
+    tlbi_vmid(s, 0)
+    tlbi_range(s, 1, 2, 0)
     for number, ranged in ((3, False), (4, True)):
         start = time.monotonic_ns()
         if ranged:
-            tlbi_range(s, 1, 2)
+            tlbi_range(s, 1, 2, 0)
         else:
-            tlbi_vmid(s)
+            tlbi_vmid(s, 0)
         assert time.monotonic_ns() - start >= duration_ns
         assert s.control[SEQUENCE] == number
     assert s.control[TLBI_DONE] == 3
@@ -68,11 +68,11 @@ def test_a_modelled_latency_is_spent_before_completion(duration_ns: int) -> None
 def test_with_a_missing_dsb_each_takes_effect_when_the_next_is_issued() -> None:
     """And none is ever known to be complete. (An injected bug.)"""
     s = small_machine(inject=MISSING_DSB)
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     assert (s.control[SEQUENCE], s.control[TLBI_PENDING]) == (0, 1)
-    tlbi_range(s, 5, 6)
+    tlbi_range(s, 5, 6, 0)
     assert (s.control[SEQUENCE], s.control[TLBI_PENDING]) == (1, 1)
     assert s.tlbi[1, TLBI_END] == 0, "the first, of the whole VMID"
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     assert s.control[SEQUENCE] == 2
     assert s.control[TLBI_DONE] == 0

@@ -180,7 +180,7 @@ def test_an_access_that_a_tlbi_overtook_is_redone(fenced: int) -> None:
     cpu = cpu_at()
     assert run(s, cpu, workload(s), 0, 8) == RAN
     before = counters(s)
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     assert run(s, cpu, workload(s), 0, 8) == RAN
     after = counters(s)
     assert cpu.registers[R_SEEN] == 1
@@ -195,7 +195,7 @@ def test_a_range_that_was_invalidated_is_walked_again_and_no_other() -> None:
     cpu = cpu_at()
     assert run(s, cpu, workload(s), 0, 8) == RAN
     before = counters(s)
-    tlbi_range(s, s.geo.base_gfn + 512, s.geo.base_gfn + 513)
+    tlbi_range(s, s.geo.base_gfn + 512, s.geo.base_gfn + 513, 0)
     assert run(s, cpu, workload(s), 0, 8) == RAN
     assert counters(s)["walks"] == before["walks"] + 1
 

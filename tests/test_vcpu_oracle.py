@@ -37,7 +37,7 @@ def test_a_translation_to_another_frame_is_noticed_until_it_is_flushed() -> None
     fill(cpu, 3, s.geo.index_bits, s.geo.base_gfn + 100, 900 << 2 | RW)
     assert run(s, cpu, workload(s), 0, 1) == RAN
     assert violations(s) == {"stale-translation": 1}
-    tlbi_range(s, s.geo.base_gfn + 100, s.geo.base_gfn + 101)
+    tlbi_range(s, s.geo.base_gfn + 100, s.geo.base_gfn + 101, 0)
     cpu.registers[R_PAGE] = 99
     assert run(s, cpu, workload(s), 0, 1) == RAN
     assert violations(s) == {"stale-translation": 1}
@@ -124,7 +124,7 @@ def test_a_doomed_walk_of_a_freed_table_is_no_violation() -> None:
     page = allocate_table(s, 3, 0)
     cpu.path[3] = page
     cache_walk(cpu, s.geo.index_bits, s.geo.base_gfn, 2, 3)
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     free_table(s, page, 0, 0)
     assert run(s, cpu, workload(s), 0, 8) == RAN
     assert violations(s) == {}
@@ -135,7 +135,7 @@ def test_a_doomed_conflict_is_no_violation() -> None:
     s = mapped()
     cpu = cpu_before(s, 100)
     fill(cpu, 3, s.geo.index_bits, s.geo.base_gfn + 7, 7 << 2 | RW)
-    tlbi_vmid(s)
+    tlbi_vmid(s, 0)
     assert run(s, cpu, workload(s), 0, 8) == RAN
     assert violations(s) == {}
 
@@ -144,7 +144,7 @@ def test_a_doomed_wrong_tag_is_no_violation() -> None:
     s = mapped(ALL)
     cpu = caught_up(s, cpu_before(s, 100))
     fill(cpu, 3, s.geo.index_bits, s.geo.base_gfn + 100, 900 << 2 | RW)
-    tlbi_range(s, s.geo.base_gfn + 100, s.geo.base_gfn + 101)
+    tlbi_range(s, s.geo.base_gfn + 100, s.geo.base_gfn + 101, 0)
     before = s.cells.copy()
     assert run(s, cpu, workload(s), 0, 8) == RAN
     assert violations(s) == {}

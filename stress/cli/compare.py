@@ -10,6 +10,7 @@ import click
 from stress.cli.help import SectionCommand
 from stress.cli.options import config_options, configured, result_options
 from stress.cli.session import session
+from stress.cli.trace import Trace, trace_options
 from stress.config import COMPARED
 from stress.errors import UsageError
 
@@ -17,6 +18,7 @@ from stress.errors import UsageError
 @click.command(cls=SectionCommand)
 @click.argument("orders", nargs=-1, metavar="[ORDERS]...")
 @config_options
+@trace_options
 @result_options
 def compare(
     orders: tuple[str, ...],
@@ -24,6 +26,8 @@ def compare(
     output: Path | None,
     as_json: bool,
     table_format: str,
+    trace: Path | None,
+    trace_rebuilds: int | None,
     **options: Any,
 ) -> int:
     """Compare ORDERS, cycle by cycle in the same processes; unmap-first and block-first if none are named.
@@ -31,10 +35,11 @@ def compare(
     An order is a name (stress orders) or steps separated by commas. The ratios are to the first one.
     """
     config = configured(config_file, {**options, "orders": orders or None}, {"orders": COMPARED})
+    asked = Trace.asked(trace, trace_rebuilds)
     if len(config.orders) < 2:
         (only,) = config.orders
         other = next(order for order in COMPARED if order != only)
         raise UsageError(f"there is only {only} to compare", f"name two or more: stress compare {other} {only}")
     from stress.results.tables import compare_table
 
-    return session(config, compare_table, output=output, as_json=as_json, table_format=table_format)
+    return session(config, compare_table, output=output, as_json=as_json, table_format=table_format, trace=asked)

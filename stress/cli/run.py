@@ -10,6 +10,7 @@ import click
 from stress.cli.help import SectionCommand, SectionOption
 from stress.cli.options import WHAT, config_options, configured, result_options
 from stress.cli.session import session
+from stress.cli.trace import Trace, trace_options
 from stress.errors import UsageError
 
 
@@ -22,13 +23,23 @@ from stress.errors import UsageError
     help="Order under test: a name (stress orders) or steps separated by commas",
 )
 @config_options
+@trace_options
 @result_options
-def run(config_file: Path | None, output: Path | None, as_json: bool, table_format: str, **options: Any) -> int:
+def run(
+    config_file: Path | None,
+    output: Path | None,
+    as_json: bool,
+    table_format: str,
+    trace: Path | None,
+    trace_rebuilds: int | None,
+    **options: Any,
+) -> int:
     """Rebuild blocks under one order while vCPU processes hammer the table."""
     config = configured(config_file, options)
+    asked = Trace.asked(trace, trace_rebuilds)
     if len(config.orders) > 1:
         names = " ".join(config.orders)
         raise UsageError(f"{config_file} names {len(config.orders)} orders", f"use stress compare {names}, or --order")
     from stress.results.tables import run_table
 
-    return session(config, run_table, output=output, as_json=as_json, table_format=table_format)
+    return session(config, run_table, output=output, as_json=as_json, table_format=table_format, trace=asked)

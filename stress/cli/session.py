@@ -8,6 +8,7 @@ from typing import Any
 
 from stress.cli.output import emit, say
 from stress.cli.progress import display
+from stress.cli.trace import Trace
 from stress.config import RunConfig
 from stress.errors import StressError
 
@@ -15,26 +16,43 @@ from stress.errors import StressError
 Render = Callable[[dict[str, Any], str], str]
 
 
-def session(config: RunConfig, render: Render, *, output: Path | None, as_json: bool, table_format: str) -> int:
+def session(
+    config: RunConfig,
+    render: Render,
+    *,
+    output: Path | None,
+    as_json: bool,
+    table_format: str,
+    trace: Trace | None = None,
+) -> int:
     """Run ``config`` and return the process's exit code."""
     from stress.results import document, store
     from stress.results.encode import encode
 
     if output is not None:
         store.check_writable(output)
+    if trace is not None:
+        trace.check(config, output)
     # Here, because they load numba: bad usage is answered at once.
     from stress.live.server import start_early
 
     start_early()
     from stress.live import execute
 
+    asked = {"trace": trace.request} if trace else {}
     with display(config) as (progress, note):
-        data = execute(config, progress=progress, note=note)
+        data = execute(config, progress=progress, note=note, **asked)
     result = document.build(data)
     exit_code = data.exit_code
     if output is not None:
         try:
             store.write(output, result)
+        except StressError as error:
+            say(str(error))
+            exit_code = exit_code or error.exit_code
+    if trace is not None and data.trace is not None:
+        try:
+            trace.write(data.trace)
         except StressError as error:
             say(str(error))
             exit_code = exit_code or error.exit_code

@@ -81,7 +81,7 @@ def set_logging(s: Machine, who: int, on: int) -> int:
             base = s.memslots[slot, SLOT_BASE]
             changed += write_protect(s, base, base + s.memslots[slot, SLOT_PAGES], who)
     if changed != 0:
-        tlbi_vmid(s)
+        tlbi_vmid(s, who)
     release(s, who, _DWELL)
     return changed
 
@@ -96,7 +96,7 @@ def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
         return STOPPED
     changed = write_protect(s, first, end, who)
     if changed != 0:
-        tlbi_vmid(s)
+        tlbi_vmid(s, who)
     for slot in range(s.geo.memslots):
         store(s.memslots, (slot, SLOT_LOGGING), 0)
     release(s, who, _DWELL)
@@ -130,7 +130,7 @@ def harvest(s: Machine, who: int, found: Any) -> int:
                 bits >>= 1
                 page += 1
     if changed != 0 and s.geo.inject & HARVEST_WITHOUT_TLBI == 0:
-        tlbi_vmid(s)
+        tlbi_vmid(s, who)
     release(s, who, _DWELL)
     return pages
 

@@ -19,14 +19,20 @@ from stress.kernels.descriptor import (
     window_of,
 )
 from stress.kernels.oracle import report
-from stress.kernels.tlbi import tlbi_range
+from stress.kernels.tlbi import tlbi_ipas
 from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import fence
+from stress.shm.trace_log import trace
+from stress.shm.traced import Traced
 from stress.shm.words import R_ENDED, RECORD_RING, SEQUENCE, TLBI_DONE, Kind
 
 _BBM = int(Kind.BBM)
+_SET = int(Traced.SET)
+_SWAP = int(Traced.SWAP)
+_BREAK = int(Traced.BREAK)
+_TLBI_ENTRY = int(Traced.TLBI_ENTRY)
 _verdict = kernel(bbm.verdict)
 
 
@@ -38,6 +44,7 @@ def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) 
     if verdict != bbm.OK:
         report(s, _BBM, who, gfn, level, old, new, verdict)
     store(s.tables, index, new)
+    trace(s, _SET, who, index, new)
 
 
 @kernel
@@ -46,13 +53,14 @@ def swap_entry(s: Machine, index: int, old: int, new: int, level: int, gfn: int,
     verdict = _verdict(old, new, level, load(s.control, TLBI_DONE), s.geo.bbm_level)
     if not compare_exchange(s.tables, index, old, new):
         return False
+    trace(s, _SWAP, who, index, new)
     if verdict != bbm.OK:
         report(s, _BBM, who, gfn, level, old, new, verdict)
     return True
 
 
 @kernel
-def break_entry(s: Machine, index: int, old: int, level: int, rebuild: int) -> bool:
+def break_entry(s: Machine, index: int, old: int, level: int, rebuild: int, who: int) -> bool:
     """Invalidate the valid entry ``old``, and own it; False if it is not there any more.
 
     Leaves the rebuild's number and the TLBI clock of the break. The clock is read again once the entry is invalid: a
@@ -60,6 +68,7 @@ def break_entry(s: Machine, index: int, old: int, level: int, rebuild: int) -> b
     """
     if not compare_exchange(s.tables, index, old, broken(old, level, rebuild, load(s.control, SEQUENCE))):
         return False
+    trace(s, _BREAK, who, index, 0)
     fence()
     store(s.tables, index, broken(old, level, rebuild, load(s.control, SEQUENCE)))
     return True
@@ -72,14 +81,14 @@ def lock_entry(s: Machine, index: int) -> bool:
 
 
 @kernel
-def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int) -> None:
+def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int) -> None:
     """Invalidate by IPA all that a broken entry may have left in a TLB or walk cache; then ``left`` stands there.
 
     0 gives the entry away: whoever shares mmu_lock and goes on to fill it leaves LOCKED.
     """
     pages = pages_at(s.geo, level)
     start = gfn & ~(pages - 1)
-    tlbi_range(s, start, start + pages)
+    tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
     if is_broken(load(s.tables, index)):
         store(s.tables, index, left)
 

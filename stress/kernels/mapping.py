@@ -66,8 +66,8 @@ def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) 
         return POOL_EXHAUSTED
     table = table_descriptor(s.geo, page)
     if is_leaf(old, level):
-        if break_entry(s, index, old, level, 0):
-            tlbi_entry(s, index, level, gfn, LOCKED)
+        if break_entry(s, index, old, level, 0, who):
+            tlbi_entry(s, index, level, gfn, LOCKED, who)
             set_entry(s, index, table, level, gfn, who)
             return page
     elif swap_entry(s, index, old, table, level, gfn, who):
@@ -128,5 +128,5 @@ def relax(s: Machine, index: int, old: int, level: int, gfn: int, who: int) -> i
         return LOST_RACE
     if s.geo.inject & LEAK_ON_UPDATE:
         get_page(s, page_of(s, index))  # v5.10-rc: the map walker took one for a valid entry too
-    tlbi_range(s, gfn, gfn + 1)
+    tlbi_range(s, gfn, gfn + 1, who)
     return MAPPED

@@ -46,7 +46,7 @@ def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
             while gfn < last:
                 descriptor = load(s.tables, index)
                 if settling == 0:
-                    if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, 0):
+                    if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, 0, who):
                         put_page(s, page_of(s, index))
                         low = min(low, gfn & ~(pages - 1))
                         high = max(high, (gfn | (pages - 1)) + 1)
@@ -58,7 +58,7 @@ def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
         if settling == 0:
             if count == 0:
                 return 0
-            tlbi_range(s, low, high)
+            tlbi_range(s, low, high, who)
     return count
 
 
@@ -77,9 +77,9 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
             descriptor = load(s.tables, index)
             if reached == level and is_table(descriptor, level):
                 child = next_page(s.geo, descriptor)
-                if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, 0):
+                if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, 0, who):
                     put_page(s, page_of(s, index))
-                    tlbi_entry(s, index, level, gfn, 0)
+                    tlbi_entry(s, index, level, gfn, 0, who)
                     free_table(s, child, gfn, who)
                     freed += 1
             gfn += pages_at(s.geo, reached)

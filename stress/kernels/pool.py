@@ -13,9 +13,13 @@ from stress.shm.atomics import compare_exchange, fetch_add, load, pause, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import sched_yield
+from stress.shm.trace_log import trace
+from stress.shm.traced import Traced
 from stress.shm.words import FREE, POOL_HEAD, POOL_LOCK, POOL_PEAK, POOL_TAIL, STOP, STOP_ABORT, Kind
 
 _DOUBLE_FREE = int(Kind.DOUBLE_FREE)
+_ALLOCATE = int(Traced.ALLOCATE)
+_FREE = int(Traced.FREE)
 _SPINS = 64
 
 
@@ -68,6 +72,7 @@ def allocate_table(s: Machine, level: int, who: int) -> int:
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
         s.tables[i] = 0
+    trace(s, _ALLOCATE, who, page, level)
     s.page_level[page] = level
     store(s.page_count, page, 1)
     return page
@@ -82,6 +87,7 @@ def free_table(s: Machine, page: int, gfn: int, who: int) -> bool:
         return False
     if put_page(s, page) != 0:
         return False
+    trace(s, _FREE, who, page, level)  # while nobody else can have it
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
         s.tables[i] = POISON

@@ -18,7 +18,7 @@ from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import report
 from stress.kernels.pool import get_page, put_page
 from stress.kernels.records import close_inside, open_record
-from stress.kernels.teardown import defer, unmap_table
+from stress.kernels.teardown import defer, detach, unmap_table
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.orders import Step
 from stress.shm.atomics import fetch_add, load, store
@@ -26,6 +26,7 @@ from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
 from stress.shm.syscalls import clock_ns
+from stress.shm.trace_log import end_trace_with
 from stress.shm.words import (
     AT_STEP,
     ORDER_WORDS,
@@ -133,13 +134,13 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
         ours = True
         if step == _INVALIDATE:
             record[R_INVALID_NS] = start
-            ours = broken = break_entry(s, index, held, level, number)
+            ours = broken = break_entry(s, index, held, level, number, who)
             if ours:
                 put_page(s, page_of(s, index))
         elif step == _TLBI:
-            tlbi_vmid(s)
+            tlbi_vmid(s, who)
         elif step == _TLBI_IPA:
-            tlbi_range(s, gfn, gfn + 1)
+            tlbi_range(s, gfn, gfn + 1, who)
         elif step == _CLEAN or step == _CLEAN_UNMAPPED:
             if geo.cmo_per_fault == 0:  # else whoever rebuilds has cleaned before
                 if step == _CLEAN:
@@ -164,10 +165,12 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
                 pass  # the walker lost the way to the children
             elif step == _UNMAP_UNLOCKED:
                 record[R_DETACHED] = table
-            elif step == _UNMAP or not defer(s, table, level + 1, gfn, order, who):
-                if geo.shared != 0:
-                    synchronize(s, who)
-                record[R_FREED] += unmap_table(s, table, level + 1, gfn, who)
+            else:
+                detach(s, table, level + 1, who)
+                if step == _UNMAP or not defer(s, table, level + 1, gfn, order, who):
+                    if geo.shared != 0:
+                        synchronize(s, who)
+                    record[R_FREED] += unmap_table(s, table, level + 1, gfn, who)
         now = clock_ns()
         if step == _INSTALL or step == _INSTALL_NT:
             record[R_VALID_NS] = now
@@ -191,6 +194,8 @@ def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -
     """Give mmu_lock back after a rebuild, then tear down what the order left for this moment."""
     record = s.records[number & (RECORD_RING - 1)]
     end_walk(s, who)
+    if record[R_DETACHED] >= 0:
+        detach(s, record[R_DETACHED], level + 1, who)
     release(s, who, state)
     now = clock_ns()
     record[R_UNLOCKED_NS] = now
@@ -208,6 +213,7 @@ def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -
             if s.orders[order, i] == _UNMAP_UNLOCKED:
                 record[R_STEPS + i] = record[R_END_NS] - now
     close_inside(s, record[R_ORDER])
+    end_trace_with(s, number)
     store(s.records, (number & (RECORD_RING - 1), R_LEFT), number)
 
 

@@ -24,9 +24,12 @@ from stress.shm.atomics import fetch_or, load
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
+from stress.shm.trace_log import append, trace
+from stress.shm.traced import Traced
 from stress.shm.words import NOT_AT_POC, State
 
 _DWELL = int(State.DWELL)
+_FILL = int(Traced.FILL)
 DONE = 0
 
 
@@ -37,7 +40,7 @@ def is_populated(page: int, share: int) -> bool:
 
 
 @kernel
-def fill_last(s: Machine, page: int, first: int, offset: int, share: int, writable: bool) -> None:
+def fill_last(s: Machine, page: int, first: int, offset: int, share: int, writable: bool, who: int) -> None:
     """Fill an unlinked level 3 table for the frames from ``first`` on, page ``offset`` of their block.
 
     Nobody sees the table yet: plain stores, and one addition for all of its references.
@@ -50,13 +53,17 @@ def fill_last(s: Machine, page: int, first: int, offset: int, share: int, writab
             s.tables[base + i] = leaf if writable else write_protected(leaf)
             counted += 1
     s.page_count[page] += counted
+    if s.geo.trace_rows != 0:
+        for index in range(base, base + (1 << s.geo.index_bits)):
+            if s.tables[index] != 0:
+                append(s, _FILL, who, index, s.tables[index])
 
 
 @kernel
 def fill_table(s: Machine, page: int, level: int, first: int, share: int, writable: bool, who: int) -> int:
     """Fill an unlinked table for the frames of a block from ``first`` on; DONE or POOL_EXHAUSTED."""
     if level == LAST_LEVEL:
-        fill_last(s, page, first, 0, share, writable)
+        fill_last(s, page, first, 0, share, writable, who)
         return DONE
     base = page << s.geo.index_bits
     pages = pages_at(s.geo, level)
@@ -64,8 +71,9 @@ def fill_table(s: Machine, page: int, level: int, first: int, share: int, writab
         child = allocate_table(s, level + 1, who)
         if child < 0:
             return POOL_EXHAUSTED
-        fill_last(s, child, first + i * pages, i * pages, share, writable)
+        fill_last(s, child, first + i * pages, i * pages, share, writable, who)
         s.tables[base + i] = table_descriptor(s.geo, child)
+        trace(s, _FILL, who, base + i, s.tables[base + i])
         s.page_count[page] += 1
     return DONE
 
@@ -116,8 +124,8 @@ def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first:
         first = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn)) & ~(pages - 1)
         status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, first, share, writable, who)
         if status == DONE:
-            break_entry(s, index, old, level, 0)
-            tlbi_entry(s, index, level, gfn, 0)
+            break_entry(s, index, old, level, 0, who)
+            tlbi_entry(s, index, level, gfn, 0, who)
             set_entry(s, index, table_descriptor(geo, page), level, gfn, who)
     release(s, who, _DWELL)
     return status

@@ -10,6 +10,8 @@ from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
+from stress.shm.trace_log import trace
+from stress.shm.traced import Traced
 from stress.shm.words import (
     D_GFN,
     D_LEVEL,
@@ -23,6 +25,16 @@ from stress.shm.words import (
 )
 
 _DEFERRED = LIFE_CYCLE.index("tables_deferred")
+_DETACH = int(Traced.DETACH)
+
+
+@kernel
+def detach(s: Machine, page: int, level: int, who: int) -> None:
+    """Here, under mmu_lock, a table and those below it are given up; they are torn down now or later.
+
+    It says so to the trace. Nothing is stored: we leave entries as they are until the table is freed.
+    """
+    trace(s, _DETACH, who, page, level)
 
 
 @kernel

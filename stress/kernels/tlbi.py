@@ -15,6 +15,8 @@ from stress.shm.layout import (
     Machine,
 )
 from stress.shm.syscalls import fence, membarrier
+from stress.shm.trace_log import trace
+from stress.shm.traced import Traced
 from stress.shm.words import (
     SEQUENCE,
     TLBI_DONE,
@@ -24,6 +26,10 @@ from stress.shm.words import (
     TLBI_RING,
     TLBI_START,
 )
+
+_VMID = int(Traced.TLBI_VMID)
+_RANGE = int(Traced.TLBI_RANGE)
+_DSB = int(Traced.DSB)
 
 
 @kernel
@@ -59,21 +65,31 @@ def too_late(s: Machine) -> bool:
 
 
 @kernel
-def tlbi_vmid(s: Machine) -> None:
+def tlbi_vmid(s: Machine, who: int) -> None:
     """Invalidate every translation of the VMID and wait (KVM's ``__kvm_tlb_flush_vmid``)."""
+    trace(s, _VMID, who, 0, 0)
     if too_late(s):
         return
     number = publish(s, 0, 0)
     wait_for_completion()
     spend(s.geo.tlbi_ns)
     fetch_max(s.control, TLBI_DONE, number)
+    trace(s, _DSB, who, 0, 0)
 
 
 @kernel
-def tlbi_range(s: Machine, start: int, end: int) -> None:
-    """Invalidate the translations of guest frames [start, end) and wait (``__kvm_tlb_flush_vmid_ipa``)."""
+def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> None:
+    """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it."""
+    trace(s, traced, who, start, end)
     if too_late(s):
         return
     publish(s, start, end)
     wait_for_completion()
     spend(s.geo.tlbi_ns)
+    trace(s, _DSB, who, 0, 0)
+
+
+@kernel
+def tlbi_range(s: Machine, start: int, end: int, who: int) -> None:
+    """Invalidate by IPA every page of guest frames [start, end) and wait (``__kvm_tlb_flush_vmid_ipa``)."""
+    tlbi_ipas(s, start, end, who, _RANGE)

@@ -12,6 +12,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.drain import copy_record, drain_events
 from stress.live.reservoir import Reservoir
 from stress.live.timeline import Timeline
+from stress.live.tracer import Tracer
 from stress.orders import MAX_STEPS, Order
 from stress.results.data import COUNTERS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.shm import words
@@ -31,8 +32,9 @@ _SETTLE_S = 0.25
 class Collector:
     """Everything measured, order by order."""
 
-    def __init__(self, machine: Machine, orders: tuple[Order, ...], seed: int) -> None:
+    def __init__(self, machine: Machine, orders: tuple[Order, ...], seed: int, tracer: Tracer | None = None) -> None:
         self._machine = machine
+        self._tracer = tracer
         self._orders = orders
         count = len(orders)
         self._rows = [Reservoir(REBUILD_ROW, _ROWS_KEPT // count, seed + i) for i in range(count)]
@@ -106,6 +108,8 @@ class Collector:
             while count := drain_events(self._machine, vcpu, self._events):
                 self._drained[vcpu] += count
                 self._take_events(self._events[:count])
+                if self._tracer:
+                    self._tracer.take_faults(vcpu, self._events[:count])
             fullest = max(fullest, int(self._drained[vcpu] - before))
         waiting = self._closed - self._next
         return max(fullest / words.EVENT_RING, waiting / words.RECORD_RING)
@@ -128,7 +132,10 @@ class Collector:
                     self._overwritten += 1
                 self._next += 1
             taken_rows = self._records[:taken]
-            self._keep_rows(taken_rows[taken_rows[:, words.R_VOID] == 0])
+            rebuilt = taken_rows[taken_rows[:, words.R_VOID] == 0]
+            self._keep_rows(rebuilt)
+            if self._tracer:
+                self._tracer.take_rebuilds(rebuilt)
 
     def _keep_rows(self, records: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(records), REBUILD_ROW)

@@ -9,10 +9,14 @@ from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import LAST_LEVEL, Geometry
 from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
 from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
+from stress.results.trace import TraceRequest
 from stress.shm.layout import Geo, geo_for
 
+#: Page-table changes that a trace holds at most: 32 MiB of the segment.
+TRACE_ROWS = 1 << 20
 
-def _geo(config: RunConfig) -> Geo:
+
+def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
     geometry = Geometry(config.granule, config.ipa_bits)
     platform = config.platform_profile
     return geo_for(
@@ -40,6 +44,8 @@ def _geo(config: RunConfig) -> Geo:
         exit_ns=platform.exit_ns,
         fail_fast=config.fail_fast,
         copies=config.scenario is Scenario.MIGRATION,
+        trace_rows=TRACE_ROWS if trace and trace.changes else 0,
+        trace_rebuilds=trace.rebuilds if trace else 0,
     )
 
 
@@ -64,9 +70,9 @@ class Plan:
     cpus: tuple[int, ...]  # processors to pin to, in turn; empty: not pinned
 
     @classmethod
-    def of(cls, config: RunConfig) -> Plan:
-        """The plan for a validated configuration."""
-        geo = _geo(config)
+    def of(cls, config: RunConfig, trace: TraceRequest | None = None) -> Plan:
+        """The plan for a validated configuration, and for what of it is to be traced."""
+        geo = _geo(config, trace)
         workload = Workload(
             pattern=int(Pattern[config.pattern.upper()]),
             pages=geo.pages,

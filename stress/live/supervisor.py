@@ -18,10 +18,12 @@ from stress.errors import ExitCode, MachineError
 from stress.live import evidence, host
 from stress.live.collector import Collector
 from stress.live.plan import Plan
+from stress.live.tracer import Tracer
 from stress.live.warm import compile_in_background
 from stress.live.workers import GRACE_S, SHORT_GRACE_S, Workers
 from stress.orders import parse_order
 from stress.results.data import FAULT_CLASSES, RunData
+from stress.results.trace import TraceData, TraceRequest
 from stress.results.warnings import RunWarning
 from stress.shm import cache, words
 from stress.shm.atomics import JIT_DISABLED
@@ -56,19 +58,20 @@ def execute(
     config: RunConfig,
     progress: Callable[[Progress], None] | None = None,
     note: Callable[[str], None] | None = None,
+    trace: TraceRequest | None = None,
 ) -> RunData:
-    """Run ``config`` and return what was measured, complete or not.
+    """Run ``config`` and return what was measured, complete or not; with a trace of its beginning if asked for.
 
     Raises MachineError if the machine cannot run it, Interrupted if that came before everything was set up. A dead
     or hung process, or Ctrl-C, ends the run early: the data then says so in ``complete``, ``exit_code``, ``failure``.
     """
     if os.uname().sysname != "Linux":
         raise MachineError("stress needs Linux: /dev/shm, forkserver, membarrier", "run it on Linux")
-    plan = Plan.of(config)
+    plan = Plan.of(config, trace)
     with interrupt.caught() as interrupted:
         segment = Segment.create(plan.geo, len(plan.orders), interrupted.is_set)
         try:
-            return _Run(config, plan, segment, progress, note).play(interrupted)
+            return _Run(config, plan, segment, progress, note, trace).play(interrupted)
         finally:
             segment.remove()
 
@@ -83,6 +86,7 @@ class _Run:
         segment: Segment,
         progress: Callable[[Progress], None] | None,
         note: Callable[[str], None] | None,
+        trace: TraceRequest | None,
     ) -> None:
         self._config = config
         self._plan = plan
@@ -91,7 +95,8 @@ class _Run:
         self._report = progress
         self._note = note or (lambda line: None)
         self._workers = Workers(plan, segment.machine)
-        self._collector = Collector(segment.machine, config.parsed_orders, config.seed)
+        self._tracer = Tracer(segment.machine, trace) if trace else None
+        self._collector = Collector(segment.machine, config.parsed_orders, config.seed, self._tracer)
         self._host = host.describe()
         self._memory: dict[str, int] = {}
         self._failure: dict[str, Any] | None = None
@@ -209,13 +214,16 @@ class _Run:
         else:
             code = ExitCode.INTERRUPTED if interrupted else ExitCode.OK
         first = machine.procs[: self._plan.geo.hypervisor, words.FIRST_ACCESS_NS]
+        trace = None
+        if self._tracer:
+            trace = self._tracer.result(self._config.parsed_orders, self._started_ns + elapsed_ns)
         return RunData(
             complete=self._failure is None and not interrupted,
             exit_code=int(code),
             seed=self._config.seed,
             config=self._config.to_json(),
             host=self._host,
-            warnings=self._warnings(),
+            warnings=self._warnings(trace),
             scenario=str(self._config.scenario),
             orders=self._collector.results(),
             stages=self._collector.stages(),
@@ -227,9 +235,10 @@ class _Run:
             start_up_ns=int(first.max()) - self._started_ns if first.all() else 0,
             memory={"segment_bytes": self._segment.size, "unique_bytes": self._memory},
             failure=self._failure,
+            trace=trace,
         )
 
-    def _warnings(self) -> list[tuple[str, str]]:
+    def _warnings(self, trace: TraceData | None) -> list[tuple[str, str]]:
         """What the executor knows that makes the figures less trustworthy."""
         found = []
         machine = self._machine
@@ -275,4 +284,8 @@ class _Run:
                 found.append((RunWarning.BBM_LEVEL, detail))
         if shortfall := self._collector.shortfall():
             found.append((RunWarning.SAMPLED, shortfall))
+        if self._plan.geo.trace_rows:
+            found.append((RunWarning.TRACED, "--trace with .casemate"))
+        if trace and trace.cut:
+            found.append((RunWarning.TRACE_CUT, trace.cut))
         return [(str(warning), detail) for warning, detail in found]

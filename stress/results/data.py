@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.orders import MAX_STEPS, Order
+from stress.results.trace import TraceData
 
 #: Fault classes in the order of every ``(n_classes, ...)`` array below.
 FAULT_CLASSES = (
@@ -174,3 +175,4 @@ class RunData:
     stages: list[StageData] = field(default_factory=list)
     life_cycle: dict[str, int] = field(default_factory=dict)
     intervals: list[Interval] = field(default_factory=list)
+    trace: TraceData | None = None  # if one was asked for

@@ -7,34 +7,39 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from stress.errors import RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION
 from stress.results.encode import encode
 from stress.results.upgrade import upgraded
 
-_ELSEWHERE: Final = "choose another path with --output"
+_OUTPUT: Final = "--output"
 _AGAIN: Final = "the file is damaged or no result of stress; run again with --output"
 
 
-def check_writable(path: Path) -> None:
-    """Raise `UsageError` unless a result can be written to ``path``. Leaves nothing behind."""
-    target = _target(path)
+def _elsewhere(option: str) -> str:
+    return f"choose another path with {option}"
+
+
+def check_writable(path: Path, option: str = _OUTPUT) -> None:
+    """Raise `UsageError` unless ``path``, which ``option`` named, can be written. Leaves nothing behind."""
+    target = _target(path, option)
     if _is_special(target):
         if not os.access(target, os.W_OK):
-            raise UsageError(f"cannot write {path}: permission denied", _ELSEWHERE)
+            raise UsageError(f"cannot write {path}: permission denied", _elsewhere(option))
         return
     if target.is_file() and not os.access(target, os.W_OK):
-        raise UsageError(f"cannot write {path}: the file is read-only", f"make it writable or {_ELSEWHERE}")
+        raise UsageError(f"cannot write {path}: the file is read-only", f"make it writable or {_elsewhere(option)}")
     try:
         descriptor, temporary = _create(target.parent)
     except FileNotFoundError as error:
-        remedy = "create the directory first, or choose another path with --output"
+        remedy = f"create the directory first, or {_elsewhere(option)}"
         raise UsageError(f"cannot write {path}: no directory {target.parent}", remedy) from error
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {_why(error)}", _ELSEWHERE) from error
+        raise UsageError(f"cannot write {path}: {_why(error)}", _elsewhere(option)) from error
     os.close(descriptor)
     temporary.unlink(missing_ok=True)
 
@@ -49,15 +54,22 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `write`, for any text."""
-    encoded = text.encode(errors="backslashreplace")
-    target = _target(path)
+    with replacing(path) as file:
+        file.write(text.encode(errors="backslashreplace"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path, option: str = _OUTPUT) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes ``path`` once the block is through; else ``path`` is what it was before.
+
+    A special file is written to directly. Raises `StressError`, which names the ``option`` that named the path.
+    """
+    target = _target(path, option)
     try:
-        if _is_special(target):
-            target.write_bytes(encoded)
-        else:
-            _replace(target, encoded)
+        with target.open("wb") if _is_special(target) else _replacing(target) as file:
+            yield file
     except OSError as error:
-        remedy = "make room or choose another path with --output, and run again"
+        remedy = f"make room or {_elsewhere(option)}, and run again"
         raise RunBroken(f"cannot write {path}: {_why(error)}", remedy) from error
 
 
@@ -94,14 +106,14 @@ def checked(document: Any, where: str, remedy: str) -> dict[str, Any]:
         raise UsageError(f"cannot read {where}: it is no whole result of schema version {version}", remedy) from error
 
 
-def _target(path: Path) -> Path:
+def _target(path: Path, option: str) -> Path:
     """Where a write to ``path`` must land: links are followed, so that a rename does not replace them."""
     try:
         target = path.resolve()
         if target.is_dir():
-            raise UsageError(f"cannot write {path}: it is a directory", "name a file in it with --output")
+            raise UsageError(f"cannot write {path}: it is a directory", f"name a file in it with {option}")
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"cannot write {str(path)!r}: {_why(error)}", _ELSEWHERE) from error
+        raise UsageError(f"cannot write {str(path)!r}: {_why(error)}", _elsewhere(option)) from error
     return target
 
 
@@ -118,11 +130,12 @@ def _create(directory: Path) -> tuple[int, Path]:
     return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
 
 
-def _replace(target: Path, encoded: bytes) -> None:
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
     descriptor, temporary = _create(target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(encoded)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

@@ -80,6 +80,16 @@ class RunWarning(StrEnum):
         "rebuilds were too many to keep each one: quantiles, maxima and ratios come from a uniform sample",
         "nothing to do for typical values; for the exact maximum limit the run with --rebuilds",
     )
+    TRACED = (
+        "traced",
+        "every change of the page table was written down as it happened: whoever made it took longer",
+        "measure without the trace: the other formats (.json, .pftrace) cost nothing",
+    )
+    TRACE_CUT = (
+        "trace-cut",
+        "the trace holds the run's beginning only, and ends before the rebuilds asked for",
+        "nothing to do if that is enough; smaller blocks (--block-size 2M) make for shorter traces",
+    )
     LOAD = (
         "load",
         "the host was busy when the run started",

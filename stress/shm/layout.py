@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL, MEMSLOT_BASE, Geometry
+from stress.shm.traced import TRACE_WORDS
 from stress.shm.words import (
     AT_STEP,
     CONTROL_WORDS,
@@ -88,6 +89,8 @@ class Geo(NamedTuple):
     fail_fast: int
     hypervisor: int  # process number of the hypervisor; vCPUs are 0 to this
     copies: int  # pages of region "copy": all of them in a migration
+    trace_rows: int  # of region "trace"; 0: page-table changes are not traced
+    trace_rebuilds: int  # the trace ends with this rebuild
 
 
 class Machine(NamedTuple):
@@ -119,6 +122,7 @@ class Machine(NamedTuple):
     stages: npt.NDArray[np.int64]  # (STAGE_ROWS, STAGE_WORDS)
     life: npt.NDArray[np.int64]  # (len(LIFE_CYCLE),)
     evidence: npt.NDArray[np.int64]  # (kinds, EVIDENCE_KEPT, EVIDENCE_WORDS)
+    trace: npt.NDArray[np.int64]  # (trace_rows, TRACE_WORDS)
     geo: Geo
 
 
@@ -158,6 +162,8 @@ def geo_for(
     exit_ns: int = 0,
     fail_fast: bool = False,
     copies: bool = False,
+    trace_rows: int = 0,
+    trace_rebuilds: int = 0,
 ) -> Geo:
     """The integers that compiled code needs of a configuration.
 
@@ -202,6 +208,8 @@ def geo_for(
         fail_fast=int(fail_fast),
         hypervisor=vcpus,
         copies=pages if copies else 1,
+        trace_rows=trace_rows,
+        trace_rebuilds=trace_rebuilds,
     )
 
 
@@ -234,6 +242,7 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "stages", (STAGE_ROWS, STAGE_WORDS)
     yield "life", (len(LIFE_CYCLE),)
     yield "evidence", (len(Kind), EVIDENCE_KEPT, EVIDENCE_WORDS)
+    yield "trace", (geo.trace_rows, TRACE_WORDS)
 
 
 #: Region -> number of dimensions, in the order in which they lie.

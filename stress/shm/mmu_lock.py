@@ -11,11 +11,15 @@ from stress.shm.atomics import compare_exchange, fetch_add, load, pause, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import sched_yield
+from stress.shm.trace_log import trace
+from stress.shm.traced import Traced
 from stress.shm.words import LOCK, LOCK_WRITERS, STATE, STOP, State
 
 _SPINS = 64  # then give the core away: with more runnable processes than cores the holder may need this one
 _WAIT = int(State.LOCK_WAIT)
 _HELD = int(State.LOCK_HELD)
+_LOCK = int(Traced.LOCK)
+_UNLOCK = int(Traced.UNLOCK)
 
 
 @kernel
@@ -35,6 +39,7 @@ def acquire(s: Machine, who: int) -> bool:
             else:
                 sched_yield()
         fetch_add(s.control, LOCK_WRITERS, -1)
+    trace(s, _LOCK, who, 0, 0)
     store(s.procs, (who, STATE), _HELD)
     return True
 
@@ -68,6 +73,7 @@ def release(s: Machine, who: int, state: int) -> None:
     """Give mmu_lock back, however it is held, and note what ``who`` does next."""
     store(s.procs, (who, STATE), state)
     if load(s.control, LOCK) > 0:
+        trace(s, _UNLOCK, who, 0, 0)
         store(s.control, LOCK, 0)
     else:
         fetch_add(s.control, LOCK, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MAGIC = 0x5354_5245_5353_0004  # "STRESS", layout version 4
+MAGIC = 0x5354_5245_5353_0005  # "STRESS", layout version 5
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs and phase changes.
@@ -38,7 +38,9 @@ INSIDE_SINCE_NS = 7 * LINE + 2  # clock when the first of the rebuilds under way
 INSIDE_ENDED_NS = 7 * LINE + 4  # clock when the last of them ended, so far
 TLBI_PENDING = 7 * LINE + 3  # only with the injected bug missing-dsb: a TLBI that has not taken effect
 VOIDED = 7 * LINE + 5  # rebuilds whose record is void
-CONTROL_WORDS = 8 * LINE
+TRACE_NEXT = 8 * LINE  # next row of region "trace"; beyond its last row: the trace is over
+TRACE_ENDED = 8 * LINE + 1  # non-zero: over because it covers the rebuilds asked for, not because it is full
+CONTROL_WORDS = 9 * LINE
 
 # Region "procs", one row per process: vCPUs first, the hypervisor last.
 STATE = 0

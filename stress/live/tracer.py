@@ -1,0 +1,127 @@
+"""Rebuilds and faults of a run's beginning, kept as they are drained: what a timeline is drawn from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stress.orders import MAX_STEPS, Order
+from stress.results.trace import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
+from stress.shm import words
+from stress.shm.layout import Machine
+from stress.shm.traced import W_KIND
+
+#: Faults kept at most: 16 MiB.
+_FAULTS_KEPT = 1 << 18
+
+_REBUILD_WORDS = {
+    "number": words.R_NUMBER,
+    "order": words.R_ORDER,
+    "who": words.R_WHO,
+    "requested_ns": words.R_REQUESTED_NS,
+    "locked_ns": words.R_LOCKED_NS,
+    "unlocked_ns": words.R_UNLOCKED_NS,
+    "start_ns": words.R_START_NS,
+    "end_ns": words.R_END_NS,
+    "invalid_ns": words.R_INVALID_NS,
+    "valid_ns": words.R_VALID_NS,
+    "window_faults": words.R_FAULTS,
+}
+
+
+class Tracer:
+    """Keeps the first ``request.rebuilds`` rebuilds, and the faults until the last of them ended."""
+
+    def __init__(self, machine: Machine, request: TraceRequest) -> None:
+        self._machine = machine
+        self._request = request
+        self._rebuilds: list[npt.NDArray[np.int64]] = []
+        self._faults: list[tuple[int, npt.NDArray[np.int64]]] = []
+        self._left = request.rebuilds
+        self._last_end_ns = 0
+        self._room = _FAULTS_KEPT
+        self._full_ns = 0  # clock when the first fault was not kept
+
+    def take_rebuilds(self, records: npt.NDArray[np.int64]) -> None:
+        """Offer the rebuilds that follow those offered before; no void ones."""
+        if self._left and len(records):
+            self._rebuilds.append(records[: self._left].copy())
+            self._left -= len(self._rebuilds[-1])
+            self._last_end_ns = max(self._last_end_ns, int(self._rebuilds[-1][:, words.R_END_NS].max()))
+
+    def take_faults(self, vcpu: int, events: npt.NDArray[np.int64]) -> None:
+        """Offer the faults of a vCPU that follow those offered before."""
+        if not self._left:
+            events = events[events[:, words.E_TIME_NS] <= self._last_end_ns]
+        kept = events[: self._room].copy()
+        self._room -= len(kept)
+        self._faults.append((vcpu, kept))
+        if len(kept) < len(events):
+            lost_ns = int(events[len(kept), words.E_TIME_NS])
+            self._full_ns = min(self._full_ns or lost_ns, lost_ns)
+
+    def result(self, orders: tuple[Order, ...], ended_ns: int) -> TraceData:
+        """The trace, once no worker runs any more."""
+        machine, geo = self._machine, self._machine.geo
+        rebuilds, faults = self._rebuild_rows(), self._fault_rows()
+        end_ns = min(self._full_ns or ended_ns, self._last_end_ns if not self._left else ended_ns)
+        changes, cut = self._changes()
+        if end_ns == self._full_ns and not self._request.changes:
+            cut = f"it is full: {_FAULTS_KEPT} faults"
+        rebuilds, faults = rebuilds[rebuilds["end_ns"] <= end_ns], faults[faults["time_ns"] < end_ns]
+        # Faults that the end cuts are kept whole.
+        end_ns = max(end_ns, int((faults["time_ns"] + faults["stall_ns"]).max(initial=0)))
+        return TraceData(
+            orders=orders,
+            exit_ns=geo.exit_ns,
+            guest_ns=[int(row[words.FIRST_ACCESS_NS]) for row in machine.procs[: geo.hypervisor]],
+            end_ns=end_ns,
+            rebuilds=rebuilds,
+            faults=faults,
+            shape=TableShape(
+                geo.granule_shift, geo.index_bits, geo.start_level, geo.root_pages, geo.table_pages, words.TABLES_PA
+            ),
+            changes=changes,
+            cut=cut,
+        )
+
+    def _rebuild_rows(self) -> npt.NDArray[Any]:
+        geo = self._machine.geo
+        records = np.concatenate([np.zeros((0, words.RECORD_WORDS), np.int64), *self._rebuilds])
+        rows = np.zeros(len(records), TRACED_REBUILD)
+        for name, word in _REBUILD_WORDS.items():
+            rows[name] = records[:, word]
+        rows["ipa"] = (records[:, words.R_BLOCK] + geo.base_gfn) << geo.granule_shift
+        rows["step_ns"] = records[:, words.R_STEPS : words.R_STEPS + MAX_STEPS]
+        return rows
+
+    def _fault_rows(self) -> npt.NDArray[Any]:
+        parts = [np.zeros(0, TRACED_FAULT)]
+        for vcpu, events in self._faults:
+            rows = np.zeros(len(events), TRACED_FAULT)
+            what = events[:, words.E_WHAT]
+            rows["vcpu"] = vcpu
+            rows["time_ns"] = events[:, words.E_TIME_NS]
+            rows["ipa"] = events[:, words.E_GFN] << self._machine.geo.granule_shift
+            rows["stall_ns"] = events[:, words.E_STALL_NS]
+            rows["lock_wait_ns"] = events[:, words.E_LOCK_WAIT_NS]
+            rows["number"] = events[:, words.E_NUMBER]
+            rows["fault_class"] = what & 0xF
+            rows["level"] = what >> 4 & 0xF
+            rows["write"] = what >> 8 & 1
+            parts.append(rows)
+        return np.concatenate(parts)
+
+    def _changes(self) -> tuple[npt.NDArray[np.int64], str]:
+        """The rows of the trace up to the first that is not complete, and why they are cut short, or "".
+
+        Who is killed while it appends leaves such a row. What follows it may depend on it.
+        """
+        machine = self._machine
+        rows = machine.trace
+        incomplete = np.flatnonzero(rows[:, W_KIND] == 0)
+        used = int(incomplete[0]) if len(incomplete) else len(rows)
+        full = self._request.changes and used == len(rows) and not machine.control[words.TRACE_ENDED]
+        return rows[:used], f"it is full: {used} changes of the page table" if full else ""

@@ -1,0 +1,186 @@
+"""The trace of page-table changes in the grammar of casemate (University of Cambridge): one s-expression per line.
+
+What the segment's rows abstract is spelled out for a checker that knows hardware and nothing of us: see docs/traces.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.results.trace import TableShape, TraceData
+from stress.shm.traced import Traced
+from stress.trace import sources
+
+#: Invalidating by IPA more pages than this costs more than invalidating all (Linux 6.6 ``MAX_TLBI_OPS``).
+_MAX_TLBI_OPS = 512
+#: With it stage 2 starts where it does without concatenated tables: at level 0, with 64 KiB pages at level 1.
+_IPA_BITS = 48
+_T0SZ = 64 - _IPA_BITS
+_TG0 = {12: 0 << 14, 14: 2 << 14, 16: 1 << 14}
+_TABLE = 0b11
+_PIECE = 1 << 12  # lines
+
+
+def encoded(data: TraceData) -> Iterator[bytes]:
+    """The trace, some thousand lines at a time."""
+    piece = []
+    for line in _Trace(data.shape).lines(data):
+        piece.append(line)
+        if len(piece) == _PIECE:
+            yield "".join(piece).encode()
+            piece.clear()
+    yield "".join(piece).encode()
+
+
+class _Trace:
+    """What must be remembered from row to row: a copy of the table, and which of its pages belong to nobody."""
+
+    def __init__(self, shape: TableShape) -> None:
+        self._shape = shape
+        self._entries = 1 << shape.index_bits
+        self._tables = np.zeros(shape.table_pages * self._entries, np.int64)
+        self._levels = [shape.start_level] * shape.table_pages
+        self._released: set[int] = set()
+        self._id = 0
+        self._size = 1 << shape.granule_shift
+        upper = self._upper_levels()
+        # Below the pool: the tables above ours, the root lowest, and the lock.
+        self._root = shape.tables_pa - len(upper) * self._size
+        self._lock = self._root - self._size
+        self._upper = upper
+
+    def _upper_levels(self) -> list[int]:
+        """Levels above our concatenated tables, up to where a table of 48 bits starts; highest first."""
+        bits = _IPA_BITS - self._shape.granule_shift
+        first = LAST_LEVEL + 1 - -(-bits // self._shape.index_bits)
+        return list(range(first, self._shape.start_level))
+
+    def _address(self, page: int) -> int:
+        return self._shape.tables_pa + page * self._size
+
+    def _record(self, head: str, who: int, body: str, source: str) -> str:
+        line = f'({head} (id {self._id}) (tid {who}) {body} (src "{source}"))\n'
+        self._id += 1
+        return line
+
+    def lines(self, data: TraceData) -> Iterator[str]:
+        """Every line."""
+        yield from self._prologue(len(data.guest_ns))
+        # In pieces: as Python integers the whole would take ten times the space.
+        for start in range(0, len(data.changes), _PIECE):
+            for kind, who, at, value in data.changes[start : start + _PIECE].tolist():
+                yield from self._row(Traced(kind), who, at, value)
+
+    def _prologue(self, who: int) -> Iterator[str]:
+        """Registers, the lock, the tables that are there before anything happens, and the MMU switched on."""
+        here, shape = sources.INITIALISE, self._shape
+        vtcr = _T0SZ | _TG0[shape.granule_shift]
+        for register, value in (("vtcr", vtcr), ("tcr", 0x10), ("mair", 0), ("hcr", 0), ("sctlr", 0)):
+            yield self._record("sysreg-write", who, f"(sysreg {register}_el2) (value {value:x})", here)
+        tables = [self._root + i * self._size for i in range(len(self._upper))]
+        tables += [self._address(page) for page in range(shape.root_pages)]
+        for table in tables:
+            yield self._record("mem-init", who, f"(address {table:x}) (size {self._size:x})", here)
+        yield self._record("hint", who, f"(kind set_root_lock) (location {self._root:x}) (value {self._lock:x})", here)
+        for table in tables[1:]:
+            yield self._record("hint", who, f"(kind set_owner_root) (location {table:x}) (value {self._root:x})", here)
+        # Each table above ours leads to the next one; the lowest of them to all of ours.
+        for i in range(len(self._upper)):
+            last = i == len(self._upper) - 1
+            for slot in range(shape.root_pages if last else 1):
+                table, entry = tables[i + 1 + slot], tables[i] + 8 * slot
+                body = f"(mem-order plain) (address {entry:x}) (value {table | _TABLE:x})"
+                yield self._record("mem-write", who, body, here)
+        yield self._record("sysreg-write", who, f"(sysreg vttbr_el2) (value {self._root:x})", here)
+        yield self._record("sysreg-write", who, "(sysreg hcr_el2) (value 1)", here)
+
+    def _row(self, kind: Traced, who: int, at: int, value: int) -> Iterator[str]:
+        source = sources.OF[kind]
+        match kind:
+            case Traced.LOCK:
+                yield self._record("lock", who, f"(address {self._lock:x})", source)
+            case Traced.UNLOCK:
+                yield self._record("unlock", who, f"(address {self._lock:x})", source)
+            case Traced.SET | Traced.SWAP:
+                yield self._write(who, at, value, "release", source)
+            case Traced.FILL:
+                level = self._levels[at >> self._shape.index_bits]
+                yield self._write(who, at, value, "plain", source if level == LAST_LEVEL else sources.FILL_TABLE)
+            case Traced.BREAK:
+                yield self._write(who, at, 0, "release", source)
+            case Traced.ALLOCATE:
+                yield from self._allocated(who, at, value, source)
+            case Traced.DETACH:
+                yield from self._given_up(who, at, value, source)
+            case Traced.FREE:
+                if at not in self._released:  # it was emptied, or never linked
+                    yield from self._given_up(who, at, LAST_LEVEL, source)
+                self._released.discard(at)
+                yield self._record("mem-free", who, f"(address {self._address(at):x}) (size {self._size:x})", source)
+            case Traced.DSB:
+                yield self._barrier(who, source)
+            case _:
+                yield from self._tlbi(kind, who, at, value, source)
+
+    def _write(self, who: int, index: int, value: int, order: str, source: str) -> str:
+        # Of an invalid entry hardware reads one bit. What we keep in the others is no business of a checker's.
+        value = value if value & 1 else 0
+        self._tables[index] = value
+        address = self._shape.tables_pa + 8 * index
+        return self._record("mem-write", who, f"(mem-order {order}) (address {address:x}) (value {value:x})", source)
+
+    def _allocated(self, who: int, page: int, level: int, source: str) -> Iterator[str]:
+        self._levels[page] = level
+        self._tables[page * self._entries : (page + 1) * self._entries] = 0
+        location = self._address(page)
+        yield self._record("mem-init", who, f"(address {location:x}) (size {self._size:x})", source)
+        body = f"(kind set_owner_root) (location {location:x}) (value {self._root:x})"
+        yield self._record("hint", who, body, source)
+
+    def _given_up(self, who: int, page: int, level: int, source: str) -> Iterator[str]:
+        """A table and those below it are emptied and released."""
+        yield from self._emptied(who, page, level, source)
+        yield self._release(who, page, source)
+
+    def _emptied(self, who: int, page: int, level: int, source: str) -> Iterator[str]:
+        """Entry by entry, what an entry leads to before the entry itself, as a walk would."""
+        first = page * self._entries
+        for index in (first + np.flatnonzero(self._tables[first : first + self._entries])).tolist():
+            child = self._child(int(self._tables[index])) if level < LAST_LEVEL else -1
+            if child >= 0:
+                yield from self._emptied(who, child, level + 1, source)
+            yield self._write(who, index, 0, "plain", source)
+            if child >= 0:
+                yield self._release(who, child, source)
+
+    def _release(self, who: int, page: int, source: str) -> str:
+        self._released.add(page)
+        return self._record("hint", who, f"(kind release_table) (location {self._address(page):x}) (value 0)", source)
+
+    def _child(self, descriptor: int) -> int:
+        """Page of the table that a descriptor points to, or -1."""
+        if descriptor & _TABLE != _TABLE:
+            return -1
+        address = descriptor & ((1 << _IPA_BITS) - self._size)
+        page = (address - self._shape.tables_pa) // self._size
+        return page if 0 <= page < self._shape.table_pages else -1
+
+    def _barrier(self, who: int, source: str) -> str:
+        return self._record("barrier", who, "dsb (kind ish)", source)
+
+    def _tlbi(self, kind: Traced, who: int, start: int, end: int, source: str) -> Iterator[str]:
+        """The invalidation up to, but without, the DSB that completes it."""
+        yield self._barrier(who, source)
+        pages = 1 if kind is Traced.TLBI_ENTRY else end - start
+        if kind is Traced.TLBI_VMID or pages > _MAX_TLBI_OPS:
+            yield self._record("tlbi", who, "vmalls12e1is", source)
+            return
+        for gfn in range(start, start + pages):
+            ipa = gfn << self._shape.granule_shift
+            yield self._record("tlbi", who, f"ipas2e1is (value {ipa >> 12:x})", source)
+        # Stage 1 entries may have been made with what was just invalidated.
+        yield self._barrier(who, source)
+        yield self._record("tlbi", who, "vmalle1is", source)
