@@ -46,8 +46,8 @@ class Executor(FakeExecutor):
 
     trouble: dict[int, Callable[[RunData], RunData]] = field(default_factory=dict)
 
-    def __call__(self, config: RunConfig, progress: Any = None, note: Any = None) -> RunData:
-        data = super().__call__(config, progress, note)
+    def __call__(self, config: RunConfig, *rest: Any, **more: Any) -> RunData:
+        data = super().__call__(config, *rest, **more)
         trouble = self.trouble.get(len(self.configs))
         return trouble(data) if trouble else data
 
