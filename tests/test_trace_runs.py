@@ -92,7 +92,10 @@ def assert_nested(events: list[Event]) -> None:
     [
         (("compare", *FITTING, *SMALL, "-v", "2", "--populated", "0.5", "--rebuilds", "2"), "vmalls12e1is"),
         (("compare", *FITTING, *SMALL, "-v", "2", "--rebuilder", "vcpu", "--rebuilds", "2"), "vmalls12e1is"),
-        (("run", "--scenario", "migration", *SMALL, "-v", "2", "--duration", "200ms"), "ipas2e1is"),
+        (
+            ("run", "--scenario", "migration", *SMALL, "-v", "2", "--duration", "200ms", "--trace-rebuilds", "9"),
+            "ipas2e1is",
+        ),
         (("run", "--scenario", "thp", *SMALL, "-v", "2", "--duration", "100ms"), "ipas2e1is"),
     ],
     ids=["hypervisor rebuilds", "vcpu rebuilds", "migration", "thp"],
