@@ -96,7 +96,7 @@ def assert_nested(events: list[Event]) -> None:
             ("run", "--scenario", "migration", *SMALL, "-v", "2", "--duration", "200ms", "--trace-rebuilds", "9"),
             "ipas2e1is",
         ),
-        (("run", "--scenario", "thp", *SMALL, "-v", "2", "--duration", "100ms"), "ipas2e1is"),
+        (("run", "--scenario", "thp", *SMALL, "-v", "2", "--duration", "60ms"), "ipas2e1is"),
     ],
     ids=["hypervisor rebuilds", "vcpu rebuilds", "migration", "thp"],
 )
