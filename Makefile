@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # What does not depend on how kernels run, or needs them fast, is tested with the compiler alone; of the runs with real
 # processes one is made without it.
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
-    statistics store tables stages progress platforms bugs orders units cache api model stale reference doctor \
+    statistics store tables stages progress platforms bugs orders units cache api model stale reference doctor api_sweep \
     report report_browser bench_suite bench_decision bench_metrics bench_baseline bench_cli bench_soak \
     trace_files trace_runs sweep_config journal select sweep cluster
 

@@ -1,17 +1,18 @@
 """A test bench for stage-2 page-table rebuild orders.
 
-``from stress import run, compare, load`` gives the Python API (`stress.api`), which is loaded when it is first used.
+``from stress import run, compare, sweep, load`` gives the Python API (`stress.api`), loaded when it is first
+used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stress.api import Result, RunInterrupted, compare, load, run
+    from stress.api import Result, RunInterrupted, SweepResult, compare, load, run, sweep
 
 __version__ = "0.1.0"
 
-__all__ = ["Result", "RunInterrupted", "compare", "load", "run"]
+__all__ = ["Result", "RunInterrupted", "SweepResult", "compare", "load", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The Python API: what `stress run` and `stress compare` do, from a notebook or a script.
+"""The Python API: what `stress run`, `stress compare` and `stress sweep` do, from a notebook or a script.
 
 A violation is a result, not an exception: look at `Result.verdict`. What goes wrong otherwise is a
 `stress.errors.StressError`, with the remedy in its text. One measurement runs at a time. docs/api.md shows it at work.
@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from stress.config import COMPARED, ConfigError, RunConfig, from_sources
+from stress import interrupt
+from stress.config import COMPARED, ConfigError, RunConfig, from_sources, load_sweep, plan_sweep
 from stress.errors import Interrupted, UsageError
 from stress.results.document import build, plain
 from stress.results.result import Result
+from stress.results.sweep_result import SweepResult
+from stress.results.trials import is_sweep
 
 if TYPE_CHECKING:  # loads numba
     from stress.live import Progress
 
-__all__ = ["Result", "RunInterrupted", "compare", "load", "run"]
+__all__ = ["Result", "RunInterrupted", "SweepResult", "compare", "load", "run", "sweep"]
 
 #: Two at once would measure each other.
 _measuring: Final = threading.Lock()
@@ -31,9 +36,12 @@ _OPTION: Final = re.compile(r"^--([a-z-]+)|(?<=did you mean )([a-z-]+)(?=\?)")
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C (in a notebook: interrupt) ended a run; ``result`` is what it had measured, None if nothing."""
+    """Ctrl-C (in a notebook: interrupt) ended a run; ``result`` is what it had measured, None if nothing.
 
-    def __init__(self, result: Result | None) -> None:
+    That of a sweep is a `SweepResult`.
+    """
+
+    def __init__(self, result: Result | SweepResult | None) -> None:
         super().__init__("the run was interrupted")
         self.result = result
 
@@ -73,39 +81,118 @@ def compare(
     return _measured(settings, progress)
 
 
-def load(path: str | Path) -> Result:
-    """The result that ``--output`` or `Result.save` wrote to ``path``; `UsageError` if it cannot be read."""
-    return Result.load(Path(path))
+def sweep(
+    config: str | Path | Mapping[str, Any],
+    *,
+    output: str | Path | None = None,
+    resume: bool = False,
+    repeats: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> SweepResult:
+    """Run every point of a sweep: a TOML file, or its tables, such as ``{"sweep": {"vcpus": [1, 2]}}``.
+
+    Each result is in the file ``output`` as soon as its run ends, and ``resume`` continues that file; without one,
+    results are only returned. ``repeats`` and ``options`` overrule the configuration. ``progress`` is called with the
+    runs done and those expected after each. Raises `StressError`; `RunInterrupted` after Ctrl-C, between two runs or
+    within one, which then does not count.
+    """
+    if resume and output is None:
+        raise UsageError("there is no file to resume", "name the sweep's file with output")
+    given = {name.replace("_", "-"): plain(value) for name, value in options.items() if value is not None}
+    with _in_python():
+        if isinstance(config, Mapping):
+            plan = plan_sweep(plain(config), given, repeats)
+        else:
+            plan = load_sweep(Path(config), given, repeats)
+    from stress.sweeps.execution import Observer, carry_out
+    from stress.sweeps.local import run_here
+
+    expected = len(plan.points) * plan.repeats
+
+    class Watching(Observer):
+        """Counts."""
+
+        done = 0
+
+        def begins(self, trials: Any, done: int) -> None:
+            self.done = done
+
+        def finished(self, trial: Any, result: Any) -> None:
+            self.done += 1
+            if progress is not None:
+                progress(self.done, expected)
+
+        def note(self, line: str) -> None:
+            _note(line)
+
+    place = nullcontext(str(output)) if output is not None else tempfile.TemporaryDirectory(prefix="stress-")
+    with _alone(), place as path, interrupt.caught() as interrupted:
+        journal = Path(path) if output is not None else Path(path, "sweep.jsonl")
+        outcome = carry_out(plan, journal, run_here, Watching(), resume=resume)
+        stopped = interrupted.is_set()
+    result = SweepResult.of(outcome.results, plan.swept, expected)
+    if stopped and outcome.left:
+        raise RunInterrupted(result)
+    return result
+
+
+def load(path: str | Path) -> Result | SweepResult:
+    """What ``--output``, `Result.save` or a sweep wrote to ``path``; `UsageError` if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            swept = is_sweep(file.read(64))
+    except OSError:
+        swept = False  # `Result.load` says it better
+    return SweepResult.load(Path(path)) if swept else Result.load(Path(path))
 
 
 def _configured(
     config: str | Path | None, options: dict[str, Any], defaults: dict[str, Any] | None = None
 ) -> RunConfig:
     given = {name: value if value is None else plain(value) for name, value in options.items()}
-    try:
+    with _in_python():
         return from_sources(Path(config) if config is not None else None, given, defaults)
+
+
+@contextmanager
+def _in_python() -> Iterator[None]:
+    """Problems in the spelling of arguments, not of options."""
+    try:
+        yield
     except ConfigError as error:
-        raise ConfigError([_OPTION.sub(_in_python, problem) for problem in error.problems]) from None
+        raise ConfigError([_OPTION.sub(_spelled, problem) for problem in error.problems]) from None
 
 
-def _in_python(option: re.Match[str]) -> str:
+def _spelled(option: re.Match[str]) -> str:
     return (option[1] or option[2]).replace("-", "_")
 
 
-def _measured(config: RunConfig, progress: Callable[[Progress], None] | None) -> Result:
+@contextmanager
+def _alone() -> Iterator[None]:
     if not _measuring.acquire(blocking=False):
         raise UsageError("another run of this process is under way", "wait for it: two at once measure each other")
     try:
-        from stress.live.server import start_early
-
-        start_early()
-        from stress.live import execute
-
-        data = execute(config, progress, note=lambda line: print(f"stress: {line}", file=sys.stderr))
-    except Interrupted:
-        raise RunInterrupted(None) from None
+        yield
     finally:
         _measuring.release()
+
+
+def _note(line: str) -> None:
+    print(f"stress: {line}", file=sys.stderr)
+
+
+def _measured(config: RunConfig, progress: Callable[[Progress], None] | None) -> Result:
+    try:
+        with _alone():
+            from stress.live.server import start_early
+
+            start_early()
+            from stress.live import execute
+
+            data = execute(config, progress, note=_note)
+    except Interrupted:
+        raise RunInterrupted(None) from None
     result = Result.of(build(data))
     if not data.complete and data.failure is None:
         raise RunInterrupted(result)

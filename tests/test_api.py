@@ -50,7 +50,9 @@ def test_a_comparison(compared: Result, tmp_path: Path) -> None:
     window = compared.comparison[0].ratios["window"]
     assert window.ratio is not None
     compared.save(tmp_path / "result.json")
-    assert load(tmp_path / "result.json").document == compared.document
+    again = load(tmp_path / "result.json")
+    assert isinstance(again, Result)
+    assert again.document == compared.document
 
 
 def test_a_violation_is_a_result() -> None:
@@ -115,7 +117,7 @@ def test_ctrl_c_carries_the_partial_result() -> None:
         run(duration="1h", progress=interrupt, **TINY)
     assert isinstance(raised.value, RunInterrupted)
     result = raised.value.result
-    assert result is not None
+    assert isinstance(result, Result)
     assert result.verdict == "interrupted"
     assert result.order.rebuilds > 5
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -186,4 +188,5 @@ def test_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(re.sub(r'"[235]s"', '"300ms"', code), "docs/api.md", "exec"), names)
     assert {result.verdict for result in (names["both"], names["result"])} == {"correct"}
     assert len(names["records"]) == 3
+    assert len(names["frame"]) == 4
     assert all(f"`{name}`" in text or re.search(rf"\b{name}\b", code) or name == "Result" for name in stress.__all__)

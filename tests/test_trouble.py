@@ -189,9 +189,12 @@ def test_sigterm_is_an_interrupt() -> None:
     assert "Traceback" not in err
 
 
-def test_sigkill_of_the_supervisor_leaves_nothing() -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_sigkill_of_the_supervisor_leaves_nothing(stopped: bool) -> None:
     with live_run(*RUN) as run:
         workers = run.wait_for_workers(3)
+        if stopped:  # it notices nothing any more
+            workers[1].send_signal(signal.SIGSTOP)
         run.process.kill()
         run.process.communicate()
         wait_until(lambda: not any(map(psutil.Process.is_running, workers)), 5, "end of the workers")

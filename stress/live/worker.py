@@ -18,6 +18,7 @@ from stress.kernels.vcpu import FINISHED, await_stage, run
 from stress.live.hypervisor import Hypervisor, Stopped
 from stress.live.plan import Plan
 from stress.live.scenarios import run_scenario
+from stress.live.server import end_with_supervisor
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
 from stress.shm.segment import Segment
@@ -49,6 +50,7 @@ def _enter(name: str, plan: Plan, who: int) -> Segment:
     """Set this process up as number ``who`` of the run that owns segment ``name``."""
     # Neither the forkserver's death nor the supervisor's may leave this process running.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_supervisor()
     threading.Thread(target=_follow_supervisor, daemon=True).start()
     segment = Segment.attach(name, plan.geo, len(plan.orders))
     if not membarrier_register() and segment.machine.control[FENCED] == 0:

@@ -12,6 +12,7 @@ from stress.cli.options import SECTIONS
 from stress.cli.selftest import LETTERS
 from stress.config import RunConfig
 from stress.config.keys import Form, Key, key
+from stress.config.sweep import TABLES, PlanTable
 from stress.reference.markdown import code, page, table
 
 
@@ -41,7 +42,11 @@ CONFIG_TABLES: Final = (
         SECTIONS,
         LETTERS,
     ),
+    ConfigTable("plan", PlanTable, f"In the file of `stress sweep`: {TABLES['plan']}."),
 )
+
+#: Tables whose keys are those of ``[run]``.
+_OF_OPTIONS: Final = {f"[[{name}]]" if name == "point" else f"[{name}]": TABLES[name] for name in ("sweep", "point")}
 
 _VALUES: Final = """\
 A **size** is written as `4K`, `2M`, `1G`, plain bytes, or in hexadecimal; a **duration** as `250ns`, `5us`, `500ms`,
@@ -57,6 +62,8 @@ def config_page() -> str:
     parts = [_VALUES]
     for each in CONFIG_TABLES:
         parts += [f"## [{each.name}]", each.about, *_tables(each)]
+    for name, about in _OF_OPTIONS.items():
+        parts += [f"## {name}", f"In the file of `stress sweep`: {about}. The keys are those of `[run]`."]
     return page("Configuration keys", *parts)
 
 

@@ -77,9 +77,13 @@ class Result(Document):
         return self.table()
 
     def _repr_html_(self) -> str:
-        # tabulate escapes what is in its cells; the lines between the tables are text.
-        parts = self.table("html").split("\n\n")
-        return "\n".join(part if part.startswith(_TABLE) else f"<pre>{html.escape(part)}</pre>" for part in parts)
+        return as_html(self.table("html"))
+
+
+def as_html(text: str) -> str:
+    """Tables in tabulate's format ``html``, whose cells are escaped, and the lines between them, which are not yet."""
+    parts = text.split("\n\n")
+    return "\n".join(part if part.startswith(_TABLE) else f"<pre>{html.escape(part)}</pre>" for part in parts)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
