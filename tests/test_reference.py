@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from stress.cli.run import run
 from stress.config import RunConfig, key_of
 from stress.config.keys import Form, keys
+from stress.config.sweep import TABLES, PlanTable
 from stress.reference.__main__ import PAGES
 from stress.results.keys import RESULT_KEYS
 from stress.results.warnings import RunWarning
@@ -32,9 +33,15 @@ def first_cells(name: str) -> list[str]:
 
 
 def test_every_key_once() -> None:
-    assert sorted(first_cells("config.md")) == sorted(map(key_of, RunConfig.model_fields))
+    fields = [*RunConfig.model_fields, *PlanTable.model_fields]
+    assert sorted(first_cells("config.md")) == sorted(map(key_of, fields))
     expected = [*(key.path for key in RESULT_KEYS), *(warning.value for warning in RunWarning)]
     assert sorted(first_cells("results.md")) == sorted(expected)
+
+
+def test_every_table_of_a_sweep() -> None:
+    text = (DOCS / "config.md").read_text(encoding="utf-8")
+    assert all(f"]`: {what}" in text for what in TABLES.values())
 
 
 def test_keys_are_the_options() -> None:

@@ -12,6 +12,7 @@ from stress.cli.options import SECTIONS
 from stress.cli.selftest import LETTERS
 from stress.config import RunConfig
 from stress.config.keys import Form, Key, key
+from stress.config.sweep import TABLES, PlanTable
 from stress.reference.markdown import code, page, table
 
 
@@ -41,6 +42,11 @@ CONFIG_TABLES: Final = (
         SECTIONS,
         LETTERS,
     ),
+    ConfigTable(
+        "plan",
+        PlanTable,
+        "In the file of a sweep alone. The last column is the key's name in the first line of the sweep's file.",
+    ),
 )
 
 _VALUES: Final = """\
@@ -48,6 +54,11 @@ A **size** is written as `4K`, `2M`, `1G`, plain bytes, or in hexadecimal; a **d
 `10s` or `2m`, always with its unit. A **flag** is `true` or `false` in a file, `--key` or `--no-key` as an option.
 A default that is missing follows from other keys, or means that nothing is set; the meaning says which.
 Everything that is wrong with a file is reported at once, each problem with the path of its key."""
+
+_SWEEP: Final = """\
+`stress sweep` reads these tables. A point's own values override those of `[run]`. Every key may be swept:
+`order = ["unmap-first", "block-first"]` makes a point of each order, `orders = [["unmap-first", "block-first"]]` makes
+one that compares them."""
 
 _HEADERS: Final = ("key", "option", "value", "default", "bounds", "meaning", "in a result")
 
@@ -57,7 +68,14 @@ def config_page() -> str:
     parts = [_VALUES]
     for each in CONFIG_TABLES:
         parts += [f"## [{each.name}]", each.about, *_tables(each)]
+    parts += ["## The file of a sweep", _SWEEP, _listed(TABLES)]
     return page("Configuration keys", *parts)
+
+
+def _listed(tables: Mapping[str, str]) -> str:
+    return "\n".join(
+        f"- {code(f'[[{name}]]' if name == 'point' else f'[{name}]')}: {what}" for name, what in tables.items()
+    )
 
 
 def _tables(about: ConfigTable) -> Iterator[str]:
