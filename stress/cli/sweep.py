@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stress import interrupt
 from stress.cli.lists import table
 from stress.cli.options import format_option
 from stress.cli.output import emit, say
@@ -68,8 +67,7 @@ def sweep(
     emit(sweep_table(outcome.results, plan.swept, total, table_format))
     if outcome.left:
         say(f"{outcome.left} of {total} runs are left; continue with --resume")
-    interrupted = interrupt.requested.is_set() and outcome.left
-    return ExitCode.INTERRUPTED if interrupted else outcome.exit_code
+    return outcome.exit_code
 
 
 def _scheduler(address: str | None) -> Scheduler:

@@ -37,9 +37,9 @@ MAX_RUNS: Final = 10_000
 
 #: What the tables of a sweep's file are for; the documentation comes from here.
 TABLES: Final = {
-    "run": "options of every point, as in the file of `stress run --config`",
+    "run": "options of every point, as `stress run --config` reads them",
     "sweep": "lists of values by option; the points are their Cartesian product",
-    "point": "one more point, `[[point]]`, with its own options; as many as wanted, also without `[sweep]`",
+    "point": "one more point with its own options; as many as wanted, also without `[sweep]`",
     "plan": "how often and in which order the points are run",
 }
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stress.orders import STEPS
-from stress.results.data import FAULT_CLASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +240,7 @@ def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(document, dict):
         for key, value in document.items():
             name = "<step>" if path.endswith("step_ns") and key in STEPS else key
-            name = "<class>" if path.endswith("stall_histogram") and key in FAULT_CLASSES else name
+            name = "<class>" if path.endswith("stall_histogram") and key in _FAULT_WORDS else name
             yield from leaves(value, f"{path}.{name}" if path else name)
     elif isinstance(document, list):
         for value in document:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stress import interrupt
 from stress.config import SweepPlan, Trial
-from stress.errors import Interrupted, StressError
+from stress.errors import ExitCode, Interrupted, StressError
 from stress.results.trials import TrialResult
 from stress.sweeps.journal import opened
 
@@ -43,16 +44,19 @@ class Outcome:
 
     results: tuple[TrialResult, ...]  # of earlier sweeps into the file, and of this one
     left: int  # trials without a result that holds
+    interrupted: bool  # by the user, while there was something left
 
     @property
     def exit_code(self) -> int:
-        """The worst of all trials' exit codes."""
+        """The worst of all trials' exit codes, unless the user ended the sweep."""
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
         return max((result.exit_code for result in self.results), default=0)
 
 
 def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Observer, *, resume: bool) -> Outcome:
     """Run what the file does not have yet, appending to it. Raises what `opened` and the scheduler raise."""
-    with opened(path, plan, resume=resume) as journal:
+    with opened(path, plan, resume=resume) as journal, interrupt.caught() as interrupted:
         if journal.cut_off:
             observer.note(f"the last line of {path} was cut off; its trial runs again")
         results = {result.id: result for result in journal.before}
@@ -64,7 +68,7 @@ def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Obser
             results[result.id] = result
             missing -= result.done
             observer.finished(trial, result)
-    return Outcome(tuple(results.values()), missing)
+        return Outcome(tuple(results.values()), missing, interrupted.is_set() and missing > 0)
 
 
 def measured(trial: Trial, measure: Callable[[], dict[str, Any]]) -> TrialResult:
