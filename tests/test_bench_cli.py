@@ -33,6 +33,7 @@ dwell = "20us"
 duration = "{duration}"
 platform = "{platform}"
 guest-caches = false
+pin = false
 """
 
 #: A machine that cleans 2 MiB in 40 us, later in 80 us. Beside its TLBI it is next to nothing what the real one costs
@@ -53,7 +54,7 @@ def stress(capsys: pytest.CaptureFixture[str]) -> Command:
     return command_line(capsys)
 
 
-def suite_in(directory: Path, duration: str = "300ms", **changes: str) -> Path:
+def suite_in(directory: Path, duration: str = "400ms", **changes: str) -> Path:
     (directory / "machine.toml").write_text(MACHINE.format(rate="5e10"))
     text = SUITE.format(
         launches=LAUNCHES,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stress.bench import decision as module
-from stress.bench.decision import Decision, Samples, Verdict, check_enough, decide, estimate, holm
+from stress.bench.decision import Decision, Samples, Verdict, check_enough, decide, estimate, holm, rank_sum_p
 from stress.bench.suite import Figure
 from stress.errors import TooFewSamples
 
@@ -123,6 +123,21 @@ def test_holm_is_the_closed_test_of_bonferroni(raw: list[float]) -> None:
     for index, corrected in enumerate(holm(raw)):
         slow = max(min(1.0, len(each) * min(raw[i] for i in each)) for each in sets if index in each)
         assert corrected == pytest.approx(slow)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=9, unique=True), st.integers(2, 4))
+def test_the_rank_test_counts_every_way_in_which_launches_can_fall(pooled: list[float], size: int) -> None:
+    """The slow twin: deal the values out in all ways, and see how many are as lopsided as this one."""
+
+    def lopsided(after: tuple[float, ...]) -> float:
+        before = [value for value in pooled if value not in after]
+        return abs(sum(each > other for each in after for other in before) - len(after) * len(before) / 2)
+
+    size = min(size, len(pooled) - 2)
+    ways = [lopsided(after) for after in itertools.combinations(pooled, size)]
+    found = rank_sum_p(np.array(pooled[size:]), np.array(pooled[:size]))
+    assert found == pytest.approx(min(1, np.mean([way >= lopsided(tuple(pooled[:size])) for way in ways])))
 
 
 def test_too_few_launches_are_an_error_and_not_a_pass() -> None:
