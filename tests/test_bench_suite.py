@@ -31,7 +31,7 @@ def tables(**changes: Any) -> dict[str, Any]:
 
 def loaded(monkeypatch: pytest.MonkeyPatch, found: Any) -> Suite:
     """The suite of tables that a file held."""
-    monkeypatch.setattr(module, "load_toml", lambda path, option: found)
+    monkeypatch.setattr(module, "load_toml", lambda path: found)
     return load(Path("bench.toml"))
 
 
@@ -165,7 +165,7 @@ def test_chosen_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_files_that_are_no_suite(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="give --suite a readable"):
+    with pytest.raises(UsageError, match="name a readable"):
         load(tmp_path / "none.toml")
     (tmp_path / "text.toml").write_text("launches: 7")
     with pytest.raises(UsageError, match="not TOML"):
