@@ -31,6 +31,10 @@ _VMID = int(Traced.TLBI_VMID)
 _RANGE = int(Traced.TLBI_RANGE)
 _DSB = int(Traced.DSB)
 
+# TLBI_PENDING: first frame << 24 | frames, which are 0 for the whole VMID.
+_IS_PENDING = 1 << 62
+_PAGES_BITS = 24
+
 
 @kernel
 def publish(s: Machine, start: int, end: int) -> int:
@@ -55,12 +59,15 @@ def wait_for_completion() -> None:
 
 
 @kernel
-def too_late(s: Machine) -> bool:
+def too_late(s: Machine, start: int, end: int) -> bool:
     """With the injected bug missing-dsb: the TLBI is issued, but takes effect only when the next one is."""
     if s.geo.inject & MISSING_DSB == 0:
         return False
-    if exchange(s.control, TLBI_PENDING, 1) != 0:
-        publish(s, 0, 0)
+    last = exchange(s.control, TLBI_PENDING, _IS_PENDING | start << _PAGES_BITS | (end - start))
+    if last != 0:
+        first = (last & ~_IS_PENDING) >> _PAGES_BITS
+        pages = last & ((1 << _PAGES_BITS) - 1)
+        publish(s, first, first + pages if pages != 0 else 0)
     return True
 
 
@@ -68,7 +75,7 @@ def too_late(s: Machine) -> bool:
 def tlbi_vmid(s: Machine, who: int) -> None:
     """Invalidate every translation of the VMID and wait (KVM's ``__kvm_tlb_flush_vmid``)."""
     trace(s, _VMID, who, 0, 0)
-    if too_late(s):
+    if too_late(s, 0, 0):
         return
     number = publish(s, 0, 0)
     wait_for_completion()
@@ -81,7 +88,7 @@ def tlbi_vmid(s: Machine, who: int) -> None:
 def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> None:
     """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it."""
     trace(s, traced, who, start, end)
-    if too_late(s):
+    if too_late(s, start, end):
         return
     publish(s, start, end)
     wait_for_completion()
