@@ -60,6 +60,16 @@ def test_figures_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_figures_of_a_kernel_case_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    (case,) = loaded(monkeypatch, tables(**{"kernel-case": [KERNEL_CASE | {"thresholds": {"far": 0.3}}]})).kernel_case
+    assert list(case.figures(["kernel: near", "kernel: far", "clean: window of block-first"])) == [
+        Figure("kernel: near", 0.1, True),
+        Figure("kernel: far", 0.3, True),
+    ]
+    with pytest.raises(UsageError, match="case kernel has no contest 'far'; use near"):
+        list(case.figures(["kernel: near"]))
+
+
 def test_every_error_at_once_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = tables(launches=1, surplus=3)
     run = {"orders": ["clean-first"], "block_size": "2M", "dwell": "7 parsecs"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -81,6 +81,7 @@ def bench(
         if not before:
             raise UsageError("the baseline has no figure of these cases", "it is damaged; save a new one")
         check_enough(baseline.launches, launches, len(before))
+        figures(chosen, before)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     start = time.monotonic()
     samples = measure(chosen, launches, progress, note)
@@ -94,20 +95,21 @@ def bench(
         host=here,
         samples={figure: [[float(f"{x:.6g}") for x in launch] for launch in each] for figure, each in samples.items()},
     )
+    judged = figures(chosen, record.samples)
     if baseline is None:
         return Outcome(record, notes=tuple(notes))
     if different := sorted(before.keys() ^ record.samples.keys()):
         raise RunBroken(f"only one side has {', '.join(different)}", "what is measured changed; save a new baseline")
-    decisions = decide(figures(chosen, record), before, record.samples)
+    decisions = decide(judged, before, record.samples)
     return Outcome(record, baseline, tuple(decisions), tuple(notes))
 
 
-def figures(suite: Suite, record: Record) -> list[Figure]:
-    """What the suite's cases measured, in its sequence."""
+def figures(suite: Suite, names: Collection[str]) -> list[Figure]:
+    """The figures of a suite's cases, in its sequence; ``names`` are those measured.
+
+    `UsageError` if a kernel case sets the threshold of one that is not.
+    """
     found: list[Figure] = []
     for case in suite.cases:
-        if isinstance(case, OrderCase):
-            found += case.figures()
-        else:
-            found += [Figure(name, case.threshold, higher_is_better=True) for name in record.of_cases({case.name})]
+        found += case.figures() if isinstance(case, OrderCase) else case.figures(names)
     return found

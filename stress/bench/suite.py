@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -84,6 +84,19 @@ class KernelCase(_Model):
     group: str = Field(description=f"What competes: {listed(GROUPS)}")
     rounds: int = Field(default=5, ge=3, le=1000, description="Rounds of each contest in one launch")
     threshold: Threshold = Field(description="Change that matters")
+    thresholds: dict[str, Threshold] = Field(
+        default={}, description="Change that matters of single contests, by name, where it is another"
+    )
+
+    def figures(self, names: Collection[str]) -> Iterator[Figure]:
+        """The figures of this case among ``names``; `UsageError` if there is none of a contest that has a threshold."""
+        prefix = f"{self.name}: "
+        contests = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        for contest in self.thresholds:
+            if contest not in contests:
+                raise UsageError(f"case {self.name} has no contest {shown(contest)}", f"use {listed(contests)}")
+        for contest in contests:
+            yield Figure(prefix + contest, self.thresholds.get(contest, self.threshold), higher_is_better=True)
 
 
 class Suite(_Model):
