@@ -10,6 +10,9 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, Field
 
+from stress.bench.baseline import Record
+from stress.bench.metrics import METRICS
+from stress.bench.suite import KernelCase, OrderCase, Suite
 from stress.cli.run import run
 from stress.config import RunConfig, key_of
 from stress.config.keys import Form, keys
@@ -37,6 +40,12 @@ def test_every_key_once() -> None:
     assert sorted(first_cells("config.md")) == sorted(map(key_of, fields))
     expected = [*(key.path for key in RESULT_KEYS), *(warning.value for warning in RunWarning)]
     assert sorted(first_cells("results.md")) == sorted(expected)
+
+
+def test_every_key_and_metric_of_the_gate() -> None:
+    models = (Suite, OrderCase, KernelCase, Record)
+    fields = [field.alias or name for model in models for name, field in model.model_fields.items()]
+    assert sorted(first_cells("bench.md")) == sorted([*fields, *METRICS])
 
 
 def test_every_table_of_a_sweep() -> None:

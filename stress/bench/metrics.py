@@ -31,6 +31,7 @@ MIN_CYCLES: Final = 10
 class Metric:
     """A number that some cycles of one order have; what is compared is its ratio to that of the first order."""
 
+    meaning: str
     value: Callable[[Rows, Rows], float]  # of REBUILD_ROW and STALL_ROW rows
     higher_is_better: bool = False
 
@@ -45,14 +46,20 @@ def _stall(rows: Rows, stalls: Rows) -> float:
     return float(np.median(caught)) if caught.size else float("nan")
 
 
+def _throughput(rows: Rows, stalls: Rows) -> float:
+    return float(rows["accesses"].sum() / rows["cycle_ns"].sum())
+
+
 #: Metric -> how it is taken. Besides, the name of each step is a metric: its time over that of its rebuild's rest.
 METRICS: Final = {
-    "window": Metric(_window),
-    "rebuild": Metric(lambda rows, stalls: float(np.median(rows["rebuild_ns"]))),
-    "hold": Metric(lambda rows, stalls: float(np.median(rows["lock_hold_ns"]))),
-    "window-faults": Metric(lambda rows, stalls: float(rows["window_faults"].mean())),
-    "stall": Metric(_stall),
-    "throughput": Metric(lambda rows, stalls: rows["accesses"].sum() / rows["cycle_ns"].sum(), higher_is_better=True),
+    "window": Metric("median invalid window", _window),
+    "rebuild": Metric("median time of a rebuild", lambda rows, stalls: float(np.median(rows["rebuild_ns"]))),
+    "hold": Metric(
+        "median time the rebuilder held mmu_lock", lambda rows, stalls: float(np.median(rows["lock_hold_ns"]))
+    ),
+    "window-faults": Metric("window faults per rebuild", lambda rows, stalls: float(rows["window_faults"].mean())),
+    "stall": Metric("median stall of a window fault", _stall),
+    "throughput": Metric("guest accesses per time", _throughput, higher_is_better=True),
 }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from stress.reference.bench import bench_page
 from stress.reference.config import config_page
 from stress.reference.results import results_page
 
 #: File -> what writes it.
-PAGES = {"config.md": config_page, "results.md": results_page}
+PAGES = {"bench.md": bench_page, "config.md": config_page, "results.md": results_page}
 
 
 def write(directory: Path) -> None:
