@@ -44,7 +44,7 @@ class Workers:
         """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels."""
         server.ensure_running()
         with ThreadPoolExecutor(1) as starter:
-            starting = starter.submit(self._start, name)
+            starting = starter.submit(self._start, name, interrupted)
             while not starting.done():
                 if interrupted.wait(_LOOK_S):
                     server.kill()
@@ -52,9 +52,11 @@ class Workers:
             starting.result()
         return True
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, interrupted: threading.Event) -> None:
         vcpus = self._plan.geo.hypervisor
         for vcpu in range(vcpus):
+            if interrupted.is_set():
+                return
             self._launch(server.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))
         self._launch(server.Process(target=hypervisor_main, args=(name, self._plan), name="hypervisor"))
         now = time.monotonic()
