@@ -66,7 +66,7 @@ class LiveRun:
     def wait_for_workers(self, count: int) -> list[psutil.Process]:
         """Wait until all workers run, and some rebuilds have been done."""
         wait_until(lambda: len(self.workers()) == count, START_TIMEOUT_S, f"{count} workers")
-        time.sleep(1.0)
+        time.sleep(0.5)
         return self.workers()
 
     def finish(self, timeout_s: float) -> tuple[int, str, str, float]:

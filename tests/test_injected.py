@@ -14,7 +14,7 @@ pytestmark = pytest.mark.alone
 @pytest.mark.parametrize("name", BUGS)
 @pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
 def test_an_injected_bug_is_caught(name: str) -> None:
-    document = run_json("run", "--inject", name, "--duration", "2s")
+    document = run_json("run", "--inject", name, "--duration", "1s")
     kinds = {violation["kind"] for violation in document["violations"]}
     assert document["exit"] == 1
     assert document["verdict"] == "violations"

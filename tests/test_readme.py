@@ -45,7 +45,7 @@ def shortened(arguments: list[str]) -> list[str]:
         return arguments
     match arguments[0]:
         case "run" | "compare":
-            return [*arguments, "--duration", "2s" if "--inject" in arguments else "300ms"]
+            return [*arguments, "--duration", "1s" if "--inject" in arguments else "200ms"]
         case "sweep":  # the fixture has run it; what its command line says must still be a sweep
             return [*arguments, "--duration", "300ms", "--output", "again.jsonl", "--dry-run"]
         case "bench":  # takes minutes: only that there are such options
@@ -81,5 +81,5 @@ def test_files_it_links_to_exist() -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+    for target in set(re.findall(r"(?:`|^    )make ([a-z]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
