@@ -33,7 +33,7 @@ test: $(VENV)/.installed-dev chromium
 # A browser opens the report in the tests. It is no Python package, so the system's package manager has it.
 chromium:
 	@for each in chromium chromium-browser google-chrome; do command -v $$each >/dev/null && exit 0; done; \
-	    if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends chromium; \
+	    if [ "$$(id -u)" = 0 ]; then apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends chromium; \
 	    else echo "the report's tests need a browser: sudo apt-get install chromium" >&2; exit 1; fi
 
 soak: $(VENV)/.installed-dev
