@@ -104,7 +104,7 @@ def test_wrong_orders_are_caught_every_time(size: str) -> None:
 @pytest.mark.parametrize("name", BUGS)
 def test_injected_bugs_are_caught_every_time(name: str) -> None:
     for seed in range(10):
-        document = run_json("run", "--inject", name, "--duration", "4s", "--seed", str(seed))
+        document = run_json("run", "--inject", name, "--duration", "2s", "--seed", str(seed))
         assert document["exit"] == 1
         assert document["elapsed_ns"] < 5e9
         assert BUGS[name].kinds[0] in {violation["kind"] for violation in document["violations"]}
