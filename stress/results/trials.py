@@ -152,6 +152,8 @@ def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
     kinds = {"sweep": str, "swept": list, "tables": dict, "trials": int}
     if not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
         raise _damaged(f"{name} line 1")
+    if not all(isinstance(key, str) for key in header["swept"]):
+        raise _damaged(f"{name} line 1")
     return header
 
 

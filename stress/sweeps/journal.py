@@ -40,6 +40,9 @@ class Journal:
 
     def append(self, trial: TrialResult) -> None:
         """Add a line that is on the disk when this returns. `RunBroken` if it cannot be; the file is as before then."""
+        if os.fstat(self._descriptor).st_nlink == 0:
+            what = f"{self._path} was removed or replaced while the sweep was running"
+            raise RunBroken(what, "leave it where it is, and start the sweep again")
         self._write(trial.to_line())
 
     def begin(self, plan: SweepPlan, resume: bool) -> None:
