@@ -52,7 +52,7 @@ def on_cluster(address: str, patience_s: float = PATIENCE_S) -> Scheduler:
 
 def _connected(address: str) -> Client:
     from distributed import Client
-    from distributed.comm import resolve_address
+    from distributed.comm.addressing import resolve_address
 
     # What becomes of the connection is ours to say, in one line.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
