@@ -243,6 +243,18 @@ def test_no_bytes_cause_a_traceback(
         assert found.table("simple")
 
 
+def test_a_sweep_that_ran_nothing_may_begin_anew(tmp_path: Path) -> None:
+    write(tmp_path / "sweep.jsonl", [])
+    other = plan_sweep({**TABLES, "plan": {"repeats": 1}})
+    with pytest.raises(UsageError, match="is of another sweep"):
+        write(tmp_path / "sweep.jsonl", [], other, resume=True)
+    write(tmp_path / "sweep.jsonl", [], other)
+    assert read_sweep(tmp_path / "sweep.jsonl").header["trials"] == 3
+    write(tmp_path / "sweep.jsonl", results()[:1])
+    with pytest.raises(UsageError, match="exists already"):
+        write(tmp_path / "sweep.jsonl", [])
+
+
 def test_a_file_removed_meanwhile_is_no_success(path: Path) -> None:
     with opened(path, PLAN, resume=True) as journal:
         path.unlink()
