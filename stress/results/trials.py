@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stress.errors import ExitCode, UsageError
+from stress.reading import read_bytes
 from stress.results.store import checked
 from stress.results.whole import whole
 
@@ -105,7 +106,7 @@ def never_began(content: bytes) -> bool:
 def read_sweep(path: Path) -> SweepResult:
     """The sweep in a file; `UsageError` if it cannot be read, is none, is damaged, or of a newer schema."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", _OTHER) from error
     return parse_sweep(content, str(path))
