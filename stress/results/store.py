@@ -81,12 +81,12 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         content = read_bytes(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     return parsed(content, path)
 
 
-def unreadable(path: Path, error: OSError) -> UsageError:
+def unreadable(path: Path, error: Exception) -> UsageError:
     """What to say of a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return UsageError(f"cannot read {path}: no such file", "write one with --output")
