@@ -13,6 +13,7 @@ from typing import Annotated, Final
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from stress.errors import UsageError
+from stress.reading import read_bytes
 from stress.units import format_bytes, format_ns
 
 #: The platform without modelled costs, which every run has unless it names another.
@@ -105,7 +106,7 @@ def load(name_or_path: str) -> Platform:
 
 def _read(path: Path) -> Platform:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_bytes(path).decode())
     except OSError as error:
         raise UsageError(f"cannot read platform {path}: {error.strerror}", f"use one of {', '.join(names())}") from None
     except (ValueError, RecursionError) as error:

@@ -225,3 +225,25 @@ def test_a_kernel_case_is_measured_in_a_process_of_its_own() -> None:
 def test_kernel_cases_need_a_checkout(stress: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "_CHECKOUT", tmp_path)
     assert "run stress bench from a checkout" in refused(stress("bench", "--only", "unmap"), ExitCode.MACHINE)
+
+
+def test_output_never_replaces_what_is_read_or_saved(stress: Command, saved: tuple[str, ...], tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline.json"
+    before = baseline.read_bytes()
+    assert "would replace" in refused(stress(*saved, "--output", str(tmp_path / "." / "baseline.json")))
+    assert baseline.read_bytes() == before
+    new = str(tmp_path / "new.json")
+    assert "would replace" in refused(stress(*saved[:3], "--save-baseline", new, "--output", new))
+
+
+def test_a_full_disk_hides_no_verdict(stress: Command, saved: tuple[str, ...], measured: dict[str, Any]) -> None:
+    code, out, err = stress(*saved, "--output", "/dev/full")
+    assert (code, out.split(":")[0]) == (ExitCode.BROKEN, "NO REGRESSION")
+    assert "no space left" in err
+    code, out, err = stress(*saved[:3], "--save-baseline", "/dev/full")
+    assert (code, out.split(":")[0]) == (ExitCode.BROKEN, "MEASURED")
+    assert "saved" not in err
+    measured["samples"]["no-fwb: window of block-first"] = [9.0]
+    code, out, err = stress(*saved, "--output", "/dev/full")
+    assert (code, out.split(":")[0]) == (ExitCode.CHECK_FAILED, "REGRESSION")
+    assert "no space left" in err

@@ -108,6 +108,14 @@ def test_what_cannot_be_a_cluster_is_refused(cluster: LocalCluster, monkeypatch:
         sweep(cluster.scheduler_address)
 
 
+@pytest.mark.parametrize("address", ["nonsense", "tcp://", "", "foo://h:1", "tcp://[::1"])
+def test_a_malformed_address_makes_no_client(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Such a client cannot be closed: it prints a traceback after 20 s.
+    monkeypatch.setattr("distributed.Client", lambda *arguments, **options: pytest.fail("it was made"))
+    with pytest.raises(UsageError, match="no Dask scheduler at"):
+        list(on_cluster(address)(list(PLAN.trials()), Observer()))
+
+
 #: The trials that `pretend` has been asked for, and whether those after the first may end.
 asked: list[str] = []
 leave = threading.Event()

@@ -241,3 +241,40 @@ def test_no_bytes_cause_a_traceback(
         assert len(str(error).splitlines()) == 1
     else:
         assert found.table("simple")
+
+
+def test_a_sweep_that_ran_nothing_may_begin_anew(tmp_path: Path) -> None:
+    write(tmp_path / "sweep.jsonl", [])
+    other = plan_sweep({**TABLES, "plan": {"repeats": 1}})
+    with pytest.raises(UsageError, match="is of another sweep"):
+        write(tmp_path / "sweep.jsonl", [], other, resume=True)
+    write(tmp_path / "sweep.jsonl", [], other)
+    assert read_sweep(tmp_path / "sweep.jsonl").header["trials"] == 3
+    write(tmp_path / "sweep.jsonl", results()[:1])
+    with pytest.raises(UsageError, match="exists already"):
+        write(tmp_path / "sweep.jsonl", [])
+
+
+def test_a_file_removed_meanwhile_is_no_success(path: Path) -> None:
+    with opened(path, PLAN, resume=True) as journal:
+        path.unlink()
+        with pytest.raises(RunBroken, match=r"sweep\.jsonl was removed or replaced"):
+            journal.append(results()[4])
+
+
+@pytest.mark.parametrize("swept", [[1], [{"a": 1}]])
+def test_swept_keys_that_are_none_are_damage(path: Path, swept: list[Any]) -> None:
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps({**json.loads(first), "swept": swept}) + "\n" + rest)
+    with pytest.raises(UsageError, match=r"line 1 is damaged"):
+        read_sweep(path)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", "1e999"])
+def test_numbers_that_no_run_measures_are_damage(path: Path, number: str) -> None:
+    first, line = path.read_text().split("\n")[:2]
+    changed = json.loads(line)
+    changed["document"]["orders"][0]["accesses_per_s"] = json.loads(number)
+    path.write_text(f"{first}\n{json.dumps(changed)}\n")
+    with pytest.raises(UsageError, match=r"line 2: it is no whole result, orders\[\]\.accesses_per_s"):
+        stored(path)

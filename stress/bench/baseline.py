@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stress.errors import UsageError
+from stress.reading import read_bytes
 from stress.results import store
 
 #: Version of the file. No other can be read: a baseline is cheap to make again.
@@ -53,7 +54,7 @@ def write(path: Path, record: Record) -> None:
 def read(path: Path) -> Record:
     """The baseline in ``path``; `UsageError` if it is missing, damaged, no baseline, or of another schema."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bytes(path))
     except OSError as error:
         raise UsageError(f"cannot read baseline {path}: {(error.strerror or str(error)).lower()}", _AGAIN) from None
     except (ValueError, RecursionError):

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stress.cli.options import result_options
 from stress.cli.output import emit, say
-from stress.errors import UsageError
+from stress.errors import StressError, UsageError
 
 _Path = click.Path(path_type=Path)
 
@@ -49,6 +49,8 @@ def bench(
         raise UsageError("--baseline and --save-baseline exclude each other", "compare first, then save a new one")
     if new_file and names:
         raise UsageError("a baseline holds the whole suite", "leave out --only")
+    if output and any(_same(each, output) for each in (new_file, baseline_file, suite_file)):
+        raise UsageError(f"--output {output} would replace the baseline or the suite", "choose another path")
     from stress.bench import baseline, suite, table
     from stress.results import store
 
@@ -62,14 +64,31 @@ def bench(
     count = launches or (chosen.baseline_launches if new_file else chosen.launches)
     with _display() as progress:
         outcome = gate.bench(chosen, names, count, before, progress, say)
-    if new_file:
-        baseline.write(new_file, outcome.record)
-        say(f"saved {new_file}: compare with stress bench --baseline {new_file}")
+    exit_code = int(outcome.exit_code)
     document = outcome.to_json()
+    # What was measured is shown, and a regression is one, also if it cannot be kept.
+    if new_file:
+        try:
+            baseline.write(new_file, outcome.record)
+            say(f"saved {new_file}: compare with stress bench --baseline {new_file}")
+        except StressError as error:
+            say(str(error))
+            exit_code = exit_code or error.exit_code
     if output:
-        store.write(output, document)
+        try:
+            store.write(output, document)
+        except StressError as error:
+            say(str(error))
+            exit_code = exit_code or error.exit_code
     emit(json.dumps(document, indent=2, allow_nan=False) if as_json else table.text(outcome, table_format))
-    return outcome.exit_code
+    return exit_code
+
+
+def _same(path: Path | None, other: Path) -> bool:
+    try:
+        return path is not None and path.resolve() == other.resolve() and not other.is_char_device()
+    except (OSError, RuntimeError, ValueError):
+        return False  # whoever opens it says why
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from stress.bugs import BUGS
 from stress.config.model import RunConfig
 from stress.config.values import key_of, shown
 from stress.errors import UsageError
+from stress.reading import read_bytes
 from stress.units import format_duration
 
 #: Two keys that say the same thing: whoever gives one takes back the other of a weaker source.
@@ -55,7 +56,7 @@ class ConfigError(UsageError):
 def load_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file that ``option`` names; `UsageError` if it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(path).decode())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "name a readable TOML file") from None
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from stress.errors import RunBroken, UsageError
+from stress.reading import read_bytes
 from stress.results.document import SCHEMA_VERSION
 from stress.results.encode import encode
 from stress.results.upgrade import upgraded
@@ -79,11 +80,23 @@ def read(path: Path) -> dict[str, Any]:
     `UsageError` if it is missing, cut off, no result, or of a newer schema.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(f"cannot read {path}: no such file", "write one with --output") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {_why(error)}", "name a readable result file") from error
+        content = read_bytes(path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    return parsed(content, path)
+
+
+def unreadable(path: Path, error: Exception) -> UsageError:
+    """What to say of a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return UsageError(f"cannot read {path}: no such file", "write one with --output")
+    return UsageError(f"cannot read {path}: {_why(error)}", "name a readable result file")
+
+
+def parsed(content: bytes, path: Path) -> dict[str, Any]:
+    """As `read`, for what ``path`` contained."""
+    try:
+        document = json.loads(content)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", _AGAIN) from error

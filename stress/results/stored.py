@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stress.reading import read_bytes
 from stress.results import store
 from stress.results.rows import Row, rows_of, rows_of_trials
 from stress.results.sweep_table import sweep_table
@@ -43,9 +44,9 @@ class Stored:
 def stored(path: Path) -> Stored:
     """The result in a file; `UsageError` if it cannot be read or is none."""
     try:
-        content = path.read_bytes()
-    except OSError:
-        content = b""  # `store.read` says it better
+        content = read_bytes(path)
+    except OSError as error:
+        raise store.unreadable(path, error) from error
     if is_sweep(content):
         return Stored(sweep=parse_sweep(content, str(path)))
-    return Stored(document=whole(store.read(path), str(path), "run again with --output"))
+    return Stored(document=whole(store.parsed(content, path), str(path), "run again with --output"))

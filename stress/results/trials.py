@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stress.errors import ExitCode, UsageError
+from stress.reading import read_bytes
 from stress.results.store import checked
 from stress.results.whole import whole
 
@@ -105,7 +106,7 @@ def never_began(content: bytes) -> bool:
 def read_sweep(path: Path) -> SweepResult:
     """The sweep in a file; `UsageError` if it cannot be read, is none, is damaged, or of a newer schema."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", _OTHER) from error
     return parse_sweep(content, str(path))
@@ -151,6 +152,8 @@ def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
         raise UsageError(message, "read it with the newer stress that wrote it")
     kinds = {"sweep": str, "swept": list, "tables": dict, "trials": int}
     if not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
+        raise _damaged(f"{name} line 1")
+    if not all(isinstance(key, str) for key in header["swept"]):
         raise _damaged(f"{name} line 1")
     return header
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -12,12 +13,16 @@ from stress.results.keys import RESULT_KEYS
 _PARTS: Final = ("comparison[]", "stages[]", "life_cycle")
 
 
+def _integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64
+
+
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return _integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 _IS: Final[dict[str, Callable[[object], bool]]] = {
-    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "integer": _integer,
     "number": _number,
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),

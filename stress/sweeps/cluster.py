@@ -52,10 +52,12 @@ def on_cluster(address: str, patience_s: float = PATIENCE_S) -> Scheduler:
 
 def _connected(address: str) -> Client:
     from distributed import Client
+    from distributed.comm.addressing import resolve_address
 
     # What becomes of the connection is ours to say, in one line.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
+        resolve_address(address)  # a client of a malformed one cannot be closed: it says so in a traceback, after 20 s
         return Client(address, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         what = str(error) if isinstance(error, ValueError) else "nobody answers"

@@ -18,7 +18,7 @@ from stress import __version__
 from stress.config import SweepPlan
 from stress.errors import RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION, plain
-from stress.results.trials import SWEEP_SCHEMA, SweepResult, TrialResult, never_began, parse_sweep
+from stress.results.trials import SWEEP_SCHEMA, SweepResult, TrialResult, is_sweep, never_began, parse_sweep
 
 _ELSEWHERE: Final = "choose another file with --output"
 
@@ -40,15 +40,20 @@ class Journal:
 
     def append(self, trial: TrialResult) -> None:
         """Add a line that is on the disk when this returns. `RunBroken` if it cannot be; the file is as before then."""
+        if os.fstat(self._descriptor).st_nlink == 0:
+            what = f"{self._path} was removed or replaced while the sweep was running"
+            raise RunBroken(what, "leave it where it is, and start the sweep again")
         self._write(trial.to_line())
 
     def begin(self, plan: SweepPlan, resume: bool) -> None:
         """Write the header into a new file, or check that an old one is of the same sweep and go on after it."""
         with open(self._descriptor, "rb", closefd=False) as file:
             content = file.read()
-        if content and not resume:
+        # A sweep that ended before its first run has left nothing to lose, such as one whose scheduler was not there.
+        empty = is_sweep(content) and content.find(b"\n") == len(content) - 1
+        if content and not resume and not empty:
             raise _exists(self._path)
-        if not content or never_began(content):
+        if not content or never_began(content) or (empty and not resume):
             self._cut(0)
             self._write(json.dumps(header(plan), allow_nan=False).encode() + b"\n")
             return

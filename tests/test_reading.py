@@ -1,0 +1,43 @@
+"""What the user names is read whole: pipes too, and nothing endless takes all memory or cannot be interrupted."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from stress import interrupt, reading
+from stress.config import SweepPlan, load_sweep
+from stress.errors import Interrupted, UsageError
+from stress.results.stored import stored
+
+
+def test_an_endless_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LIMIT", 1 << 20)
+    with pytest.raises(UsageError, match="cannot read /dev/zero: file too large"):
+        stored(Path("/dev/zero"))
+    with pytest.raises(UsageError, match=r"cannot read /dev/zero: File too large"):
+        load_sweep(Path("/dev/zero"))
+
+
+@pytest.mark.timeout(20)
+def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(interrupt, "requested", threading.Event())
+    threading.Timer(0.3, interrupt.requested.set).start()
+    with pytest.raises(Interrupted):
+        stored(tmp_path / "pipe")
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = b"[sweep]\nvcpus = [1, 2]\n" + b"# much\n" * 40_000
+    writer = threading.Thread(target=pipe.write_bytes, args=(text,))
+    writer.start()
+    plan: SweepPlan = load_sweep(pipe)
+    writer.join()
+    assert len(plan.points) == 2
