@@ -15,6 +15,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from stress import interrupt
 from stress.config import COMPARED, ConfigError, RunConfig, from_sources, load_sweep, plan_sweep
 from stress.errors import Interrupted, UsageError
@@ -99,10 +101,10 @@ def sweep(
     """
     if resume and output is None:
         raise UsageError("there is no file to resume", "name the sweep's file with output")
-    given = {name.replace("_", "-"): plain(value) for name, value in options.items() if value is not None}
+    given = {name.replace("_", "-"): _plain(value) for name, value in options.items() if value is not None}
     with _in_python():
         if isinstance(config, Mapping):
-            plan = plan_sweep(plain(config), given, repeats)
+            plan = plan_sweep(_plain(config), given, repeats)
         else:
             plan = load_sweep(Path(config), given, repeats)
     from stress.sweeps.execution import Observer, carry_out
@@ -150,9 +152,22 @@ def load(path: str | Path) -> Result | SweepResult:
 def _configured(
     config: str | Path | None, options: dict[str, Any], defaults: dict[str, Any] | None = None
 ) -> RunConfig:
-    given = {name: value if value is None else plain(value) for name, value in options.items()}
+    given = {name: value if value is None else _plain(value) for name, value in options.items()}
     with _in_python():
         return from_sources(Path(config) if config is not None else None, given, defaults)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in TOML's types. NaN stays what it is: as None it would silently mean the default."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return plain(value)
 
 
 @contextmanager

@@ -77,6 +77,8 @@ def test_options_override_the_file(tmp_path: Path) -> None:
         ({"vcpus": 0, "duration": 3}, r"2 problems: vcpus: .* \| duration: .*unit"),
         ({"order": "nonsense"}, "^order: .*nonsense"),
         ({"config": "missing.toml"}, "cannot read missing.toml"),
+        ({"populated": float("nan")}, "^populated: must be a finite number"),
+        ({"duration": np.float64("nan")}, "^duration: "),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -177,6 +179,27 @@ def test_a_script_without_a_guard_is_not_imported_again(tmp_path: Path) -> None:
 
 def test_the_callers_own_forkserver_is_as_without_us() -> None:
     assert output("-c", RUNS + FORKSERVER) == ["main", "correct", "correct", "set()", "False"]
+
+
+FORK = f"""
+import multiprocessing
+from stress import run
+def verdict(queue):
+    queue.put(run(rebuilds=3, **{TINY!r}).verdict)
+verdict(queue := multiprocessing.SimpleQueue())
+print(queue.get())
+context = multiprocessing.get_context("fork")
+child = context.Process(target=verdict, args=(queue,))
+child.start()
+child.join(60)
+print(child.exitcode, queue.get() if child.exitcode == 0 else None)
+verdict(queue)
+print(queue.get())
+"""
+
+
+def test_a_process_forked_after_a_run_has_a_server_of_its_own() -> None:
+    assert output("-c", FORK) == ["correct", "0 correct", "correct"]
 
 
 def test_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,8 @@ def test_a_point_that_cannot_run_is_a_result(monkeypatch: pytest.MonkeyPatch) ->
     [
         ({"sweep": {"vcpus": [1, 0]}}, {}, r"^sweep\.vcpus\[1\]: must be at least 1"),
         (TABLES, {"duratoin": "1s"}, r"duratoin: unknown key; did you mean duration\?"),
+        ({"sweep": {"populated": [0.5, float("nan")]}}, {}, r"^sweep\.populated\[1\]: must be a finite number"),
+        (TABLES, {"populated": float("nan")}, "populated: must be a finite number"),
         (TABLES, {"repeats": 0}, "^repeats: must be at least 1"),
         (TABLES, {"resume": True}, "there is no file to resume"),
         ("missing.toml", {}, "cannot read missing.toml"),

@@ -24,6 +24,19 @@ _server = forkserver.ForkServer()
 _server.set_forkserver_preload(["stress.live.preload"])
 
 
+def _start_anew() -> None:
+    """In a process forked from the caller's program: the server is its parent's, who alone may wait for it."""
+    inherited = _server._forkserver_alive_fd  # type: ignore[attr-defined]
+    if inherited is not None:
+        os.close(inherited)  # else the server would outlive the one it belongs to
+    forgotten: Any = _server
+    forgotten.__init__()
+    forgotten.set_forkserver_preload(["stress.live.preload"])
+
+
+os.register_at_fork(after_in_child=_start_anew)
+
+
 def ensure_running() -> None:
     """Start the server unless it runs, without waiting until it is ready."""
     resource_tracker.ensure_running()  # first: once it has started it unblocks signals for whoever started it
