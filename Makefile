@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev chromium
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m "not soak and not alone"
 	$(BIN)/pytest -m "alone and not soak"
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=loadfile $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
 
 # A browser opens the report in the tests. It is no Python package, so the system's package manager has it.
 chromium:
