@@ -266,7 +266,7 @@ def test_a_file_removed_meanwhile_is_no_success(path: Path) -> None:
 def test_swept_keys_that_are_none_are_damage(path: Path, swept: list[Any]) -> None:
     first, rest = path.read_text().split("\n", 1)
     path.write_text(json.dumps({**json.loads(first), "swept": swept}) + "\n" + rest)
-    with pytest.raises(UsageError, match=r"line 1 is damaged"):
+    with pytest.raises(UsageError, match=r"line 1 is damaged; name a sweep"):
         read_sweep(path)
 
 

@@ -117,30 +117,30 @@ def parse_sweep(content: bytes, name: str) -> SweepResult:
     first, *lines = content.split(b"\n")
     if not is_sweep(content) or never_began(content):
         raise UsageError(f"cannot read {name}: it is no result of stress sweep, or cut off in its first line", _OTHER)
-    header = _header(_parsed(first, f"{name} line 1"), name)
+    header = _header(_parsed(first, f"{name} line 1", _OTHER), name)
     end = len(first) + 1
     last = lines.pop()  # what stands after the last line break
     trials: dict[str, TrialResult] = {}
     for number, line in enumerate(lines, start=2):
-        found = _trial(_parsed(line, f"{name} line {number}"), f"{name} line {number}")
+        found = _trial(_parsed(line, f"{name} line {number}", _REPAIR), f"{name} line {number}")
         trials.pop(found.id, None)
         trials[found.id] = found
         end += len(line) + 1
     return SweepResult(header, tuple(trials.values()), end, bool(last))
 
 
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
+def _parsed(line: bytes, where: str, remedy: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _damaged(where) from error
+        raise _damaged(where, remedy) from error
     if not isinstance(found, dict):
-        raise _damaged(where)
+        raise _damaged(where, remedy)
     return found
 
 
-def _damaged(where: str) -> UsageError:
-    return UsageError(f"{where} is damaged", _REPAIR)
+def _damaged(where: str, remedy: str = _REPAIR) -> UsageError:
+    return UsageError(f"{where} is damaged", remedy)
 
 
 def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
         raise UsageError(message, "read it with the newer stress that wrote it")
     kinds = {"sweep": str, "swept": list, "tables": dict, "trials": int}
     if not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
-        raise _damaged(f"{name} line 1")
+        raise _damaged(f"{name} line 1", _OTHER)
     if not all(isinstance(key, str) for key in header["swept"]):
-        raise _damaged(f"{name} line 1")
+        raise _damaged(f"{name} line 1", _OTHER)
     return header
 
 
