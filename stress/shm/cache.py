@@ -1,12 +1,19 @@
-"""Where compiled kernels are kept between runs: one directory per version of the sources."""
+"""Where compiled kernels are kept between runs: one directory for all that Numba's own cache depends on.
+
+Numba takes a kernel from its cache only for the same interpreter, the same Numba, and the same file at the same place
+with the same time of change. Were two installations to share a directory, the mark that says "complete" would hold for
+one, and the other would compile without a word.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -17,12 +24,12 @@ _VERSIONS_KEPT = 8
 
 @lru_cache(maxsize=1)
 def _sources_hash() -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{sys.implementation.cache_tag} {version('numba')} {_PACKAGE}".encode())
     files = [_PACKAGE / "orders.py"]
     for part in _COMPILED:
         files += sorted((_PACKAGE / part).glob("*.py"))
     for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        digest.update(f"{path.name} {path.stat().st_mtime_ns} ".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
