@@ -73,7 +73,7 @@ def test_command(command: str, directory: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_files_it_links_to_exist() -> None:
-    targets = re.findall(r"\]\((?!http)([^)#]+)", README)
+    targets = re.findall(r"(?:\]\(|src=\"|srcset=\")(?!http)([^)#\"]+)", README)
     assert targets
     for target in targets:
         assert (ROOT / target).exists(), target
