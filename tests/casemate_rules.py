@@ -13,8 +13,15 @@ from casemate_grammar import Record, read
 
 #: Bits of a valid entry that may change without a break: S2AP, AF, DBM, XN, software bits.
 _FREE_TO_CHANGE = 0b11 << 6 | 1 << 10 | 1 << 51 | 0b11 << 53 | 0b1111 << 55
+#: And of a block, where it is no address bit: nT, which keeps a block out of TLBs and says nothing of where it leads.
+_NT = 1 << 16
+#: VTTBR_EL2: the VMID above, CnP below.
+_BADDR = (1 << 48) - 2
+_NEEDED_BY_TLBI = ("vtcr_el2", "vttbr_el2", "hcr_el2")
 _BEGINNING = ["vtcr_el2", "tcr_el2", "mair_el2", "hcr_el2", "sctlr_el2"]
 _GRANULES = {0: 12, 1: 16, 2: 14}
+#: A DSB of stores alone puts them before what follows, and completes no TLBI.
+_ORDERING = ("ish", "sy", "ishst")
 _COMPLETING = ("ish", "sy")
 FRESH, LIVE, PENDING, DETACHED = "fresh", "live", "pending", "detached"
 
@@ -40,6 +47,7 @@ class Page:
 
     owner: int | None = None
     parent: int | None = None  # address of the entry that leads to it, or led
+    linked: bool = False  # at any time
     detached: bool = False
     released: bool = False
     valid: dict[int, int] = field(default_factory=dict)  # address -> descriptor
@@ -57,6 +65,7 @@ class Checker:
         self.on = False
         self.shift = 12
         self.begun: list[str] = []
+        self.registers: dict[int, dict[str, int]] = {}  # tid -> its core's
         self.unclean: dict[int, Unclean] = {}  # of all pages
         self.mapped: dict[tuple[int, int], int] = {}  # (size, first IPA) -> address of the unclean entry
 
@@ -123,14 +132,20 @@ class Checker:
         if len(self.begun) < len(_BEGINNING):
             self.begun.append(name)
             self._need(self.begun == _BEGINNING[: len(self.begun)], "the registers come first")
+        mine = self.registers.setdefault(record.tid, {})
+        mine[name] = value
         if name == "vtcr_el2":
             self._need(value & 0x3F == 16, "stage 2 translates 48 bits")
-            self.shift = _GRANULES[value >> 14 & 3]
+            shift = _GRANULES[value >> 14 & 3]
+            self._need(not self.on or shift == self.shift, "cores translate with different granules")
+            self.shift = shift
         elif name == "vttbr_el2":
-            self._need(value in self.locks, "a root without a lock")
-            self.root = value
+            root = value & _BADDR
+            self._need(root in self.locks, "a root without a lock")
+            self._need(self.root in (-1, root), "cores translate from different roots")
+            self.root = root
         elif name == "hcr_el2" and value & 1:
-            self._need(self.root >= 0, "the MMU is on without a root")
+            self._need(mine.get("vttbr_el2"), "the MMU is on without a root")
             self.on = True
 
     def _mem_init(self, record: Record) -> None:
@@ -150,6 +165,10 @@ class Checker:
         address = record.numbers["address"]
         self._need(address not in self.holders, "the lock is held")
         self.holders[address] = record.tid
+
+    def _trylock(self, record: Record) -> None:
+        """Takes the lock unless it is held; then it failed, and its caller goes on without it."""
+        self.holders.setdefault(record.numbers["address"], record.tid)
 
     def _unlock(self, record: Record) -> None:
         self._need(self.holders.pop(record.numbers["address"], None) == record.tid, "unlocked by somebody else")
@@ -187,12 +206,16 @@ class Checker:
         self._need(page.owner is not None, "a write to a table without an owner")
         self._guarded(page, record.tid)
         status = self._status(base)
-        self._need(status != PENDING, "children are written between the invalidate and the TLBI")
+        plain = record.texts["mem-order"] == "plain"
+        found = self.on and (page.linked or base == self.root)
+        self._need(not (plain and found), "a plain store to a table that others may have found")
+        self._need(status != PENDING, "unclean parent: children are written between the invalidate and the TLBI")
         old = page.valid.get(address, 0)
         if new & 1:
             self._need(status != DETACHED, "a detached table is filled")
             self._need(address not in page.unclean, "invalid unclean->valid")
-            self._need(not old or not (old ^ new) & ~_FREE_TO_CHANGE, "valid->valid")
+            is_block = old & 3 == new & 3 == 1
+            self._need(not old or not (old ^ new) & ~(_FREE_TO_CHANGE | _NT * is_block), "valid->valid")
             page.valid[address] = new
             if not old:
                 self._link(address, new)
@@ -206,7 +229,7 @@ class Checker:
             page = self.pages[child]
             self._need(page.owner is not None, "a table is linked before set_owner_root")
             self._need(page.parent is None and not page.detached, "a table is linked twice")
-            page.parent = address
+            page.parent, page.linked = address, True
         if self.on and self._status(base) == LIVE:
             self._announced(descriptor, self._level(base))
 
@@ -252,17 +275,21 @@ class Checker:
     # Barriers and invalidations.
 
     def _barrier(self, record: Record) -> None:
-        if record.texts["kind"] not in _COMPLETING:
-            return
+        kind = record.texts["kind"]
         for address, entry in list(self.unclean.items()):
             if entry.tid != record.tid:
                 continue
-            if entry.done in ("all", "ipa stage 1"):
-                self._clean(address)
-            else:
-                entry.done = {"": "dsb", "ipa": "ipa dsb"}.get(entry.done, entry.done)
+            if entry.done == "" and kind in _ORDERING:
+                entry.done = "dsb"
+            elif kind in _COMPLETING:
+                if entry.done in ("all", "ipa stage 1"):
+                    self._clean(address)
+                elif entry.done == "ipa":
+                    entry.done = "ipa dsb"
 
     def _tlbi(self, record: Record) -> None:
+        mine = self.registers.get(record.tid, {})
+        self._need(all(mine.get(name) for name in _NEEDED_BY_TLBI), "a TLBI on a core without a translation regime")
         if record.word == "ipas2e1is":
             self._tlbi_ipa((record.numbers["value"] & (1 << 36) - 1) << 12, record.tid)
             return

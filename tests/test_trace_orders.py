@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from casemate_rules import judge
-from machines import ALL, SHAPES, block_gfn, rebuild_block, small_machine, split_block, violations
+from machines import ALL, SHAPES, block_gfn, fault, rebuild_block, small_machine, split_block, violations
 from test_order_outcomes import ALPHABETS, orders_of, outcome
 from traces import TRACED, lines_of, trace_of, verdict
 
 from stress.bugs import BUGS
-from stress.kernels.notifier import unmap_memslots
+from stress.kernels.codes import PERMISSION, POPULATION
+from stress.kernels.dirty import set_logging
+from stress.kernels.notifier import unmap_memslots, unmap_range
 from stress.kernels.rebuild import DONE
 from stress.kernels.split import populate
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Step, parse_order
 from stress.shm.layout import Machine
-from stress.shm.traced import W_KIND, Traced
+from stress.shm.mmu_lock import acquire, release
+from stress.shm.traced import W_AT, W_KIND, Traced
+from stress.shm.words import State
 from stress.trace.casemate import encoded
 
 Steps = tuple[Step, ...]
@@ -36,7 +42,15 @@ def rebuilt(steps: Steps, granule: int = 4096, block_size: int = 2 << 20, share:
     return s
 
 
-@pytest.mark.parametrize("alphabet", [name for name in ALPHABETS if name != "nT"])
+def locked_fault(s: Machine, write: int = 0) -> int:
+    """vCPU 0 faults on the first page, and takes mmu_lock as its handler does."""
+    assert acquire(s, 0)
+    what = fault(s, s.geo.base_gfn, write)
+    release(s, 0, int(State.GUEST))
+    return what
+
+
+@pytest.mark.parametrize("alphabet", ALPHABETS)
 def test_checker_and_oracle_agree(alphabet: str) -> None:
     verdicts = []
     for steps in orders_of(*ALPHABETS[alphabet]):
@@ -57,8 +71,11 @@ def test_checker_and_oracle_agree(alphabet: str) -> None:
         ("invalidate,install", "invalid unclean->valid"),
         ("invalidate,install,tlbi,unmap", "invalid unclean->valid"),
         ("invalidate,tlbi-ipa,install,unmap", "invalid unclean->valid"),
-        ("invalidate,unmap,tlbi,install", "children are written between the invalidate and the TLBI"),
-        ("invalidate,unmap-deferred,tlbi,install", "children are written between the invalidate and the TLBI"),
+        ("invalidate,unmap,tlbi,install", "unclean parent"),
+        ("invalidate,unmap,tlbi,clean,install", "unclean parent"),
+        ("invalidate,unmap-deferred,tlbi,install", "unclean parent"),
+        ("invalidate,unmap,tlbi,install-nt,clear-nt", "unclean parent"),
+        ("install-nt,tlbi,clear-nt,unmap", "valid->valid"),
         ("invalidate,install,unmap-unlocked", "invalid unclean->valid"),
         ("unmap,invalidate,tlbi,install", "a table is released before its parent is clean"),
     ],
@@ -87,6 +104,66 @@ def test_a_missing_dsb_is_seen() -> None:
     assert wrong.startswith("invalid unclean->valid")
 
 
+@pytest.mark.parametrize("inject", [BUGS["missing-dsb"].flag, 0])
+def test_a_missing_dsb_is_seen_long_after(inject: int) -> None:
+    """The next TLBI begins with a barrier, and its DSBs must not pass for those that were left out."""
+    s = small_machine(**TRACED, blocks=3, inject=inject)
+    who = s.geo.hypervisor
+    for block in range(3):
+        assert populate(s, who, block_gfn(s.geo, block)) == DONE
+    for block in range(2):  # a TLBI by IPA for each
+        assert acquire(s, who)
+        assert unmap_range(s, block_gfn(s.geo, block), block_gfn(s.geo, block + 1), who) == 1
+        release(s, who, int(State.DWELL))
+    assert locked_fault(s) == POPULATION
+    assert verdict(s).startswith("invalid unclean->valid") if inject else verdict(s) == ""
+    assert any("dsb (kind ish)" in line for line in lines_of(s)) != bool(inject)
+
+
+def vcpu_maps_and_splits() -> Machine:
+    """A vCPU writes to a block that a memslot with dirty logging maps: it splits it, with a TLBI of its own."""
+    s = small_machine(**TRACED)
+    assert populate(s, s.geo.hypervisor, block_gfn(s.geo, 0)) == DONE
+    assert set_logging(s, s.geo.hypervisor, 1) == 1
+    assert locked_fault(s, write=1) == PERMISSION
+    return s
+
+
+def test_every_core_has_its_registers() -> None:
+    lines = lines_of(vcpu_maps_and_splits())
+    assert judge(lines) == ""
+    assert any(line.startswith("(tlbi ") and "(tid 0) ipas2e1is" in line for line in lines)
+    for register in ("vtcr", "vttbr", "hcr"):
+        without = [line for line in lines if not (f"{register}_el2" in line and "(tid 0)" in line)]
+        assert len(without) == len(lines) - 1
+        wrong = judge(renumbered(without))
+        assert wrong.startswith("a TLBI on a core without a translation regime" if register != "vttbr" else "the MMU")
+
+
+def renumbered(lines: Iterable[str]) -> list[str]:
+    """The same records with ids that increase by one again."""
+    return [re.sub(r"\(id \d+\)", f"(id {number})", line) for number, line in enumerate(lines)]
+
+
+def test_a_vmid_in_vttbr_says_nothing_of_the_root() -> None:
+    lines = [re.sub(r"(vttbr_el2\) \(value )", r"\g<1>5a0000", line) for line in lines_of(rebuilt(BLOCK_FIRST.steps))]
+    assert sum("5a0000" in line for line in lines) == 2
+    assert judge(lines) == ""
+    other = [line.replace("5a0000fffff000", "5a0000ffffe000") for line in lines]
+    assert judge(other).startswith("a root without a lock")
+
+
+@pytest.mark.parametrize(("held", "what"), [(False, ""), (True, "written without the root's lock")])
+def test_trylock_takes_a_lock_that_is_free(held: bool, what: str) -> None:
+    """The first change is made under a lock that was tried, by a core that finds it held or free."""
+    lines = lines_of(rebuilt(BLOCK_FIRST.steps))
+    first = next(i for i, line in enumerate(lines) if line.startswith("(lock "))
+    tried = lines[first].replace("(lock ", "(trylock ")
+    before = [lines[first].replace("(tid 1)", "(tid 0)")] if held else []
+    assert judge(renumbered([*lines[:first], *before, tried, *lines[first + 1 :]])).startswith(what)
+    assert held or judge(renumbered([*lines[:first], tried, *lines[first + 1 :]])) == ""
+
+
 def test_a_full_trace_is_a_prefix() -> None:
     whole = lines_of(rebuilt(BLOCK_FIRST.steps))
     part = lines_of(rebuilt(BLOCK_FIRST.steps, trace_rows=20))
@@ -112,11 +189,23 @@ def test_it_ends_with_the_last_rebuild_asked_for() -> None:
     assert sum("ipas2e1is" in line for line in whole) > 1
 
 
+@pytest.mark.parametrize(("vcpus", "tables", "beyond"), [(3, 8192, ""), (4, 8193, "4 vCPUs, more than 3; 8193 tables")])
+def test_what_casemate_cannot_follow_is_named(vcpus: int, tables: int, beyond: str) -> None:
+    s = small_machine(**TRACED, vcpus=vcpus)
+    s.trace[:, W_KIND], s.trace[:, W_AT] = Traced.UNLOCK, 0
+    above = s.geo.start_level + s.geo.root_pages
+    s.trace[: tables - above, W_KIND] = Traced.ALLOCATE
+    s.trace[: tables - above, W_AT] = np.arange(tables - above) + s.geo.root_pages
+    assert trace_of(s).beyond.startswith(beyond)
+    assert (trace_of(s).beyond == "") == (beyond == "")
+    assert "tables" not in trace_of(rebuilt(BLOCK_FIRST.steps, 16384, 32 << 20)).beyond
+
+
 def test_an_untraced_machine_keeps_nothing() -> None:
     s = rebuilt(BLOCK_FIRST.steps, trace_rows=0)
     assert s.trace.size == 0
     assert verdict(s) == ""
-    assert len(lines_of(s)) == 15
+    assert len(lines_of(s)) == 15 + 6, "the table as it begins, and a core's registers"
 
 
 def test_a_change_without_the_lock_is_seen() -> None:

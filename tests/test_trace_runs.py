@@ -97,8 +97,10 @@ def assert_nested(events: list[Event]) -> None:
             "ipas2e1is",
         ),
         (("run", "--scenario", "thp", *SMALL, "-v", "2", "--duration", "60ms"), "ipas2e1is"),
+        (("run", "--scenario", "kvm-page-table-test", "-b", "2M", "-s", "hugetlb-2m", "-v", "1"), "ipas2e1is"),
+        (("run", "--scenario", "dirty-log-perf", "-b", "4M", "-s", "hugetlb-2m", "-v", "2", "-i", "2"), "ipas2e1is"),
     ],
-    ids=["hypervisor rebuilds", "vcpu rebuilds", "migration", "thp"],
+    ids=["hypervisor rebuilds", "vcpu rebuilds", "migration", "thp", "kvm-page-table-test", "dirty-log-perf"],
 )
 def test_a_checker_accepts_every_correct_run(tmp_path: Path, arguments: tuple[str, ...], needed: str) -> None:
     path = tmp_path / "run.casemate"
@@ -120,7 +122,25 @@ def test_a_checker_rejects_a_run_with_a_wrong_order(tmp_path: Path) -> None:
     document = run_json("run", order, *SMALL, "-v", "1", "--rebuilds", "2", "--trace", str(path))
     assert document["exit"] == 1
     with path.open() as lines:
-        assert judge(lines).startswith("children are written between the invalidate and the TLBI")
+        assert judge(lines).startswith("unclean parent")
+
+
+def test_a_checker_sees_a_missing_dsb_in_a_short_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.casemate"
+    arguments = ("--scenario", "thp", *SMALL, "-v", "2", "--duration", "60ms", "--inject", "missing-dsb")
+    assert run_json("run", *arguments, "--trace", str(path))["exit"] == 1
+    with path.open() as lines:
+        assert judge(lines) != ""
+
+
+def test_a_trace_that_casemate_cannot_follow_is_written_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "run.casemate"
+    arguments = ("--granule", "16K", "--blocks", "1", "-v", "4", "--no-pin", "--rebuilds", "1")
+    document = traced_run(path, "run", *arguments)
+    [detail] = [each["detail"] for each in document["warnings"] if each["name"] == "trace-beyond-checker"]
+    assert detail == "a granule of 16K, not 4K; 4 vCPUs, more than 3"
+    with path.open() as lines:
+        assert judge(lines) == ""
 
 
 @pytest.mark.parametrize(("suffix", "parse"), [("json", chrome), ("pftrace", pftrace)])

@@ -288,4 +288,6 @@ class _Run:
             found.append((RunWarning.TRACED, "--trace with .casemate"))
         if trace and trace.cut:
             found.append((RunWarning.TRACE_CUT, trace.cut))
+        if trace and trace.beyond:
+            found.append((RunWarning.TRACE_BEYOND_CHECKER, trace.beyond))
         return [(str(warning), detail) for warning, detail in found]

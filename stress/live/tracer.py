@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stress.bugs import MISSING_DSB
 from stress.orders import MAX_STEPS, Order
 from stress.results.trace import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
 from stress.shm import words
 from stress.shm.layout import Machine
-from stress.shm.traced import W_KIND
+from stress.shm.traced import W_AT, W_KIND, Traced
 
 #: Faults kept at most: 16 MiB.
 _FAULTS_KEPT = 1 << 18
+
+# What casemate 3.0.2 can follow.
+_CHECKED_GRANULE_SHIFT = 12
+_CHECKED_VCPUS = 3
+_CHECKED_TABLES = 8192
 
 _REBUILD_WORDS = {
     "number": words.R_NUMBER,
@@ -84,7 +90,9 @@ class Tracer:
                 geo.granule_shift, geo.index_bits, geo.start_level, geo.root_pages, geo.table_pages, words.TABLES_PA
             ),
             changes=changes,
+            waits=geo.inject & MISSING_DSB == 0,
             cut=cut,
+            beyond=self._beyond(changes) if self._request.changes else "",
         )
 
     def _rebuild_rows(self) -> npt.NDArray[Any]:
@@ -125,3 +133,16 @@ class Tracer:
         used = int(incomplete[0]) if len(incomplete) else len(rows)
         full = self._request.changes and used == len(rows) and not machine.control[words.TRACE_ENDED]
         return rows[:used], f"it is full: {used} changes of the page table" if full else ""
+
+    def _beyond(self, changes: npt.NDArray[np.int64]) -> str:
+        """Which of casemate's limits the trace passes, "" if none."""
+        geo = self._machine.geo
+        allocated = np.unique(changes[changes[:, W_KIND] == Traced.ALLOCATE, W_AT])
+        # Above the concatenated tables the trace has one at each level (docs/traces.md).
+        tables = geo.start_level + geo.root_pages + len(allocated)
+        passed = [
+            (geo.granule_shift != _CHECKED_GRANULE_SHIFT, f"a granule of {1 << geo.granule_shift >> 10}K, not 4K"),
+            (geo.hypervisor > _CHECKED_VCPUS, f"{geo.hypervisor} vCPUs, more than {_CHECKED_VCPUS}"),
+            (tables > _CHECKED_TABLES, f"{tables} tables, more than {_CHECKED_TABLES}"),
+        ]
+        return "; ".join(what for is_passed, what in passed if is_passed)

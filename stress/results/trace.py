@@ -66,7 +66,10 @@ TRACED_FAULT = np.dtype(
 
 @dataclass(slots=True)
 class TraceData:
-    """A trace; everything in it happened before ``end_ns``. ``cut`` says why it is shorter than was asked for."""
+    """A trace; everything in it happened before ``end_ns``. ``cut`` says why it is shorter than was asked for.
+
+    ``beyond`` says what of its changes casemate, which they are written for, cannot follow.
+    """
 
     orders: tuple[Order, ...]
     exit_ns: int  # what a vCPU's exit costs before it asks for mmu_lock
@@ -76,4 +79,6 @@ class TraceData:
     faults: npt.NDArray[Any]  # TRACED_FAULT, per vCPU in the order of time
     shape: TableShape
     changes: npt.NDArray[np.int64]  # rows of region "trace", in the order in which it all happened
+    waits: bool = True  # whether a DSB follows every TLBI; not with the injected bug missing-dsb
     cut: str = ""
+    beyond: str = ""

@@ -90,6 +90,11 @@ class RunWarning(StrEnum):
         "the trace holds the run's beginning only, and ends before the rebuilds asked for",
         "nothing to do if that is enough; smaller blocks (--block-size 2M) make for shorter traces",
     )
+    TRACE_BEYOND_CHECKER = (
+        "trace-beyond-checker",
+        "the trace is right, but holds more than the checker it is written for can follow (casemate 3.0.2)",
+        "use --granule 4K, at most three vCPUs (--vcpus), smaller or fewer blocks (--block-size, --blocks)",
+    )
     LOAD = (
         "load",
         "the host was busy when the run started",

@@ -20,6 +20,7 @@ _MAX_TLBI_OPS = 512
 _IPA_BITS = 48
 _T0SZ = 64 - _IPA_BITS
 _TG0 = {12: 0 << 14, 14: 2 << 14, 16: 1 << 14}
+_HCR_VM = 1  # stage 2 is on
 _TABLE = 0b11
 _PIECE = 1 << 12  # lines
 
@@ -27,7 +28,7 @@ _PIECE = 1 << 12  # lines
 def encoded(data: TraceData) -> Iterator[bytes]:
     """The trace, some thousand lines at a time."""
     piece = []
-    for line in _Trace(data.shape).lines(data):
+    for line in _Trace(data.shape, data.waits).lines(data):
         piece.append(line)
         if len(piece) == _PIECE:
             yield "".join(piece).encode()
@@ -38,8 +39,9 @@ def encoded(data: TraceData) -> Iterator[bytes]:
 class _Trace:
     """What must be remembered from row to row: a copy of the table, and which of its pages belong to nobody."""
 
-    def __init__(self, shape: TableShape) -> None:
+    def __init__(self, shape: TableShape, waits: bool) -> None:
         self._shape = shape
+        self._waits = waits
         self._entries = 1 << shape.index_bits
         self._tables = np.zeros(shape.table_pages * self._entries, np.int64)
         self._levels = [shape.start_level] * shape.table_pages
@@ -78,8 +80,8 @@ class _Trace:
         """Registers, the lock, the tables that are there before anything happens, and the MMU switched on."""
         here, shape = sources.INITIALISE, self._shape
         vtcr = _T0SZ | _TG0[shape.granule_shift]
-        for register, value in (("vtcr", vtcr), ("tcr", 0x10), ("mair", 0), ("hcr", 0), ("sctlr", 0)):
-            yield self._record("sysreg-write", who, f"(sysreg {register}_el2) (value {value:x})", here)
+        registers = {"vtcr": vtcr, "tcr": 0x10, "mair": 0, "hcr": 0, "sctlr": 0}
+        yield from self._registers(who, registers, here)
         tables = [self._root + i * self._size for i in range(len(self._upper))]
         tables += [self._address(page) for page in range(shape.root_pages)]
         for table in tables:
@@ -94,8 +96,17 @@ class _Trace:
                 table, entry = tables[i + 1 + slot], tables[i] + 8 * slot
                 body = f"(mem-order plain) (address {entry:x}) (value {table | _TABLE:x})"
                 yield self._record("mem-write", who, body, here)
-        yield self._record("sysreg-write", who, f"(sysreg vttbr_el2) (value {self._root:x})", here)
-        yield self._record("sysreg-write", who, "(sysreg hcr_el2) (value 1)", here)
+        on = {"vttbr": self._root, "hcr": _HCR_VM}
+        yield from self._registers(who, on, here)
+        # Registers are a core's own, and each process has its core.
+        for vcpu in range(who):
+            yield from self._registers(
+                vcpu, {name: value for name, value in registers.items() if name not in on} | on, here
+            )
+
+    def _registers(self, who: int, values: dict[str, int], source: str) -> Iterator[str]:
+        for register, value in values.items():
+            yield self._record("sysreg-write", who, f"(sysreg {register}_el2) (value {value:x})", source)
 
     def _row(self, kind: Traced, who: int, at: int, value: int) -> Iterator[str]:
         source = sources.OF[kind]
@@ -152,7 +163,7 @@ class _Trace:
             child = self._child(int(self._tables[index])) if level < LAST_LEVEL else -1
             if child >= 0:
                 yield from self._emptied(who, child, level + 1, source)
-            yield self._write(who, index, 0, "plain", source)
+            yield self._write(who, index, 0, "release", source)
             if child >= 0:
                 yield self._release(who, child, source)
 
@@ -168,12 +179,16 @@ class _Trace:
         page = (address - self._shape.tables_pa) // self._size
         return page if 0 <= page < self._shape.table_pages else -1
 
-    def _barrier(self, who: int, source: str) -> str:
-        return self._record("barrier", who, "dsb (kind ish)", source)
+    def _barrier(self, who: int, source: str, kind: str = "ish") -> str:
+        return self._record("barrier", who, f"dsb (kind {kind})", source)
 
     def _tlbi(self, kind: Traced, who: int, start: int, end: int, source: str) -> Iterator[str]:
-        """The invalidation up to, but without, the DSB that completes it."""
-        yield self._barrier(who, source)
+        """The invalidation up to, but without, the DSB that completes it.
+
+        Who never waits writes no DSB that completes an earlier TLBI either: the one before a TLBI only orders stores
+        then (``dsb(ishst)``, as in Linux 6.1 ``__kvm_tlb_flush_vmid``).
+        """
+        yield self._barrier(who, source, "ish" if self._waits else "ishst")
         pages = 1 if kind is Traced.TLBI_ENTRY else end - start
         if kind is Traced.TLBI_VMID or pages > _MAX_TLBI_OPS:
             yield self._record("tlbi", who, "vmalls12e1is", source)
@@ -182,5 +197,6 @@ class _Trace:
             ipa = gfn << self._shape.granule_shift
             yield self._record("tlbi", who, f"ipas2e1is (value {ipa >> 12:x})", source)
         # Stage 1 entries may have been made with what was just invalidated.
-        yield self._barrier(who, source)
+        if self._waits:
+            yield self._barrier(who, source)
         yield self._record("tlbi", who, "vmalle1is", source)
