@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     CHECK_FAILED = 1  # the oracle found a violation, or a comparison a regression
     USAGE = 2  # options or configuration make no sense
     MACHINE = 3  # the machine cannot: shared memory too small, wrong operating system
-    BROKEN = 4  # the run broke: a process died or hung
+    BROKEN = 4  # no verdict: the run broke (a process died or hung), or nothing was at stake in it
     INTERRUPTED = 130  # Ctrl-C, as shells report SIGINT
 
 

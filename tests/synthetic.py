@@ -116,6 +116,7 @@ def run_data(
     stages: list[StageData] | None = None,
     life_cycle: dict[str, int] | None = None,
     trace: TraceData | None = None,
+    untested: list[str] | None = None,
 ) -> RunData:
     """A run that measured ``orders``."""
     return RunData(
@@ -137,6 +138,7 @@ def run_data(
         life_cycle=life_cycle or {},
         intervals=[Interval(start * 100_000_000, 100_000_000, 30_000_000 + start, 7) for start in range(100)],
         trace=trace,
+        untested=untested or [],
     )
 
 
@@ -283,9 +285,17 @@ def published(rng: np.random.Generator) -> RunData:
     return run_data(orders)
 
 
+def version_3(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as schema version 3 had it."""
+    old = copy.deepcopy(document)
+    old["schema_version"] = 3
+    del old["untested"]
+    return old
+
+
 def version_2(document: dict[str, Any]) -> dict[str, Any]:
     """The document as schema version 2 had it."""
-    old = copy.deepcopy(document)
+    old = version_3(document)
     old["schema_version"] = 2
     del old["timeline"]
     for order in old["orders"]:

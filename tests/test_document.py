@@ -91,10 +91,11 @@ def test_every_key_is_registered_with_its_type(data: RunData) -> None:
 
 def test_every_registered_key_is_written() -> None:
     broken, compared, lived = broken_run(), head_to_head(rng()), whole_life()
+    idle = run_data([order_data(rng())], untested=["no rebuild"])
     staged = page_table_test(rng(), passes=2, orders=(UNMAP_FIRST, BLOCK_FIRST))
     always, sometimes = (
         {path for data in chosen for path, _ in leaves(build(data))}
-        for chosen in ((broken, compared), (broken, compared, lived, staged, head_to_head(rng(), rebuilds=0)))
+        for chosen in ((broken, compared, idle), (broken, compared, lived, staged, idle, head_to_head(rng(), rebuilds=0)))
     )
     assert {key.path for key in RESULT_KEYS if not key.optional} <= always
     assert {key.path for key in RESULT_KEYS} == sometimes
@@ -110,7 +111,7 @@ def test_an_unknown_key_is_noticed() -> None:
 def test_the_promised_keys_are_there() -> None:
     document = build(head_to_head(rng()))
     assert document.keys() >= TOP_LEVEL | {"violations", "verdict", "comparison"}
-    assert document["schema_version"] == 3
+    assert document["schema_version"] == 4
     assert document["scenario"] == "rebuild"
     assert not document.keys() & {"life_cycle", "stages"}
     for order in document["orders"]:
@@ -270,6 +271,10 @@ def test_an_order_against_itself_shows_no_difference() -> None:
         ({"failure": {"who": "vcpu 0"}, "complete": False, "exit_code": 4}, "broken"),
         ({"complete": False, "exit_code": 130}, "interrupted"),
         ({"violations": [Violation("bbm", 1, [])], "complete": False, "exit_code": 130}, "violations"),
+        ({"untested": ["no rebuild"], "exit_code": 4}, "nothing-tested"),
+        ({"untested": ["no rebuild"], "violations": [Violation("bbm", 1, [])], "exit_code": 1}, "violations"),
+        ({"untested": ["no rebuild"], "complete": False, "exit_code": 130}, "interrupted"),
+        ({"untested": ["no rebuild"], "failure": {"who": "vcpu 0"}, "complete": False, "exit_code": 4}, "broken"),
     ],
 )
 def test_verdict(change: dict[str, Any], verdict: str) -> None:

@@ -23,6 +23,7 @@ from stress.config import SweepPlan, plan_sweep
 from stress.errors import ExitCode, RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION, build
 from stress.results.stored import stored
+from stress.results.sweep_table import reason, sweep_table
 from stress.results.trials import SWEEP_SCHEMA, TrialResult, read_sweep
 from stress.sweeps.journal import opened
 
@@ -132,6 +133,15 @@ def test_what_is_not_done_runs_again_and_its_new_line_holds(tmp_path: Path) -> N
     assert len(found.trials) == 6
     assert found.trials[-1].document is not None
     assert found.trials[-1].id in found.done
+
+
+def test_a_trial_that_tested_nothing_runs_again(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.jsonl"
+    idle = results(verdict="nothing-tested", exit_code=4, untested=["no rebuild by block-first"])[0]
+    write(path, [idle])
+    found = read_sweep(path)
+    assert (found.done, idle.exit_code, reason(idle)) == (set(), 4, "no rebuild by block-first")
+    assert sweep_table(found.trials, (), 1).startswith("INCOMPLETE: 0 of 1 run done (1 nothing-tested)")
 
 
 def test_two_sweeps_never_write_one_file(path: Path) -> None:

@@ -63,7 +63,7 @@ def test_every_key_is_an_attribute_of_its_type(key: ResultKey) -> None:
     assert (NoneType in get_args(kind)) >= key.type.endswith("?")
     plain = without_none(kind)
     if key.path == "verdict":
-        assert get_args(plain) == ("correct", "violations", "broken", "interrupted")
+        assert get_args(plain) == ("correct", "violations", "broken", "interrupted", "nothing-tested")
     else:
         assert (get_origin(plain) or plain) is PARSED[key.type.removesuffix("?")]
     if key.optional:

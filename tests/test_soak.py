@@ -62,8 +62,10 @@ LOADS = {
 
 @pytest.mark.parametrize("load", LOADS)
 def test_every_order_stays_correct(load: str) -> None:
+    # Scenario thp rebuilds nothing: there is nothing to compare.
+    command = ("run",) if load.startswith("thp") else ("compare", *NAMED_ORDERS)
     document = run_json(
-        "compare", *NAMED_ORDERS, "--bbm-level", "2", "--vcpus", MANY, "--duration", f"{SECONDS}s", *LOADS[load],
+        *command, "--bbm-level", "2", "--vcpus", MANY, "--duration", f"{SECONDS}s", *LOADS[load],
         timeout_s=SECONDS + 120,
     )  # fmt: skip
     assert document["violations"] == []

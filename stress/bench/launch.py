@@ -35,6 +35,8 @@ def _launch(name: str, config: RunConfig, metrics: Sequence[str]) -> dict[str, A
     from stress.live import execute
 
     data = execute(config)
+    if data.untested:
+        raise TooFewSamples(f"case {name}: nothing was tested: {'; '.join(data.untested)}", "let its run last longer")
     whole = data.complete and not data.violations
     samples = {
         figure_name(name, metric, order): found

@@ -344,6 +344,11 @@ class RunConfig(BaseModel):
         return self.geometry.block_level(self.block_size)
 
     @property
+    def has_blocks(self) -> bool:
+        """Whether stage 2 may map guest memory by blocks at all."""
+        return self.backing is not Backing.ANONYMOUS and self.phys_offset % self.block_size == 0
+
+    @property
     def pages(self) -> int:
         """Pages of guest memory."""
         return self.memory // self.granule

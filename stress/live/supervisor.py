@@ -15,7 +15,7 @@ import numpy as np
 from stress import interrupt
 from stress.config import RunConfig, Scenario
 from stress.errors import ExitCode, MachineError
-from stress.live import evidence, host
+from stress.live import evidence, host, stakes
 from stress.live.collector import Collector
 from stress.live.plan import Plan
 from stress.live.tracer import Tracer
@@ -207,9 +207,11 @@ class _Run:
             self._failure = {"what": "ended early", "how": how}
         if self._failure is None and not done and not interrupted:
             self._failure = {"what": "ended early", "how": "the workers left before the scenario was done"}
+        complete = self._failure is None and not interrupted
+        untested = stakes.missing(machine, self._config) if complete and not violations else []
         if violations:
             code = ExitCode.CHECK_FAILED
-        elif self._failure is not None:
+        elif self._failure is not None or untested:
             code = ExitCode.BROKEN
         else:
             code = ExitCode.INTERRUPTED if interrupted else ExitCode.OK
@@ -218,7 +220,7 @@ class _Run:
         if self._tracer:
             trace = self._tracer.result(self._config.parsed_orders, self._started_ns + elapsed_ns)
         return RunData(
-            complete=self._failure is None and not interrupted,
+            complete=complete,
             exit_code=int(code),
             seed=self._config.seed,
             config=self._config.to_json(),
@@ -236,6 +238,7 @@ class _Run:
             memory={"segment_bytes": self._segment.size, "unique_bytes": self._memory},
             failure=self._failure,
             trace=trace,
+            untested=untested,
         )
 
     def _warnings(self, trace: TraceData | None) -> list[tuple[str, str]]:

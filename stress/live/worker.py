@@ -128,6 +128,8 @@ def hypervisor_main(name: str, plan: Plan) -> None:
     try:
         hypervisor.wait_for_guests()
         run_scenario(hypervisor)
+        if not plan.staged:  # there each vCPU has run its programs to their end
+            hypervisor.let_guests_see()
         hypervisor.audit()
         machine.control[STOP] = STOP_DONE
     except Stopped:

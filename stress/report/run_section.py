@@ -94,6 +94,8 @@ def _findings(document: Document) -> list[str]:
     found = []
     if document["failure"] is not None:
         found.append(f"The run broke: {pairs(document['failure'])}.")
+    if document["verdict"] == "nothing-tested":
+        found.append(f"Nothing was tested: {'; '.join(document['untested'])}.")
     for each in document.get("comparison", ()):
         for metric, words in (("window", "median invalid window"), ("throughput", "throughput")):
             ratio = each["ratios"][metric]

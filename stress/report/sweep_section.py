@@ -17,7 +17,7 @@ from stress.results.layout import counted, pairs
 _ROWS: Final = 300
 _EVIDENCE: Final = 3
 #: Worst first: a sweep is as good as its worst point.
-_VERDICTS: Final = ("violations", "broken", "interrupted", "correct")
+_VERDICTS: Final = ("violations", "broken", "interrupted", "nothing-tested", "correct")
 
 
 def sweep_section(sweep: Sweep) -> Section:

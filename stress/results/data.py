@@ -176,3 +176,4 @@ class RunData:
     life_cycle: dict[str, int] = field(default_factory=dict)
     intervals: list[Interval] = field(default_factory=list)
     trace: TraceData | None = None  # if one was asked for
+    untested: list[str] = field(default_factory=list)  # evidence that a verdict needs and that is missing

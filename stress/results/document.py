@@ -32,8 +32,8 @@ from stress.results.timeline import timeline
 from stress.results.warnings import RunWarning
 
 #: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings;
-#: version 3 whole distributions of windows and stalls, and the timeline.
-SCHEMA_VERSION: Final = 3
+#: version 3 whole distributions of windows and stalls, and the timeline; version 4 the verdict nothing-tested.
+SCHEMA_VERSION: Final = 4
 
 #: With fewer rebuilds than this a p99 is the maximum.
 _SHORT_RUN: Final = 100
@@ -54,6 +54,7 @@ def build(data: RunData) -> dict[str, Any]:
         "verdict": _verdict(data),
         "exit_code": int(data.exit_code),
         "failure": plain(data.failure),
+        "untested": list(data.untested),
         "seed": int(data.seed),
         "scenario": str(data.scenario),
         "config": config,
@@ -110,6 +111,8 @@ def _verdict(data: RunData) -> str:
         return "violations"
     if data.failure is not None:
         return "broken"
+    if data.complete and data.untested:
+        return "nothing-tested"
     return "correct" if data.complete else "interrupted"
 
 
@@ -301,7 +304,8 @@ def _derived(data: RunData, comparison: list[dict[str, Any]]) -> list[tuple[RunW
             if each.events_dropped
         ],
     )
-    about(RunWarning.NOISY, [detail for each in comparison for detail in _undecided(data, each)])
+    if not data.untested:  # else no longer run would help
+        about(RunWarning.NOISY, [detail for each in comparison for detail in _undecided(data, each)])
     return derived
 
 

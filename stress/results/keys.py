@@ -89,9 +89,12 @@ _RUN: Final = [
     ResultKey("schema_version", "integer", "", "version of this format; newer ones are refused"),
     ResultKey("stress_version", "string", "", "version of stress that wrote the document"),
     ResultKey("complete", "boolean", "", "false if the run was interrupted or broke"),
-    ResultKey("verdict", "string", "", "correct, violations (outweighs the rest), broken or interrupted"),
+    ResultKey(
+        "verdict", "string", "", "correct, violations (outweighs the rest), broken, interrupted or nothing-tested"
+    ),
     ResultKey("exit_code", "integer", "", "exit code of the run"),
     ResultKey("failure", "object?", "", "who died or hung, and in which state; null if nobody did"),
+    ResultKey("untested[]", "string", "", "evidence that a verdict needs and that is missing"),
     ResultKey("seed", "integer", "", "seed of every random choice in the run"),
     ResultKey("scenario", "string", "", "what the hypervisor did: rebuild, migration, thp, or a selftest's name"),
     ResultKey("config", "object", "", "the run's configuration"),

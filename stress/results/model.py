@@ -266,9 +266,10 @@ class Document(Part):
     schema_version: int
     stress_version: str
     complete: bool
-    verdict: Literal["correct", "violations", "broken", "interrupted"]
+    verdict: Literal["correct", "violations", "broken", "interrupted", "nothing-tested"]
     exit_code: int
     failure: Mapping[str, Any] | None
+    untested: tuple[str, ...]
     seed: int
     scenario: str
     config: Mapping[str, Any]

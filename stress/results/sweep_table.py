@@ -102,5 +102,7 @@ def reason(trial: TrialResult) -> str:
         return ", ".join(
             str(document["failure"][key]) for key in ("process", "what", "how") if key in document["failure"]
         )
+    if document["verdict"] == "nothing-tested":
+        return "; ".join(document["untested"])
     windows = ", ".join(cells.time(order["window_ns"]["p50"]) for order in document["orders"])
     return f"window {windows}" if document["complete"] else "interrupted"

@@ -38,7 +38,7 @@ def compare_table(document: dict[str, Any], fmt: str = "simple") -> str:
         _verdict(document),
         life_cycle_lines(document),
         stage_tables(document, fmt),
-        comparison(document, fmt),
+        comparison(document, fmt) if any(each["rebuilds"] for each in document["orders"]) else "",
         _violations(document),
         _warnings(document),
     )
@@ -57,13 +57,16 @@ def _verdict(document: dict[str, Any]) -> str:
         found = "no violation"
     injected = document["config"].get("inject")
     line = (
-        f"{document['verdict'].upper()}: {found} in {counted(rebuilds, 'rebuild')} "
+        f"{document['verdict'].upper().replace('-', ' ')}: {found} in {counted(rebuilds, 'rebuild')} "
         f"and {cells.count(accesses)} checked accesses ({cells.time(document['elapsed_ns'])}, seed {document['seed']}"
         f"{f', {injected} injected' if injected else ''})"
     )
-    if document["failure"] is None:
-        return wrapped(line)
-    return wrapped(line) + "\n" + wrapped("What broke: " + pairs(document["failure"]), "  ")
+    lines = [wrapped(line)]
+    if document["failure"] is not None:
+        lines.append(wrapped("What broke: " + pairs(document["failure"]), "  "))
+    if document["verdict"] == "nothing-tested":
+        lines.append(wrapped("What was missing: " + "; ".join(document["untested"]), "  "))
+    return "\n".join(lines)
 
 
 # -- one run's tables --------------------------------------------------------------------

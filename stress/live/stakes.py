@@ -1,0 +1,73 @@
+"""What must have happened in a run before "no violation" says anything: the evidence that each scenario owes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from stress.config import RunConfig, Scenario
+from stress.shm import words
+from stress.shm.layout import Machine
+from stress.shm.words import LIFE_CYCLE
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What a scenario owes besides an access of every vCPU.
+
+    ``rebuilds``: one of each order, where guest memory has blocks. ``overlap``: every vCPU ran into a change of the
+    table. ``counts``: names of LIFE_CYCLE, each with what is missing where nothing was counted. ``maps``: a fault
+    mapped memory.
+    """
+
+    rebuilds: bool = True
+    overlap: bool = True
+    maps: bool = False
+    counts: Mapping[str, str] = field(default_factory=dict)
+
+
+_HARVEST: Final = {"harvests": "the dirty bitmap was never harvested"}
+
+#: In staged scenarios vCPUs run programs to their end, and nobody says that one is in another's way.
+OWED: Final[Mapping[Scenario, Owed]] = {
+    Scenario.REBUILD: Owed(),
+    Scenario.MIGRATION: Owed(counts=_HARVEST),
+    Scenario.THP: Owed(rebuilds=False, maps=True, counts={"frames_moved": "no frame moved"}),
+    Scenario.PAGE_TABLE_TEST: Owed(overlap=False, maps=True),
+    Scenario.DIRTY_LOG_PERF: Owed(overlap=False, maps=True, counts=_HARVEST),
+}
+
+
+def missing(machine: Machine, config: RunConfig) -> list[str]:
+    """What a run that ended in order owes and has no evidence of, in words; empty if its verdict stands."""
+    return list(_missing(machine, config, OWED[config.scenario]))
+
+
+def _missing(machine: Machine, config: RunConfig, owed: Owed) -> Iterator[str]:
+    compared = len(config.orders) > 1
+    if compared and not owed.rebuilds:
+        yield f"scenario {config.scenario} rebuilds no block, so it compares nothing; run one order, or another one"
+    elif compared or (owed.rebuilds and config.has_blocks):
+        for order, rebuilds in zip(config.orders, machine.totals[:, words.T_REBUILDS], strict=True):
+            if not rebuilds:
+                yield f"no rebuild by {order}"
+    vcpus = machine.counters.sum(axis=1)
+    for vcpu, counters in enumerate(vcpus):
+        if not counters[words.C_ACCESSES]:
+            yield f"vCPU {vcpu} made no access"
+        elif owed.overlap and not counters[words.C_REDONE] and not _inside(machine, vcpu):
+            yield f"vCPU {vcpu} never ran into a change of the table"
+    if owed.maps and not vcpus[:, [words.C_MAPPED_BLOCKS, words.C_MAPPED_PAGES]].any():
+        yield "no fault mapped memory"
+    for name, what in owed.counts.items():
+        if not machine.life[LIFE_CYCLE.index(name)]:
+            yield what
+
+
+def _inside(machine: Machine, vcpu: int) -> bool:
+    """Whether a vCPU made an access, or took a fault, while a rebuild was under way."""
+    inside = machine.counters[vcpu, 1:-1:2]
+    return bool(
+        inside[:, words.C_ACCESSES].any() or inside[:, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].any()
+    )
