@@ -10,11 +10,11 @@ import pytest
 from casemate_grammar import GrammarError, read
 from commands import Command, FakeExecutor, command_line, refused
 
+from stress.kernels import sources
 from stress.orders import UNMAP_FIRST, parse_order
 from stress.results.data import FAULT_CLASSES
 from stress.results.trace import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
 from stress.shm.traced import Traced
-from stress.trace import sources
 from stress.trace.casemate import encoded
 from stress.trace.slices import Slice, tracks
 

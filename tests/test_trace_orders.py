@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from stress.kernels.notifier import unmap_memslots, unmap_range
 from stress.kernels.rebuild import DONE
 from stress.kernels.split import populate
 from stress.kernels.teardown import reap
+from stress.live.evidence import violations as violations_of
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Step, parse_order
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.traced import W_AT, W_KIND, Traced
 from stress.shm.words import State
 from stress.trace.casemate import encoded
+from stress.trace.files import name_records
 
 Steps = tuple[Step, ...]
 FEW = ALL // 64  # pages of a block that are mapped: 8 of 512
@@ -162,6 +165,52 @@ def test_trylock_takes_a_lock_that_is_free(held: bool, what: str) -> None:
     before = [lines[first].replace("(tid 1)", "(tid 0)")] if held else []
     assert judge(renumbered([*lines[:first], *before, tried, *lines[first + 1 :]])).startswith(what)
     assert held or judge(renumbered([*lines[:first], tried, *lines[first + 1 :]])) == ""
+
+
+@pytest.mark.parametrize("ipa_bits", [40, 48])
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ("invalidate,install,tlbi,unmap", "bbm"),
+        ("invalidate,tlbi-ipa,install,unmap", "bbm"),
+        ("tlbi,install,unmap", "bbm"),
+        ("invalidate,unmap,tlbi,install", "table-use-after-free"),
+        ("invalidate,unmap-deferred,tlbi,install", "table-use-after-free"),
+    ],
+)
+def test_evidence_names_what_the_checker_names(steps: str, kind: str, ipa_bits: int, tmp_path: Path) -> None:
+    s = rebuilt(parse_order(steps).steps, ipa_bits=ipa_bits)
+    data, lines = trace_of(s), lines_of(s)
+    found = violations_of(s, 0)
+    name_records(tmp_path / "a.casemate", data, found)
+    [piece, *_] = next(each.evidence for each in found if each.kind == kind)
+    match = re.search(r"\(record (\d+):", verdict(s))
+    assert match is not None
+    assert piece["record"] == int(match[1])
+    assert "trace_row" not in piece
+    line = lines[piece["record"]]
+    assert f'(src "{piece["stored_at"]}")' in line
+    # From the entry in question up to the root's level each is where the one above it leads.
+    address = int(piece["entry"], 16)
+    if kind == "bbm":
+        assert f"(address {address:x})" in line
+    levels = []
+    for above in reversed(piece["above"]):
+        level, at, word = re.fullmatch(r"level (\d) at 0x(\w+): 0x(\w+)", above).groups()  # type: ignore[union-attr]
+        assert int(word, 16) == address >> 12 << 12 | 0b11
+        assert f"(address {at}) (value {word})" in "".join(lines)
+        levels.append(int(level))
+        address = int(at, 16)
+    assert levels == list(range(1, s.geo.start_level - 1, -1)) != []
+
+
+def test_without_a_trace_evidence_names_the_line_and_no_record() -> None:
+    s = rebuilt(parse_order("invalidate,install,tlbi,unmap").steps, trace_rows=0)
+    [piece] = next(each.evidence for each in violations_of(s, 0) if each.kind == "bbm")
+    path, line = piece["stored_at"].split(":")
+    source = (Path(__file__).parent.parent / path).read_text().splitlines()[int(line) - 1]
+    assert "s.tables, index" in source
+    assert not piece.keys() & {"record", "trace_row"}
 
 
 def test_a_full_trace_is_a_prefix() -> None:

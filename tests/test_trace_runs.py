@@ -122,7 +122,11 @@ def test_a_checker_rejects_a_run_with_a_wrong_order(tmp_path: Path) -> None:
     document = run_json("run", order, *SMALL, "-v", "1", "--rebuilds", "2", "--trace", str(path))
     assert document["exit"] == 1
     with path.open() as lines:
-        assert judge(lines).startswith("unclean parent")
+        wrong = judge(lines)
+    assert wrong.startswith("unclean parent")
+    [found] = [each for each in document["violations"] if each["kind"] == "table-use-after-free"]
+    assert f"(record {found['evidence'][0]['record']}: " in wrong
+    assert found["evidence"][0].keys() >= {"entry", "above", "stored_at"}
 
 
 def test_a_checker_sees_a_missing_dsb_in_a_short_run(tmp_path: Path) -> None:

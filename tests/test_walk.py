@@ -11,8 +11,8 @@ from machines import SMALL, naive_walk, small_machine, table_page
 
 from stress.arch.descriptors import POISON, TYPE
 from stress.arch.geometry import KIB, MIB
-from stress.kernels.descriptor import broken, leaf_descriptor, table_descriptor
-from stress.kernels.entries import entry_index, find, page_of
+from stress.kernels.descriptor import broken, entry_index, leaf_descriptor, table_descriptor
+from stress.kernels.entries import find, page_of
 from stress.kernels.pool import allocate_table
 from stress.kernels.tlb import CACHED, EMPTY, Cpu, new_cpu
 from stress.kernels.walk import cache_walk, walk
@@ -183,9 +183,9 @@ def test_roots_are_concatenated() -> None:
     s = small_machine()
     assert s.geo.root_pages == 2
     middle = 1 << (39 - 12)
-    assert entry_index(s, 0, 1, middle) == 512
-    assert page_of(s, entry_index(s, 0, 1, middle)) == 1
-    assert entry_index(s, 0, 1, middle - 1) == 511
+    assert entry_index(s.geo, 0, 1, middle) == 512
+    assert page_of(s, entry_index(s.geo, 0, 1, middle)) == 1
+    assert entry_index(s.geo, 0, 1, middle - 1) == 511
     s.tables[512] = leaf_descriptor(s.geo, 0, 1)
     assert run_walk(s, new_cpu(), middle)[0] == s.tables[512]
     assert run_walk(s, new_cpu(), middle - 1)[0] == 0

@@ -42,6 +42,8 @@ def session(
     asked = {"trace": trace.request} if trace else {}
     with display(config) as (progress, note):
         data = execute(config, progress=progress, note=note, **asked)
+    if trace is not None and data.trace is not None:
+        trace.name_records(data.trace, data.violations)
     result = document.build(data)
     exit_code = data.exit_code
     if output is not None:

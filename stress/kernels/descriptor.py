@@ -136,6 +136,15 @@ def window_of(descriptor: int) -> int:
 
 
 @inline
+def entry_index(geo: Geo, page: int, level: int, gfn: int) -> int:
+    """Index into ``tables`` of the entry for ``gfn`` in table ``page`` at ``level``."""
+    slot = gfn >> ((LAST_LEVEL - level) * geo.index_bits)
+    if level > geo.start_level:  # root tables are concatenated: there the index just goes on
+        slot &= (1 << geo.index_bits) - 1
+    return (page << geo.index_bits) + slot
+
+
+@inline
 def pages_at(geo: Geo, level: int) -> int:
     """Pages that one entry at ``level`` maps."""
     return 1 << ((LAST_LEVEL - level) * geo.index_bits)

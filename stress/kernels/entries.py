@@ -7,11 +7,11 @@ it invalid by compare-and-swap (``stage2_try_break_pte``); everybody else goes b
 from __future__ import annotations
 
 from stress.arch import bbm
-from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.descriptor import (
     LOCKED,
     REBUILD_MASK,
     broken,
+    entry_index,
     is_broken,
     is_table,
     next_page,
@@ -41,10 +41,10 @@ def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) 
     """Store-release ``new`` into entry ``index``, which ``who`` owns."""
     old = load(s.tables, index)
     verdict = _verdict(old, new, level, load(s.control, TLBI_DONE), s.geo.bbm_level)
-    if verdict != bbm.OK:
-        report(s, _BBM, who, gfn, level, old, new, verdict)
     store(s.tables, index, new)
     trace(s, _SET, who, index, new)
+    if verdict != bbm.OK:
+        report(s, _BBM, who, gfn, level, old, new, verdict)
 
 
 @kernel
@@ -106,20 +106,10 @@ def owned(s: Machine, descriptor: int) -> bool:
 
 
 @kernel
-def entry_index(s: Machine, page: int, level: int, gfn: int) -> int:
-    """Index into ``tables`` of the entry for ``gfn`` in table ``page`` at ``level``."""
-    bits = s.geo.index_bits
-    slot = gfn >> ((LAST_LEVEL - level) * bits)
-    if level > s.geo.start_level:  # root tables are concatenated: there the index just goes on
-        slot &= (1 << bits) - 1
-    return (page << bits) + slot
-
-
-@kernel
 def find(s: Machine, gfn: int, deepest: int) -> tuple[int, int]:
     """(index, level) of the entry for ``gfn`` where a walk down to ``deepest`` ends."""
     level = s.geo.start_level
-    index = entry_index(s, 0, level, gfn)
+    index = entry_index(s.geo, 0, level, gfn)
     while level < deepest:
         descriptor = load(s.tables, index)
         if not is_table(descriptor, level):
@@ -128,7 +118,7 @@ def find(s: Machine, gfn: int, deepest: int) -> tuple[int, int]:
         if page < 0 or page >= s.geo.table_pages:
             break
         level += 1
-        index = entry_index(s, page, level, gfn)
+        index = entry_index(s.geo, page, level, gfn)
     return index, level
 
 

@@ -11,6 +11,7 @@ from stress.kernels.clean import clean_frames
 from stress.kernels.codes import POOL_EXHAUSTED, WALKED_BY_HANDLER
 from stress.kernels.descriptor import (
     LOCKED,
+    entry_index,
     is_leaf,
     is_table,
     leaf_descriptor,
@@ -21,7 +22,6 @@ from stress.kernels.descriptor import (
 )
 from stress.kernels.entries import (
     break_entry,
-    entry_index,
     find,
     lock_entry,
     owned,
@@ -97,7 +97,7 @@ def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, spli
         if page < 0:
             return page
         level += 1
-        index = entry_index(s, page, level, gfn)
+        index = entry_index(s.geo, page, level, gfn)
         old = load(s.tables, index)
     if old & 1 or not_ours(s, old, level, gfn, who):
         return LOST_RACE

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.kernels.descriptor import entry_index, is_table, next_page
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import (
@@ -10,9 +15,14 @@ from stress.shm.layout import (
 from stress.shm.syscalls import clock_ns
 from stress.shm.words import (
     AT_STEP,
+    CHANGED,
+    CHANGED_ROW,
     EVIDENCE_KEPT,
     FINISH,
     FINISH_ASKED,
+    V_ABOVE,
+    V_CHANGED,
+    V_CHANGED_ROW,
     V_DETAIL,
     V_EXPECTED,
     V_FOUND,
@@ -24,6 +34,22 @@ from stress.shm.words import (
     V_WHO,
     VIOLATIONS,
 )
+
+
+@kernel
+def name_place(s: Machine, row: npt.NDArray[np.int64], who: int, gfn: int, level: int) -> None:
+    """Evidence names the last store that the process made to the table, and the entries above the one in question."""
+    row[V_CHANGED] = s.procs[who, CHANGED]
+    row[V_CHANGED_ROW] = s.procs[who, CHANGED_ROW]
+    page = 0
+    for at in range(s.geo.start_level, min(level, LAST_LEVEL)):
+        descriptor = load(s.tables, entry_index(s.geo, page, at, gfn))
+        row[V_ABOVE + at] = descriptor
+        if not is_table(descriptor, at):
+            break
+        page = next_page(s.geo, descriptor)
+        if page < 0 or page >= s.geo.table_pages:
+            break
 
 
 @kernel
@@ -46,6 +72,7 @@ def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, ex
         row[V_FOUND] = found
         row[V_EXPECTED] = expected
         row[V_DETAIL] = detail
+        name_place(s, row, who, gfn, level)
         store(s.evidence, (kind, n, V_READY), 1)
     if s.geo.fail_fast != 0:
         store(s.control, FINISH, FINISH_ASKED)

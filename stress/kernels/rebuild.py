@@ -154,19 +154,20 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
             ours = install(s, index, held, with_nt(leaf), broken, level, gfn, who)
             held = with_nt(leaf)
         elif step == _CLEAR_NT:
-            if reachable(s, clock):
-                report(s, _BBM, who, gfn, level, held, leaf, bbm.NT_CLEARED)
+            early = reachable(s, clock)
             swap_entry(s, index, held, leaf, level, gfn, who)
+            if early:
+                report(s, _BBM, who, gfn, level, held, leaf, bbm.NT_CLEARED)
             held = leaf
         else:
-            if step != _UNMAP_UNLOCKED and reachable(s, clock):
-                report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
             if geo.inject & ENTRY_READ_AGAIN and not is_table(load(s.tables, index), level):
                 pass  # the walker lost the way to the children
             elif step == _UNMAP_UNLOCKED:
                 record[R_DETACHED] = table
             else:
                 detach(s, table, level + 1, who)
+                if reachable(s, clock):
+                    report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
                 if step == _UNMAP or not defer(s, table, level + 1, gfn, order, who):
                     if geo.shared != 0:
                         synchronize(s, who)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stress.arch import bbm
+from stress.arch.descriptors import output_address
+from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import codes
 from stress.orders import STEPS
 from stress.results.data import Violation
@@ -12,6 +14,7 @@ from stress.shm import words
 from stress.shm.layout import (
     Machine,
 )
+from stress.shm.traced import Traced
 from stress.shm.words import (
     Kind,
 )
@@ -61,6 +64,36 @@ _WORDS = {
 }
 
 
+def _tells_a_rule(kind: Kind, detail: int) -> bool:
+    """Whether a store broke a rule, whoever noticed; else somebody met what came of one."""
+    return kind is Kind.BBM or (kind is Kind.TABLE_USE_AFTER_FREE and detail == codes.FREED_TOO_EARLY)
+
+
+def _place(machine: Machine, row: Any) -> dict[str, Any]:
+    """What a checker of traces would name: the entry, those above it, the line that stored, and the trace's row."""
+    # Here, because it searches the sources: only a violation is worth that.
+    from stress.kernels import sources
+
+    geo = machine.geo
+    gfn, level = int(row[words.V_GFN]), int(row[words.V_LEVEL])
+    table, above = words.TABLES_PA, []
+    for at in range(geo.start_level, level + 1):
+        slot = gfn >> (LAST_LEVEL - at) * geo.index_bits
+        if at > geo.start_level:
+            slot &= (1 << geo.index_bits) - 1
+        entry = table + 8 * slot
+        if at < level:
+            descriptor = int(row[words.V_ABOVE + at])
+            above.append(f"level {at} at {entry:#x}: {descriptor:#x}")
+            table = output_address(geo.granule_shift).take(descriptor) << geo.granule_shift
+    place: dict[str, Any] = {"entry": f"{entry:#x}", "above": above}
+    if row[words.V_CHANGED]:
+        place["stored_at"] = sources.OF[Traced(int(row[words.V_CHANGED]))]
+    if row[words.V_CHANGED_ROW]:
+        place["trace_row"] = int(row[words.V_CHANGED_ROW]) - 1
+    return place
+
+
 def _process_name(machine: Machine, who: int) -> str:
     return "hypervisor" if who == machine.geo.hypervisor else f"vcpu {who}"
 
@@ -79,6 +112,7 @@ def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str,
         found: f"{int(row[words.V_FOUND]):#x}",
         expected: f"{int(row[words.V_EXPECTED]):#x}",
         "detail": _DETAIL.get(kind, {}).get(detail) or _TEXT.get(kind, ""),
+        **(_place(machine, row) if _tells_a_rule(kind, detail) else {}),
     }
 
 

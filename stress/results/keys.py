@@ -109,7 +109,12 @@ _RUN: Final = [
     ResultKey("warnings[].remedy", "string", "", "what to do about it"),
     ResultKey("violations[].kind", "string", "", "invariant that was broken"),
     ResultKey("violations[].count", "integer", "", "how often, exactly"),
-    ResultKey("violations[].evidence[]", "object", "", "a first case: vCPU, IPA, level, step, time"),
+    ResultKey(
+        "violations[].evidence[]",
+        "object",
+        "",
+        "a first case: process, IPA, level, step, time; of a store its entry, line, record",
+    ),
     ResultKey("extra", "object", "", "what the executor adds of its own"),
 ]
 

@@ -45,14 +45,14 @@ def grouped(name: str, rows: Sequence[list[str]]) -> list[list[str]]:
 
 
 def pairs(values: dict[str, Any]) -> str:
-    """``key=value`` for everything that has a value; addresses and descriptors in hexadecimal."""
+    """``key=value`` for everything that has a value, lists with commas; addresses and descriptors in hexadecimal."""
     return " ".join(f"{key}={_value(key, value)}" for key, value in values.items() if value is not None)
 
 
 def _value(key: str, value: Any) -> str:
     if key in _HEXADECIMAL and isinstance(value, int) and not isinstance(value, bool):
         return f"{value:#x}"
-    return str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def wrapped(text: str, indent: str = "") -> str:

@@ -9,26 +9,33 @@ from __future__ import annotations
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
-from stress.shm.traced import W_AT, W_KIND, W_VALUE, W_WHO
-from stress.shm.words import TRACE_ENDED, TRACE_NEXT
+from stress.shm.traced import W_AT, W_KIND, W_VALUE, W_WHO, Traced
+from stress.shm.words import CHANGED, CHANGED_ROW, TRACE_ENDED, TRACE_NEXT
+
+_FIRST_CHANGE = int(Traced.ALLOCATE)
+_LAST_CHANGE = int(Traced.BREAK)
 
 
 @kernel
-def append(s: Machine, kind: int, who: int, at: int, value: int) -> None:
-    """Append a row, unless the trace is over."""
+def append(s: Machine, kind: int, who: int, at: int, value: int) -> int:
+    """Append a row, unless the trace is over; 1 + its number, or 0."""
     row = fetch_add(s.control, TRACE_NEXT, 1)
-    if row < s.geo.trace_rows:
-        s.trace[row, W_WHO] = who
-        s.trace[row, W_AT] = at
-        s.trace[row, W_VALUE] = value
-        store(s.trace, (row, W_KIND), kind)
+    if row >= s.geo.trace_rows:
+        return 0
+    s.trace[row, W_WHO] = who
+    s.trace[row, W_AT] = at
+    s.trace[row, W_VALUE] = value
+    store(s.trace, (row, W_KIND), kind)
+    return int(row) + 1
 
 
 @inline
 def trace(s: Machine, kind: int, who: int, at: int, value: int) -> None:
-    """Append a row if this run is traced."""
-    if s.geo.trace_rows != 0:
-        append(s, kind, who, at, value)
+    """Append a row if this run is traced; traced or not, evidence will name the process's last store to the table."""
+    row = append(s, kind, who, at, value) if s.geo.trace_rows != 0 else 0
+    if _FIRST_CHANGE <= kind <= _LAST_CHANGE:
+        s.procs[who, CHANGED] = kind
+        s.procs[who, CHANGED_ROW] = row
 
 
 @kernel

@@ -17,6 +17,7 @@ class Traced(IntEnum):
 
     LOCK = 1  # mmu_lock taken alone
     UNLOCK = 2
+    # These change the table.
     ALLOCATE = 3  # table page, its level
     FREE = 4  # table page
     DETACH = 5  # table page, its level: it and all below belong to nobody any more
@@ -24,6 +25,7 @@ class Traced(IntEnum):
     SET = 7  # index, descriptor: store-release
     SWAP = 8  # index, descriptor: compare-and-swap
     BREAK = 9  # index: a valid entry made invalid by compare-and-swap
+    # And these what has been read from it.
     TLBI_VMID = 10
     TLBI_ENTRY = 11  # first guest frame of one entry's range, guest frame behind its last
     TLBI_RANGE = 12  # first guest frame, guest frame behind the last

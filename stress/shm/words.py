@@ -51,6 +51,8 @@ AT_GFN = 4  # guest frame it works on
 AT_STEP = 5  # step code of the rebuild the process is in, or -1
 STAGE_DONE = 6  # number of the stage it has run to its end
 STAGE_END_NS = 7
+CHANGED = LINE + 1  # Traced kind of the last store it made to the table, 0 before the first
+CHANGED_ROW = LINE + 2  # 1 + the store's row in the trace, 0 if it is not in it
 WALKING = LINE  # odd while its fault handler walks without excluding others (an RCU read-side section)
 PROC_WORDS = 2 * LINE
 
@@ -140,6 +142,9 @@ V_TIME_NS = 5
 V_FOUND = 6
 V_EXPECTED = 7
 V_DETAIL = 8  # kind-specific code
+V_CHANGED = 10  # CHANGED and CHANGED_ROW of the process
+V_CHANGED_ROW = 11
+V_ABOVE = 12  # at level n the entry above the one in question, 0 where the walk does not get
 EVIDENCE_WORDS = 2 * LINE
 
 

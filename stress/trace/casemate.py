@@ -5,14 +5,15 @@ What the segment's rows abstract is spelled out for a checker that knows hardwar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from stress.arch.geometry import LAST_LEVEL
+from stress.kernels import sources
 from stress.results.trace import TableShape, TraceData
-from stress.shm.traced import Traced
-from stress.trace import sources
+from stress.shm.traced import W_AT, W_KIND, W_VALUE, W_WHO, Traced
 
 #: Invalidating by IPA more pages than this costs more than invalidating all (Linux 6.6 ``MAX_TLBI_OPS``).
 _MAX_TLBI_OPS = 512
@@ -36,6 +37,19 @@ def encoded(data: TraceData) -> Iterator[bytes]:
     yield "".join(piece).encode()
 
 
+def first_records(data: TraceData, rows: Collection[int]) -> dict[int, int]:
+    """Id of the first record that each of these rows of ``data.changes`` becomes, if the trace gets so far."""
+    found = {}
+    trace = _Trace(data.shape, data.waits)
+    lines = trace.prologue(len(data.guest_ns))
+    for row, change in enumerate(data.changes[: max(rows, default=-1) + 1]):
+        deque(lines, maxlen=0)
+        if row in rows:
+            found[row] = trace.next_id
+        lines = trace.row(Traced(change[W_KIND]), int(change[W_WHO]), int(change[W_AT]), int(change[W_VALUE]))
+    return found
+
+
 class _Trace:
     """What must be remembered from row to row: a copy of the table, and which of its pages belong to nobody."""
 
@@ -46,7 +60,7 @@ class _Trace:
         self._tables = np.zeros(shape.table_pages * self._entries, np.int64)
         self._levels = [shape.start_level] * shape.table_pages
         self._released: set[int] = set()
-        self._id = 0
+        self.next_id = 0
         self._size = 1 << shape.granule_shift
         upper = self._upper_levels()
         # Below the pool: the tables above ours, the root lowest, and the lock.
@@ -64,19 +78,19 @@ class _Trace:
         return self._shape.tables_pa + page * self._size
 
     def _record(self, head: str, who: int, body: str, source: str) -> str:
-        line = f'({head} (id {self._id}) (tid {who}) {body} (src "{source}"))\n'
-        self._id += 1
+        line = f'({head} (id {self.next_id}) (tid {who}) {body} (src "{source}"))\n'
+        self.next_id += 1
         return line
 
     def lines(self, data: TraceData) -> Iterator[str]:
         """Every line."""
-        yield from self._prologue(len(data.guest_ns))
+        yield from self.prologue(len(data.guest_ns))
         # In pieces: as Python integers the whole would take ten times the space.
         for start in range(0, len(data.changes), _PIECE):
             for kind, who, at, value in data.changes[start : start + _PIECE].tolist():
-                yield from self._row(Traced(kind), who, at, value)
+                yield from self.row(Traced(kind), who, at, value)
 
-    def _prologue(self, who: int) -> Iterator[str]:
+    def prologue(self, who: int) -> Iterator[str]:
         """Registers, the lock, the tables that are there before anything happens, and the MMU switched on."""
         here, shape = sources.INITIALISE, self._shape
         vtcr = _T0SZ | _TG0[shape.granule_shift]
@@ -108,7 +122,8 @@ class _Trace:
         for register, value in values.items():
             yield self._record("sysreg-write", who, f"(sysreg {register}_el2) (value {value:x})", source)
 
-    def _row(self, kind: Traced, who: int, at: int, value: int) -> Iterator[str]:
+    def row(self, kind: Traced, who: int, at: int, value: int) -> Iterator[str]:
+        """The lines of one change."""
         source = sources.OF[kind]
         match kind:
             case Traced.LOCK:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
 from stress.errors import UsageError
 from stress.results import store
+from stress.results.data import Violation
 from stress.results.trace import TraceData, TraceRequest
 
 #: Rebuilds that a trace covers if nobody says how many: 100 of 2 MiB blocks are 14 MB of page-table changes.
@@ -49,6 +50,21 @@ def format_of(path: Path) -> TraceFormat:
         f"--trace {path}: {suffix}, which is no trace format",
         f"use {', '.join(most)} (both open in ui.perfetto.dev) or {last} (for break-before-make checkers)",
     )
+
+
+def name_records(path: Path, data: TraceData, violations: Iterable[Violation]) -> None:
+    """Let evidence say which record of the file at ``path`` is the store that broke a rule.
+
+    What a run hands over is the row of the trace that the store made, ``trace_row``: the file's ``record`` replaces it.
+    """
+    pieces = [piece for found in violations for piece in found.evidence if "trace_row" in piece]
+    records: dict[int, int] = {}
+    if pieces and format_of(path) is TraceFormat.CASEMATE:
+        from stress.trace.casemate import first_records
+
+        records = first_records(data, {piece["trace_row"] for piece in pieces})
+    for piece in pieces:
+        piece["record"] = records.get(piece.pop("trace_row"))
 
 
 def export(path: Path, data: TraceData) -> None:
