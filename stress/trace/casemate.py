@@ -13,7 +13,7 @@ import numpy as np
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import sources
 from stress.results.trace import TableShape, TraceData
-from stress.shm.traced import W_AT, W_KIND, W_VALUE, W_WHO, Traced
+from stress.shm.traced import Traced
 
 #: Invalidating by IPA more pages than this costs more than invalidating all (Linux 6.6 ``MAX_TLBI_OPS``).
 _MAX_TLBI_OPS = 512
@@ -42,12 +42,20 @@ def first_records(data: TraceData, rows: Collection[int]) -> dict[int, int]:
     found = {}
     trace = _Trace(data.shape, data.waits)
     lines = trace.prologue(len(data.guest_ns))
-    for row, change in enumerate(data.changes[: max(rows, default=-1) + 1]):
+    for row, change in enumerate(_changes(data, max(rows, default=-1) + 1)):
         deque(lines, maxlen=0)
         if row in rows:
             found[row] = trace.next_id
-        lines = trace.row(Traced(change[W_KIND]), int(change[W_WHO]), int(change[W_AT]), int(change[W_VALUE]))
+        lines = trace.row(*change)
     return found
+
+
+def _changes(data: TraceData, end: int) -> Iterator[tuple[Traced, int, int, int]]:
+    """The rows before ``end``: kind, process, and what the kind says stands in the other two words."""
+    # In pieces: as Python integers the whole would take ten times the space.
+    for start in range(0, end, _PIECE):
+        for kind, who, at, value in data.changes[start : min(start + _PIECE, end)].tolist():
+            yield Traced(kind), who, at, value
 
 
 class _Trace:
@@ -85,10 +93,8 @@ class _Trace:
     def lines(self, data: TraceData) -> Iterator[str]:
         """Every line."""
         yield from self.prologue(len(data.guest_ns))
-        # In pieces: as Python integers the whole would take ten times the space.
-        for start in range(0, len(data.changes), _PIECE):
-            for kind, who, at, value in data.changes[start : start + _PIECE].tolist():
-                yield from self.row(Traced(kind), who, at, value)
+        for change in _changes(data, len(data.changes)):
+            yield from self.row(*change)
 
     def prologue(self, who: int) -> Iterator[str]:
         """Registers, the lock, the tables that are there before anything happens, and the MMU switched on."""
