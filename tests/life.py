@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from machines import ALL, fault, naive_audit, run_audit, small_machine, violations
+from machines import ALL, choose_order, fault, naive_audit, run_audit, small_machine, violations
 from naive_vm import differences, dirty_pages, vm_of
 from programs import execute, program
 
@@ -39,7 +39,6 @@ from stress.shm.words import (
     INSIDE,
     LOCK,
     NOT_AT_POC,
-    ORDER,
     POISONED_CELL,
     POOL_LOCK,
     REBUILDS,
@@ -231,10 +230,11 @@ class Life:
         assert rebuild(self.s, self.who, gfn) == (0 if is_table else 1)
         if is_table:
             self.vm.map(gfn, 2, writable=True)
-            self.seen[f"rebuilt under {self.orders[self.s.control[ORDER]].name}"] += 1
+            self.seen[f"rebuilt under {self.orders[self.order].name}"] += 1
 
     def choose_an_order(self, number: int) -> None:
-        self.s.control[ORDER] = number % len(self.orders)
+        self.order = number % len(self.orders)
+        choose_order(self.s, self.order)
 
     def split(self, block: int, share: int, map_first: bool) -> None:
         gfn = self.whole(block)

@@ -118,12 +118,17 @@ def split_block(s: Machine, block: int, share: int = ALL, *, writable: int = 1, 
     return int(split(s, s.geo.hypervisor, block_gfn(s.geo, block), share, writable, map_first))
 
 
+def choose_order(s: Machine, order: int) -> None:
+    """Make order number ``order`` the one under test, in the cycle under way."""
+    s.cycles[s.control[words.CYCLE] % words.CYCLE_RING, words.K_ORDER] = order
+
+
 def set_order(s: Machine, steps: Iterable[Step], order: int = 0) -> None:
     """Make ``steps`` the order number ``order``, and that the one under test."""
     codes = [step.code for step in steps]
     s.orders[order] = -1
     s.orders[order, : len(codes)] = codes
-    s.control[words.ORDER] = order
+    choose_order(s, order)
 
 
 def rebuild_block(s: Machine, block: int, steps: Iterable[Step], order: int = 0) -> int:

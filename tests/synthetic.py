@@ -11,6 +11,7 @@ import numpy.typing as npt
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST, Order, Step
 from stress.results.data import (
     COUNTERS,
+    CYCLE_ROW,
     FAULT_CLASSES,
     REBUILD_ROW,
     STALL_ROW,
@@ -49,33 +50,54 @@ def order_data(
     stall_ns: float = 20_000,
     stalls_per_cycle: float = 20,
     vcpus: int = 2,
+    sizes: npt.NDArray[np.int64] | None = None,
+    scatter: float = 0.3,
 ) -> OrderData:
-    """One order. Medians are as given; cycles differ in speed, which ties the stalls of a cycle together."""
+    """One order. Medians are as given; cycles differ in speed, which ties together what is in one.
+
+    Each cycle has one of ``rebuilds``; or as many as ``sizes``, (cycles,), says. Then rebuilds differ as much among
+    themselves as cycles do, and in a fast cycle more of them are hit.
+    """
+    if sizes is None:
+        sizes = np.ones(rebuilds, np.int64)
+        speed = within = rng.lognormal(0, scatter, rebuilds)
+        hit = rng.random(rebuilds) < hit_share
+        owner = np.arange(rebuilds)
+    else:
+        rebuilds = int(sizes.sum())
+        owner = np.repeat(np.arange(sizes.size), sizes)
+        shared = rng.normal(0, 1, sizes.size)
+        speed = np.exp(scatter * shared)
+        within = speed[owner] * rng.lognormal(0, scatter, rebuilds)
+        logit = np.log(hit_share / (1 - hit_share)) - shared[owner]
+        hit = rng.random(rebuilds) < 1 / (1 + np.exp(-logit))
+    count = sizes.size
     rows = np.zeros(rebuilds, REBUILD_ROW)
-    speed = rng.lognormal(0, 0.3, rebuilds)
+    cycles = np.zeros(count, CYCLE_ROW)
+    cycles["number"] = np.arange(1, count + 1)
     rows["number"] = np.arange(1, rebuilds + 1)
-    rows["window_ns"] = window_ns * speed
-    hit = rng.random(rebuilds) < hit_share
+    rows["cycle"] = cycles["number"][owner]
+    rows["window_ns"] = window_ns * within
     rows["window_faults"] = np.where(hit, 1 + rng.poisson(0.5, rebuilds), 0)
     for index in range(len(order.steps)):
         rows["step_ns"][:, index] = rows["window_ns"] // 2 + 100 * index
     rows["rebuild_ns"] = rows["step_ns"].sum(axis=1)
-    rows["lock_wait_ns"] = 500 * speed
+    rows["lock_wait_ns"] = 500 * within
     rows["lock_hold_ns"] = rows["rebuild_ns"] + 1000
-    rows["cycle_ns"] = 20_000_000 * rng.lognormal(0, 0.1, rebuilds)
-    rows["start_ns"] = np.cumsum(rows["cycle_ns"])
-    rows["accesses"] = rows["cycle_ns"] * accesses_per_ns * rng.lognormal(0, 0.05, rebuilds)
+    cycles["time_ns"] = 20_000_000 * rng.lognormal(0, 0.1, count)
+    rows["start_ns"] = (np.cumsum(cycles["time_ns"]) - cycles["time_ns"])[owner] + 1000 * rows["number"]
+    cycles["accesses"] = cycles["time_ns"] * accesses_per_ns * rng.lognormal(0, 0.05, count)
 
-    per_cycle = rng.poisson(stalls_per_cycle, rebuilds)
+    per_cycle = rng.poisson(stalls_per_cycle, count)
     stalls = np.zeros(int(per_cycle.sum()), STALL_ROW)
-    stalls["number"] = np.repeat(rows["number"], per_cycle)
+    stalls["cycle"] = np.repeat(cycles["number"], per_cycle)
     stalls["fault_class"] = rng.choice(len(FAULT_CLASSES), stalls.size, p=[0.85, 0.05, 0.05, 0.05, 0, 0])
     stalls["stall_ns"] = stall_ns * np.repeat(speed, per_cycle) * rng.lognormal(0, 0.5, stalls.size)
     by_class = [stalls["stall_ns"][stalls["fault_class"] == index] for index in range(len(FAULT_CLASSES))]
 
     counters = np.zeros((vcpus, 2, len(COUNTERS)), np.int64)
-    counters[:, 0, COUNTERS.index("accesses")] = rows["accesses"].sum() * 9 // (10 * vcpus)
-    counters[:, 1, COUNTERS.index("accesses")] = rows["accesses"].sum() // (10 * vcpus)
+    counters[:, 0, COUNTERS.index("accesses")] = cycles["accesses"].sum() * 9 // (10 * vcpus)
+    counters[:, 1, COUNTERS.index("accesses")] = cycles["accesses"].sum() // (10 * vcpus)
     counters[:, :, COUNTERS.index("tlb_hits")] = counters[:, :, 0] * 9 // 10
     counters[:, :, COUNTERS.index("walks")] = counters[:, :, 0] // 10
     for name, values in zip(FAULT_CLASSES, by_class, strict=True):
@@ -85,13 +107,14 @@ def order_data(
         rebuilds=rebuilds,
         rebuilds_hit=int(np.count_nonzero(rows["window_faults"])),
         rows=rows,
+        cycles=cycles,
         stalls=stalls,
         stall_buckets_ns=EDGES,
         stall_counts=np.array([histogram(values) for values in by_class]),
         stall_max_ns=int(stalls["stall_ns"].max()) if stalls.size else 0,
         counters=counters,
-        outside_ns=int(rows["cycle_ns"].sum()) * 9 // 10,
-        inside_ns=int(rows["cycle_ns"].sum()) // 10,
+        outside_ns=int(cycles["time_ns"].sum()) * 9 // 10,
+        inside_ns=int(cycles["time_ns"].sum()) // 10,
         tlbis=rebuilds,
         cleaned_bytes=rebuilds << 30,
         tables_allocated=513 * rebuilds,

@@ -52,6 +52,7 @@ from stress.shm.words import (
     C_SPLITS,
     C_TRANSLATION,
     COUNTER_WORDS,
+    E_CYCLE,
     E_GFN,
     E_LOCK_WAIT_NS,
     E_NUMBER,
@@ -67,6 +68,7 @@ from stress.shm.words import (
     PHASE,
     POOL_HEAD,
     POOL_TAIL,
+    R_CYCLE,
     R_FAULTS,
     R_NUMBER,
     R_ORDER,
@@ -119,7 +121,7 @@ def test_a_fault_is_counted_logged_and_timed_once(inside: int, write: int, share
     event = s.events[1, 0]
     assert s.event_index[1, EVENT_HEAD] == 1
     assert s.event_index[0, EVENT_HEAD] == 0
-    assert (event[E_GFN], event[E_NUMBER]) == (gfn, 77)
+    assert (event[E_GFN], event[E_CYCLE], event[E_NUMBER]) == (gfn, 77, 0)
     assert event[E_WHAT] == POPULATION | 2 << 4 | write << 8 | slot << 16
     assert event[E_TIME_NS] > 0
     assert 0 <= event[E_LOCK_WAIT_NS] == counters[C_LOCK_WAIT_NS]
@@ -284,12 +286,13 @@ def open_window(s: Machine, number: int, order: int) -> int:
 
 @pytest.mark.parametrize("number", [1, 12345, RECORD_RING, (1 << 24) + 5])
 def test_a_window_fault_is_charged_to_its_rebuild(number: int) -> None:
-    """To the one whose number the entry carries, though the hypervisor has gone on to another order since."""
+    """To the one whose number the entry carries, and its cycle, though the hypervisor has gone on to the next since."""
     s = small_machine(orders=2)
     assert fault(s, s.geo.base_gfn) == POPULATION
     word = open_window(s, number, 1)
-    s.control[PHASE] = (number + 1) << 8 | 0
+    s.control[PHASE] = 8 << 8 | 0
     row = s.records[number % RECORD_RING]
+    row[R_CYCLE] = 7
     assert handle(s, 0, s.geo.base_gfn, 0, word, 2) == WINDOW
     assert row[R_FAULTS] == 1
     assert list(s.hits) == [0, 1]
@@ -298,6 +301,7 @@ def test_a_window_fault_is_charged_to_its_rebuild(number: int) -> None:
     assert list(s.hits) == [0, 1], "a rebuild is hit once"
     assert fault_counts(s, 0, 3) == {WINDOW: 2}, "inside rebuilds of order 1"
     assert list(s.events[0, :2, E_NUMBER]) == [number, number]
+    assert list(s.events[0, :2, E_CYCLE]) == [7, 7]
     assert s.stalls[0, 1, WINDOW].sum() == 2
 
 

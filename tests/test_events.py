@@ -16,14 +16,14 @@ from stress.shm.words import EVENT_DROPPED, EVENT_HEAD, EVENT_LOGGED, EVENT_RING
 
 
 def log(s: Machine, vcpu: int, n: int) -> bool:
-    return bool(log_fault(s, vcpu, n, n + 1, n + 2, n + 3, n + 4, n + 5))
+    return bool(log_fault(s, vcpu, n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6))
 
 
 def drain(s: Machine, vcpu: int, at_most: int) -> list[int]:
     """First words of the events drained; the other words follow from them."""
     out = np.zeros((at_most, EVENT_WORDS), np.int64)
     rows = out[: drain_events(s, vcpu, out)]
-    assert (rows[:, :6] == rows[:, :1] + np.arange(6)).all(), "an event is kept as a whole"
+    assert (rows[:, :7] == rows[:, :1] + np.arange(7)).all(), "an event is kept as a whole"
     return [int(row[0]) for row in rows]
 
 

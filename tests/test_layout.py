@@ -79,10 +79,10 @@ def test_groups_of_words_have_room() -> None:
     assert words.G_COUNTERS + words.COUNTER_WORDS == words.STAGE_WORDS
 
 
-FIRST_LINE = [words.SEQUENCE, words.PHASE, words.STOP, words.PARK, words.INSIDE, words.STAGE, words.ORDER]
+FIRST_LINE = [words.SEQUENCE, words.PHASE, words.STOP, words.PARK, words.INSIDE, words.STAGE, words.CYCLE]
 POOL_LINE = [words.POOL_HEAD, words.POOL_TAIL, words.POOL_PEAK, words.POOL_LOCK]
 POOL_LINE += [words.DEFERRED_HEAD, words.DEFERRED_TAIL]
-REBUILD_LINE = [words.REBUILDS, words.CLOSED, words.INSIDE_SINCE_NS, words.TLBI_PENDING]
+REBUILD_LINE = [words.REBUILDS, words.CLOSED, words.VOIDED, words.TLBI_PENDING]
 OTHERS = [
     words.TRACE_NEXT,
     words.TRACE_ENDED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from fractions import Fraction
 
@@ -15,7 +16,7 @@ from stress.orders import BLOCK_FIRST
 from stress.results import ratios as module
 from stress.results.data import FAULT_CLASSES, NOT_MEASURED, STALL_ROW
 from stress.results.ratios import Estimate, estimates, ratios
-from stress.results.statistics import PERCENTS, histogram_quantiles, quantiles
+from stress.results.statistics import PERCENTS, histogram_quantiles, quantiles, student_t
 
 DURATIONS = st.lists(st.integers(0, 10**10), min_size=1, max_size=300)
 
@@ -64,33 +65,63 @@ def test_quantiles_of_nothing_are_none() -> None:
     assert histogram_quantiles(EDGES, np.zeros(EDGES.size, np.int64), 0) == {"count": 0, **nothing}
 
 
-def test_resamples_are_those_of_a_loop_over_the_drawn_cycles() -> None:
-    data = order_data(np.random.default_rng(1), rebuilds=40, stalls_per_cycle=30)
-    draws = np.concatenate(list(module._multiplicities(np.random.default_rng(2), 40, 40)))
-    assert draws.shape == (module.REPLICATES, 40)
-    assert (draws.sum(axis=1) == 40).all()
-    found = module._cycle_estimates(data.rows, np.random.default_rng(2))
-    rows = np.sort(data.rows, order="window_ns")  # the draws index cycles by window
+#: Rebuilds of each cycle: unequal ones, and cycles without any.
+UNEQUAL = np.arange(40) % 7
+
+
+def test_resamples_are_those_of_a_loop_over_the_drawn_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_spread", lambda value, resampled, weights: resampled)
+    data = order_data(np.random.default_rng(1), sizes=UNEQUAL, stalls_per_cycle=30)
+    cycles = [data.rows[data.rows["cycle"] == number] for number in np.unique(data.rows["cycle"])]
+    draws = np.concatenate(list(module._multiplicities(np.random.default_rng(2), len(cycles), data.rows.size)))
+    assert draws.shape == (module.REPLICATES, len(cycles))
+    assert (draws.sum(axis=1) == len(cycles)).all()
+    assert len(cycles) == np.count_nonzero(UNEQUAL) < 40
+    windows = module._window(data.rows, np.random.default_rng(2)).resampled
+    assert windows is not None
     for replicate in range(0, module.REPLICATES, 97):
-        drawn = np.repeat(rows, draws[replicate])
-        expected = {
-            "window": slow_quantile(drawn["window_ns"].tolist(), 50),
-            "window_faults_per_rebuild": drawn["window_faults"].sum() / 40,
-            "throughput": 1e9 * drawn["accesses"].sum() / drawn["cycle_ns"].sum(),
-        }
-        for metric, value in expected.items():
-            resampled = found[metric].resampled
-            assert resampled is not None
-            assert resampled[replicate] == pytest.approx(value, rel=1e-12)
+        drawn = np.concatenate([np.tile(rows, times) for rows, times in zip(cycles, draws[replicate], strict=True)])
+        assert windows[replicate] == slow_quantile(drawn["window_ns"].tolist(), 50)
+
+
+def test_a_quotient_of_sums_scatters_as_the_cycles_do() -> None:
+    """Against resamples of a loop, in which each cycle brings its part and its size."""
+    rng = np.random.default_rng(1)
+    sizes = 1.0 + np.arange(400) % 7
+    parts = rng.poisson(3 * sizes * rng.lognormal(0, 0.5, 400)).astype(float)
+    value = float(parts.sum() / sizes.sum())
+    drawn = rng.integers(0, 400, (4000, 400))
+    resampled = parts[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    found = module._quotient(value, parts, sizes, rng)
+    assert np.log(found).std() == pytest.approx(np.log(resampled).std(), rel=0.1)
+    assert np.median(found) == pytest.approx(value, rel=0.01)
+
+
+def test_resamples_of_few_cycles_are_spread_as_students_t() -> None:
+    resampled = np.exp(np.array([-1.96, 0.0, 1.96]))
+    for cycles, t in ((10, 2.262), (20, 2.093), (1000, 1.962)):
+        found = np.log(module._spread(1.0, resampled, np.ones(cycles)))
+        assert found == pytest.approx(np.array([-1, 0, 1]) * t * (cycles / (cycles - 1)) ** 0.5, rel=2e-3)
+    uneven = np.array([64.0] * 10 + [1.0] * 90)  # tell little more than the ten
+    assert np.log(module._spread(1.0, resampled, uneven))[2] > 2.1
+    assert module._spread(0.0, resampled, np.ones(10)) is resampled, "of nothing, no multiple"
+
+
+@pytest.mark.parametrize(
+    ("freedom", "t"), [(3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423), (1e6, 1.9600), (math.inf, 1.9600)]
+)
+def test_quantiles_of_students_t(freedom: float, t: float) -> None:
+    assert student_t(0.95, freedom) == pytest.approx(t, rel=4e-3 if freedom == 3 else 1e-3)
 
 
 def test_stalls_of_one_cycle_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_TAIL_CYCLES", 1)
+    monkeypatch.setattr(module, "_spread", lambda value, resampled, weights: resampled)
     stalls = np.zeros(1650, STALL_ROW)
-    stalls["number"] = np.maximum(np.arange(1650) // 100 - 4, 1)  # 12 cycles, the first of 600 stalls
+    stalls["cycle"] = np.maximum(np.arange(1650) // 100 - 4, 1)  # 12 cycles, the first of 600 stalls
     stalls["stall_ns"] = np.random.default_rng(1).permutation(1650)
     stalls["stall_ns"][:600] += 10_000  # and slow: a resample without it needs a longer walk down
-    pairs = [(int(row["number"]), int(row["stall_ns"])) for row in stalls]
+    pairs = [(int(row["cycle"]), int(row["stall_ns"])) for row in stalls]
     draws = np.concatenate(list(module._multiplicities(np.random.default_rng(2), 12, 412)))
     found = module._stall_p99(stalls, np.random.default_rng(2))
     assert found.value == slow_p99(pairs, dict.fromkeys(range(1, 13), 1))
@@ -98,6 +129,66 @@ def test_stalls_of_one_cycle_are_drawn_together(monkeypatch: pytest.MonkeyPatch)
     for replicate in range(0, module.REPLICATES, 41):
         drawn = {cycle + 1: int(times) for cycle, times in enumerate(draws[replicate])}
         assert found.resampled[replicate] == slow_p99(pairs, drawn)
+
+
+#: Rebuilds of each cycle, as they are in the scenarios; every second migration is cancelled.
+STRUCTURES = {
+    "rebuild": lambda rng: np.ones(40, np.int64),
+    "migration": lambda rng: np.where(np.arange(20) % 2, 8, rng.integers(1, 9, 20)),
+    "selftest": lambda rng: np.full(12, 64),
+    "vCPU rebuilder": lambda rng: rng.choice([0, 1, 2], 40, p=[0.1, 0.8, 0.1]),
+}
+
+
+def different(
+    structure: str, rng: np.random.Generator, comparisons: int, factor: float, scatter: float = 0.3
+) -> dict[str, int]:
+    """How often each metric was called different, where the other order's is ``factor`` times the first one's."""
+    called: dict[str, int] = {}
+    for _ in range(comparisons):
+        first = order_data(rng, sizes=STRUCTURES[structure](rng), stalls_per_cycle=60, scatter=scatter)
+        other = order_data(
+            rng,
+            sizes=STRUCTURES[structure](rng),
+            stalls_per_cycle=60,
+            window_ns=1_000_000 * factor,
+            stall_ns=20_000 * factor,
+            accesses_per_ns=0.3 * factor,
+            scatter=scatter,
+        )
+        for metric, found in ratios("first", estimates(first, rng), "other", estimates(other, rng)).items():
+            if metric != "stall_p99" and structure != "vCPU rebuilder":
+                assert found["low"] is not None, found["reason"]
+            decided = found["low"] is not None and found["high"] is not None
+            called[metric] = called.get(metric, 0) + (decided and not found["low"] <= 1 <= found["high"])
+    return called
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_an_order_compared_with_itself_is_rarely_called_different(structure: str) -> None:
+    called = different(structure, np.random.default_rng(21), 200, 1.0)
+    assert all(times <= 0.07 * 200 for times in called.values()), called
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_true_fifth_is_found(structure: str) -> None:
+    called = different(structure, np.random.default_rng(22), 20, 1.2, scatter=0.1)
+    assert called["throughput"] >= 18
+    assert called["window"] >= 18
+
+
+def test_pooled_rebuilds_would_call_an_order_different_from_itself() -> None:
+    """The reason for resampling cycles: a part that all 64 rebuilds of a cycle share is no noise among them."""
+    rng = np.random.default_rng(24)
+    wrong = 0
+    for _ in range(20):
+        orders = [order_data(rng, sizes=np.full(20, 64)) for _ in range(2)]
+        for each in orders:
+            each.rows["cycle"] = each.rows["number"]
+        first, other = (module._window(each.rows, rng) for each in orders)
+        found = module._ratio("first", first, "other", other)
+        wrong += not found["low"] <= 1 <= found["high"]
+    assert wrong >= 8
 
 
 def test_intervals_cover_the_truth_as_often_as_they_claim() -> None:
@@ -134,7 +225,7 @@ def test_pooling_the_events_would_promise_too_much() -> None:
     data = order_data(np.random.default_rng(3), rebuilds=100, stalls_per_cycle=200)
     by_cycle = module._stall_p99(data.stalls, np.random.default_rng(4)).resampled
     pooled_rows = data.stalls.copy()
-    pooled_rows["number"] = np.arange(pooled_rows.size)
+    pooled_rows["cycle"] = np.arange(pooled_rows.size)
     pooled = module._stall_p99(pooled_rows, np.random.default_rng(4)).resampled
     assert by_cycle is not None
     assert pooled is not None
@@ -143,13 +234,25 @@ def test_pooling_the_events_would_promise_too_much() -> None:
 
 def test_a_share_of_0_or_1_is_not_certain() -> None:
     rng = np.random.default_rng(5)
-    always, never = module._share(500, 500, rng), module._share(0, 500, rng)
+
+    def share(hit: bool, rebuilds: int, cycles: int) -> Estimate:
+        data = order_data(rng, sizes=np.full(cycles, rebuilds // cycles))
+        data.rows["window_faults"] = hit
+        data.rebuilds_hit = hit * rebuilds
+        return module._share(data, rng)
+
+    always, never = share(True, 500, 500), share(False, 500, 500)
     same = module._ratio("a", always, "b", always)
     none = module._ratio("a", always, "b", never)
     assert none["ratio"] == none["low"] == 0
     assert 3 / 500 > none["high"] > 1 / 500
     assert same["ratio"] == 1
-    assert module._ratio("a", always, "b", module._share(500, 500, rng))["low"] < 1
+    assert module._ratio("a", always, "b", share(True, 500, 500))["low"] < 1
+    # Of 64 rebuilds in each of 20 cycles nobody knows whether they are hit one by one or together.
+    none = module._ratio("a", always, "b", share(False, 1280, 20))
+    assert none["ratio"] == none["low"] == 0
+    assert 3 / 20 > none["high"] > 1 / 20
+    assert 1 > module._ratio("a", always, "b", share(True, 1280, 20))["low"] > 0.8
 
 
 def test_too_few_cycles_give_a_ratio_without_interval() -> None:
@@ -225,7 +328,7 @@ def test_population_faults_do_not_hide_the_stalls_of_window_faults() -> None:
     plain, crowded = order_data(rng), order_data(rng)
     crowd = np.zeros(100_000, crowded.stalls.dtype)
     crowd["fault_class"] = FAULT_CLASSES.index("population")
-    crowd["number"] = crowded.rows["number"][0]
+    crowd["cycle"] = np.arange(crowd.size) % 200 + 1
     crowd["stall_ns"] = 100
     crowded.stalls = np.concatenate([crowded.stalls, crowd])
     found = ratios("plain", estimates(plain, rng), "crowded", estimates(crowded, rng))["stall_p99"]

@@ -28,36 +28,49 @@ MIN_CYCLES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
+class _Cycles:
+    """Some consecutive cycles of one order."""
+
+    order: Order
+    cycles: Rows  # CYCLE_ROW
+    rows: Rows  # REBUILD_ROW
+    stalls: Rows  # STALL_ROW
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """A number that some cycles of one order have; what is compared is its ratio to that of the first order."""
 
     meaning: str
-    value: Callable[[Rows, Rows], float]  # of REBUILD_ROW and STALL_ROW rows
+    value: Callable[[_Cycles], float]
     higher_is_better: bool = False
 
 
-def _window(rows: Rows, stalls: Rows) -> float:
-    windows = rows["window_ns"]
-    return float("nan") if (windows == NOT_MEASURED).any() else float(np.median(windows))
+def _window(cut: _Cycles) -> float:
+    windows = cut.rows["window_ns"]
+    return float("nan") if (windows == NOT_MEASURED).any() else _median(windows)
 
 
-def _stall(rows: Rows, stalls: Rows) -> float:
-    caught = stalls["stall_ns"][stalls["fault_class"] == FAULT_CLASSES.index("window")]
-    return float(np.median(caught)) if caught.size else float("nan")
+def _stall(cut: _Cycles) -> float:
+    return _median(cut.stalls["stall_ns"][cut.stalls["fault_class"] == FAULT_CLASSES.index("window")])
 
 
-def _throughput(rows: Rows, stalls: Rows) -> float:
-    return float(rows["accesses"].sum() / rows["cycle_ns"].sum())
+def _throughput(cut: _Cycles) -> float:
+    return _quotient(cut.cycles["accesses"].sum(), cut.cycles["time_ns"].sum())
+
+
+def _median(values: Rows) -> float:
+    return float(np.median(values)) if values.size else float("nan")
 
 
 #: Metric -> how it is taken. Besides, the name of each step is a metric: its time over that of its rebuild's rest.
 METRICS: Final = {
     "window": Metric("median invalid window", _window),
-    "rebuild": Metric("median time of a rebuild", lambda rows, stalls: float(np.median(rows["rebuild_ns"]))),
-    "hold": Metric(
-        "median time the rebuilder held mmu_lock", lambda rows, stalls: float(np.median(rows["lock_hold_ns"]))
+    "rebuild": Metric("median time of a rebuild", lambda cut: _median(cut.rows["rebuild_ns"])),
+    "hold": Metric("median time the rebuilder held mmu_lock", lambda cut: _median(cut.rows["lock_hold_ns"])),
+    "window-faults": Metric(
+        "window faults per rebuild", lambda cut: _quotient(cut.rows["window_faults"].sum(), cut.rows.size)
     ),
-    "window-faults": Metric("window faults per rebuild", lambda rows, stalls: float(rows["window_faults"].mean())),
     "stall": Metric("median stall of a window fault", _stall),
     "throughput": Metric("guest accesses per time", _throughput, higher_is_better=True),
 }
@@ -80,34 +93,32 @@ def ratios(orders: Sequence[OrderData], metric: str) -> dict[str, list[float]]:
     value = METRICS[metric].value
 
     def quotient(baseline: _Cycles, other: _Cycles) -> float:
-        return _quotient(value(other.rows, other.stalls), value(baseline.rows, baseline.stalls))
+        return _quotient(value(other), value(baseline))
 
     return {each.order.name: _blocks([first, each], metric, lambda cut: quotient(*cut)) for each in others}
 
 
-@dataclass(frozen=True, slots=True)
-class _Cycles:
-    """Some consecutive cycles of one order."""
-
-    order: Order
-    rows: Rows
-    stalls: Rows
-
-
 def _undisturbed(orders: Sequence[OrderData]) -> list[_Cycles]:
     """The cycles in which the guest ran, as it did in the ones before and after; in the sequence of time."""
-    rows = [np.sort(data.rows, order="number") for data in orders]
-    ran = np.concatenate([each["number"][each["accesses"] > 0] for each in rows])
-    kept = [np.isin(each["number"], ran) & np.isin(each["number"] - 1, ran) for each in rows]
-    kept = [also & np.isin(each["number"] + 1, ran) for each, also in zip(rows, kept, strict=True)]
-    return [
-        _Cycles(data.order, each[chosen], data.stalls) for data, each, chosen in zip(orders, rows, kept, strict=True)
-    ]
+    cycles = np.concatenate([data.cycles for data in orders])
+    ran = cycles["number"][cycles["accesses"] > 0]
+    found = []
+    for data in orders:
+        its = np.sort(data.cycles, order="number")
+        beside = [np.isin(its["number"] + step, ran) for step in (-1, 0, 1)]
+        found.append(_part(data.order, its[np.all(beside, axis=0)], data.rows, data.stalls))
+    return found
+
+
+def _part(order: Order, cycles: Rows, rows: Rows, stalls: Rows) -> _Cycles:
+    """What of ``rows`` and ``stalls`` happened in these cycles."""
+    its = [each[np.isin(each["cycle"], cycles["number"])] for each in (rows, stalls)]
+    return _Cycles(order, cycles, *its)
 
 
 def _against_rest(step: str, cycles: _Cycles) -> float:
     times = cycles.rows["step_ns"][:, cycles.order.steps.index(step)]
-    return _quotient(np.median(times), np.median(cycles.rows["rebuild_ns"] - times))
+    return _quotient(_median(times), _median(cycles.rows["rebuild_ns"] - times))
 
 
 def _quotient(part: Any, whole: Any) -> float:
@@ -116,19 +127,18 @@ def _quotient(part: Any, whole: Any) -> float:
 
 
 def _blocks(orders: Sequence[_Cycles], metric: str, ratio: Callable[[Sequence[_Cycles]], float]) -> list[float]:
-    fewest = min(cycles.rows.size for cycles in orders)
+    fewest = min(np.unique(each.rows["cycle"]).size for each in orders)
     for count in range(min(BLOCKS, fewest // MIN_CYCLES), 0, -1):
         found = [ratio(cut) for cut in zip(*(_cut(cycles, count) for cycles in orders), strict=True)]
         if all(np.isfinite(each) and each > 0 for each in found):
             return found
     names = " and ".join(cycles.order.name for cycles in orders)
     raise TooFewSamples(
-        f"too few samples: {fewest} rebuilds of {names} under a running guest give no ratio of {metric}",
-        f"raise the duration: it takes {MIN_CYCLES} rebuilds, and events in them",
+        f"too few samples: {fewest} cycles of {names} under a running guest give no ratio of {metric}",
+        f"raise the duration: it takes {MIN_CYCLES} cycles with rebuilds, and events in them",
     )
 
 
 def _cut(cycles: _Cycles, count: int) -> Iterator[_Cycles]:
-    for rows in np.array_split(cycles.rows, count):
-        within = np.isin(cycles.stalls["number"], rows["number"])
-        yield _Cycles(cycles.order, rows, cycles.stalls[within])
+    for its in np.array_split(cycles.cycles, count):
+        yield _part(cycles.order, its, cycles.rows, cycles.stalls)

@@ -10,10 +10,13 @@ from stress.shm.layout import (
     Machine,
 )
 from stress.shm.words import (
+    CYCLE_RING,
+    CYCLE_WORDS,
     EVENT_HEAD,
     EVENT_RING,
     EVENT_TAIL,
     EVENT_WORDS,
+    K_DONE,
     R_DONE,
     RECORD_RING,
     RECORD_WORDS,
@@ -42,3 +45,14 @@ def copy_record(s: Machine, number: int, out: Any) -> bool:
     for word in range(RECORD_WORDS):
         out[word] = load(s.records, (row, word))
     return load(s.records, (row, R_DONE)) == number
+
+
+@entry
+def copy_cycle(s: Machine, number: int, out: Any) -> bool:
+    """Copy cycle ``number`` to ``out`` (int64, (CYCLE_WORDS,)); False if it is not complete, or overwritten."""
+    row = number & (CYCLE_RING - 1)
+    if load(s.cycles, (row, K_DONE)) != number:
+        return False
+    for word in range(CYCLE_WORDS):
+        out[word] = load(s.cycles, (row, word))
+    return load(s.cycles, (row, K_DONE)) == number

@@ -38,6 +38,7 @@ from stress.shm.words import (
     C_TRANSLATION,
     INSIDE,
     PHASE,
+    R_CYCLE,
     R_FAULTS,
     R_NUMBER,
     R_ORDER,
@@ -60,11 +61,11 @@ def phase_now(s: Machine) -> int:
 
 
 @kernel
-def phase_of(s: Machine, descriptor: int) -> int:
-    """What a fault that met ``descriptor`` is charged to, as a PHASE word; counts it if it fell into a window.
+def phase_of(s: Machine, descriptor: int) -> tuple[int, int]:
+    """What a fault that met ``descriptor`` is charged to: a PHASE word, and a rebuild's number or 0.
 
-    A window fault belongs to the rebuild that broke the entry, found by its number modulo 2**24, even if the
-    hypervisor has gone on since; any other fault to what is going on now.
+    A window fault belongs to the rebuild that broke the entry, found by its number modulo 2**24, and to that rebuild's
+    cycle, even if the hypervisor has gone on since; any other fault to what is going on now. Counts the window fault.
     """
     phase = phase_now(s)
     window = window_of(descriptor)
@@ -75,8 +76,8 @@ def phase_of(s: Machine, descriptor: int) -> int:
             order = s.records[row, R_ORDER]
             if fetch_add(s.records, (row, R_FAULTS), 1) == 0:
                 fetch_add(s.hits, order, 1)
-            phase = number << 8 | (2 * order + 1)
-    return phase
+            return s.records[row, R_CYCLE] << 8 | (2 * order + 1), number
+    return phase, 0
 
 
 @kernel
@@ -88,7 +89,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     start = clock_ns()
     store(s.procs, (vcpu, STATE), _FAULT)
     spend(s.geo.exit_ns)
-    phase = phase_of(s, descriptor)
+    phase, number = phase_of(s, descriptor)
     asked = clock_ns() if s.geo.exit_ns != 0 else start
     if not (acquire_shared(s, vcpu) if s.geo.shared != 0 else acquire(s, vcpu)):
         return STOPPED
@@ -131,6 +132,6 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         stall = ended - start
         s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
         what = kind | max(level, 0) << 4 | int(write) << 8 | slot << 16
-        if not log_fault(s, vcpu, start, gfn, stall, locked - asked, phase >> 8, what):
+        if not log_fault(s, vcpu, start, gfn, stall, locked - asked, number, what, phase >> 8):
             counters[C_DROPPED] += 1
     return found if found < 0 else kind

@@ -1,22 +1,28 @@
-"""The record of a rebuild: opened by whoever rebuilds, closed by the hypervisor once its cycle is over."""
+"""The records of rebuilds and of cycles: a rebuild's is opened by whoever rebuilds and closed by the hypervisor."""
 
 from __future__ import annotations
 
 from stress.kernels.descriptor import REBUILD_MASK
-from stress.shm.atomics import fetch_add, fetch_max, load, store
+from stress.shm.atomics import compare_exchange, fetch_add, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import clock_ns, fence
 from stress.shm.words import (
+    CLOCK_MASK,
     CLOSED,
+    CYCLE,
+    CYCLE_RING,
     INSIDE,
-    INSIDE_ENDED_NS,
-    INSIDE_SINCE_NS,
-    ORDER,
-    R_ACCESSES,
+    INSIDE_MASK,
+    INSIDE_SHIFT,
+    K_ACCESSES,
+    K_DONE,
+    K_ORDER,
+    K_TIME_NS,
+    PHASE,
     R_BLOCK,
     R_CLEANED,
-    R_CYCLE_NS,
+    R_CYCLE,
     R_DETACHED,
     R_DONE,
     R_FAULTS,
@@ -44,7 +50,7 @@ from stress.shm.words import (
 
 @kernel
 def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
-    """Begin a rebuild of the order under test: number it, start its record, count it as under way."""
+    """Begin a rebuild of the order under test, holding mmu_lock: number it, start its record, count it as under way."""
     number = fetch_add(s.control, REBUILDS, 1) + 1
     while number & REBUILD_MASK == 0:  # an entry that says 0 was broken by no rebuild
         row = number & (RECORD_RING - 1)
@@ -60,7 +66,9 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
     fence()  # whoever still copies the row's last contents sees that first
     for word in range(R_INVALID_NS, R_FREED + 1):
         record[word] = 0
-    record[R_ORDER] = load(s.control, ORDER)
+    cycle = load(s.control, CYCLE)
+    record[R_CYCLE] = cycle
+    record[R_ORDER] = s.cycles[cycle & (CYCLE_RING - 1), K_ORDER]  # one load decides both
     record[R_BLOCK] = gfn - s.geo.base_gfn
     record[R_FAULTS] = 0
     record[R_VOID] = 0
@@ -68,20 +76,25 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
     record[R_DETACHED] = -1
     record[R_REQUESTED_NS] = requested_ns
     store(s.records, (row, R_NUMBER), number)
-    if fetch_add(s.control, INSIDE, 1) == 0:
-        # Who waited for another rebuild to give mmu_lock back begins where that ended.
-        store(s.control, INSIDE_SINCE_NS, max(requested_ns, load(s.control, INSIDE_ENDED_NS)))
-    return number
+    # From here on accesses count as inside, and so does time: what was spent waiting for mmu_lock is neither.
+    while True:
+        inside = load(s.control, INSIDE)
+        grown = inside + 1 if inside != 0 else (clock_ns() & CLOCK_MASK) << INSIDE_SHIFT | 1
+        if compare_exchange(s.control, INSIDE, inside, grown):
+            return number
 
 
 @kernel
 def close_inside(s: Machine, order: int) -> None:
     """A rebuild is over; if it was the last under way, the time inside rebuilds ends."""
-    now = clock_ns()
-    since = load(s.control, INSIDE_SINCE_NS)
-    fetch_max(s.control, INSIDE_ENDED_NS, now)
-    if fetch_add(s.control, INSIDE, -1) == 1:
-        fetch_add(s.totals, (order, T_INSIDE_NS), now - since)
+    while True:
+        inside = load(s.control, INSIDE)
+        last = inside & INSIDE_MASK == 1
+        now = clock_ns()  # before the next rebuild can begin
+        if compare_exchange(s.control, INSIDE, inside, 0 if last else inside - 1):
+            break
+    if last:
+        fetch_add(s.totals, (order, T_INSIDE_NS), (now - (inside >> INSIDE_SHIFT)) & CLOCK_MASK)
 
 
 @entry
@@ -96,30 +109,47 @@ def settled(s: Machine, last: int) -> int:
 
 
 @entry
-def close_cycle(s: Machine, order: int, last: int, cycle_ns: int, accesses: int, tlbis: int, allocated: int) -> int:
-    """Close every open record up to ``last`` and add the cycle to the order's totals; how many rebuilds it had.
-
-    The figures of the whole cycle go to its first rebuild.
-    """
+def close_records(s: Machine, last: int) -> int:
+    """Close every open record up to ``last``, each under its own order; how many rebuilds they were."""
     rebuilds = 0
     for number in range(s.control[CLOSED] + 1, last + 1):
         row = number & (RECORD_RING - 1)
         record = s.records[row]
         if load(s.records, (row, R_NUMBER)) != number:
             continue  # overwritten
+        its = record[R_ORDER]
         if record[R_VOID] == 0:
-            record[R_CYCLE_NS] = cycle_ns if rebuilds == 0 else 0
-            record[R_ACCESSES] = accesses if rebuilds == 0 else 0
             rebuilds += 1
-            its = record[R_ORDER]  # a vCPU may have begun it before the last cycle was over
             fetch_add(s.totals, (its, T_REBUILDS), 1)
             fetch_add(s.totals, (its, T_FREED), record[R_FREED])
-        fetch_add(s.totals, (record[R_ORDER], T_CLEANED), record[R_CLEANED])  # losers of a race clean too
+        fetch_add(s.totals, (its, T_CLEANED), record[R_CLEANED])  # losers of a race clean too
         store(s.records, (row, R_DONE), number)
-    totals = s.totals[order]
-    totals[T_CYCLE_NS] += cycle_ns
-    totals[T_TLBIS] += tlbis
-    totals[T_ALLOCATED] += allocated
-    totals[T_CYCLES] += 1 if cycle_ns != 0 else 0
     store(s.control, CLOSED, last)
     return rebuilds
+
+
+@entry
+def open_cycle(s: Machine, order: int) -> None:
+    """Begin a cycle under ``order``: whatever begins from now on is charged to it."""
+    number = s.control[CYCLE] + 1
+    row = number & (CYCLE_RING - 1)
+    store(s.cycles, (row, K_DONE), 0)
+    fence()  # whoever still copies the row's last contents sees that first
+    s.cycles[row, K_ORDER] = order
+    store(s.control, CYCLE, number)
+    store(s.control, PHASE, number << 8 | 2 * order)
+
+
+@entry
+def close_cycle(s: Machine, time_ns: int, accesses: int, tlbis: int, allocated: int) -> None:
+    """End the cycle under way: its row, and what it adds to its order's totals."""
+    number = s.control[CYCLE]
+    row = number & (CYCLE_RING - 1)
+    s.cycles[row, K_TIME_NS] = time_ns
+    s.cycles[row, K_ACCESSES] = accesses
+    store(s.cycles, (row, K_DONE), number)
+    totals = s.totals[s.cycles[row, K_ORDER]]
+    totals[T_CYCLE_NS] += time_ns
+    totals[T_TLBIS] += tlbis
+    totals[T_ALLOCATED] += allocated
+    totals[T_CYCLES] += 1

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.drain import copy_record, drain_events
+from stress.kernels.drain import copy_cycle, copy_record, drain_events
 from stress.live.reservoir import Reservoir
 from stress.live.timeline import Timeline
 from stress.live.tracer import Tracer
 from stress.orders import MAX_STEPS, Order
-from stress.results.data import COUNTERS, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
+from stress.results.data import COUNTERS, CYCLE_ROW, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.shm import words
 from stress.shm.histogram import lower_edges
 from stress.shm.layout import (
@@ -25,6 +25,7 @@ from stress.shm.layout import (
 _ROWS_KEPT = 1 << 17
 _STALLS_KEPT = 1 << 18
 _BATCH = 4096
+_RECENT = 64  # windows whose median the progress display shows
 # A vCPU that was descheduled right after a window fault charges its rebuild late: rows are read after this time.
 _SETTLE_S = 0.25
 
@@ -38,9 +39,14 @@ class Collector:
         self._orders = orders
         count = len(orders)
         self._rows = [Reservoir(REBUILD_ROW, _ROWS_KEPT // count, seed + i) for i in range(count)]
+        self._recent: list[deque[int]] = [deque(maxlen=_RECENT) for _ in range(count)]
+        self._cycles = [Reservoir(CYCLE_ROW, _ROWS_KEPT // count, seed + i) for i in range(count)]
+        self._next_cycle = 1
+        self._cycles_overwritten = 0
         self._stalls = [Reservoir(STALL_ROW, _STALLS_KEPT // count, seed + i) for i in range(count)]
         self._events = np.zeros((_BATCH, words.EVENT_WORDS), np.int64)
         self._records = np.zeros((_BATCH, words.RECORD_WORDS), np.int64)
+        self._cycle = np.zeros(words.CYCLE_WORDS, np.int64)
         self._drained = np.zeros(machine.geo.hypervisor, np.int64)
         self._drained_of = np.zeros(len(orders), np.int64)
         self.timeline = Timeline()
@@ -71,7 +77,9 @@ class Collector:
         parts = []
         if self._overwritten:
             parts.append(f"{self._overwritten} rebuild rows were overwritten before they were read")
-        for what, kept in (("rebuilds", self._rows), ("stalls", self._stalls)):
+        if self._cycles_overwritten:
+            parts.append(f"{self._cycles_overwritten} cycles were overwritten before they were read")
+        for what, kept in (("rebuilds", self._rows), ("cycles", self._cycles), ("stalls", self._stalls)):
             if any(reservoir.sampled for reservoir in kept):
                 rows, seen = sum(len(r.rows) for r in kept), sum(r.seen for r in kept)
                 parts.append(f"{rows} of {seen} {what} kept")
@@ -81,15 +89,15 @@ class Collector:
         """Smallest share of a block's pages that was mapped when a rebuild began; 1 without rebuilds."""
         return min((float(kept.rows["mapped_share"].min(initial=1.0)) for kept in self._rows), default=1.0)
 
-    def recent_windows(self, order: int, count: int = 64) -> npt.NDArray[np.int64]:
-        """The last invalid windows of an order in ns, at most ``count``."""
-        windows: npt.NDArray[np.int64] = np.maximum(self._rows[order].rows["window_ns"][-count:], 0)
-        return windows
+    def recent_windows(self, order: int) -> npt.NDArray[np.int64]:
+        """The last invalid windows of an order in ns, at most `_RECENT`."""
+        return np.array(self._recent[order], np.int64)
 
     def prepare(self) -> None:
         """Load the kernels that `poll` calls, so that no second of the run passes over it."""
         drain_events(self._machine, 0, self._events[:0])
         copy_record(self._machine, self._next, self._records[0])
+        copy_cycle(self._machine, self._next_cycle, self._cycle)
 
     def poll(self, final: bool = False) -> float:
         """Drain what there is; ``final`` once no worker runs any more. How full the fullest ring was."""
@@ -102,6 +110,7 @@ class Collector:
             settled = self._settling.popleft()[1]
         # Better a window fault too few in a row than a row overwritten.
         self._take_records(max(settled, self._closed - words.RECORD_RING // 2))
+        cycles_waiting = self._take_cycles()
         fullest = 0
         for vcpu in range(self._machine.geo.hypervisor):
             before = self._drained[vcpu]
@@ -112,7 +121,7 @@ class Collector:
                     self._tracer.take_faults(vcpu, self._events[:count])
             fullest = max(fullest, int(self._drained[vcpu] - before))
         waiting = self._closed - self._next
-        return max(fullest / words.EVENT_RING, waiting / words.RECORD_RING)
+        return max(fullest / words.EVENT_RING, waiting / words.RECORD_RING, cycles_waiting / words.CYCLE_RING)
 
     def _read_totals(self) -> None:
         machine = self._machine
@@ -137,10 +146,29 @@ class Collector:
             if self._tracer:
                 self._tracer.take_rebuilds(rebuilt)
 
+    def _take_cycles(self) -> int:
+        """Take every cycle that is over; how many they were."""
+        machine, first = self._machine, self._next_cycle
+        last = int(machine.control[words.CYCLE])
+        taken: list[list[tuple[int, int, int]]] = [[] for _ in self._orders]
+        while self._next_cycle <= last:
+            row = self._cycle
+            if copy_cycle(machine, self._next_cycle, row):
+                taken[row[words.K_ORDER]].append((self._next_cycle, row[words.K_TIME_NS], row[words.K_ACCESSES]))
+            elif self._next_cycle == last:
+                break  # still under way
+            else:
+                self._cycles_overwritten += 1
+            self._next_cycle += 1
+        for kept, rows in zip(self._cycles, taken, strict=True):
+            kept.extend(np.array(rows, CYCLE_ROW))
+        return self._next_cycle - first
+
     def _keep_rows(self, records: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(records), REBUILD_ROW)
         invalid, valid = records[:, words.R_INVALID_NS], records[:, words.R_VALID_NS]
         rows["number"] = records[:, words.R_NUMBER]
+        rows["cycle"] = records[:, words.R_CYCLE]
         rows["block"] = records[:, words.R_BLOCK] // self._block_pages
         rows["start_ns"] = records[:, words.R_START_NS] - self._origin_ns
         # An order that never breaks the entry has no window; one that installs first and breaks later no measured one.
@@ -151,15 +179,15 @@ class Collector:
         rows["step_ns"] = records[:, words.R_STEPS : words.R_STEPS + MAX_STEPS]
         rows["mapped_share"] = records[:, words.R_MAPPED] / self._block_pages
         rows["window_faults"] = records[:, words.R_FAULTS]
-        rows["cycle_ns"] = records[:, words.R_CYCLE_NS]
-        rows["accesses"] = records[:, words.R_ACCESSES]
         for order, kept in enumerate(self._rows):
-            kept.extend(rows[records[:, words.R_ORDER] == order])
+            its = rows[records[:, words.R_ORDER] == order]
+            kept.extend(its)
+            self._recent[order].extend(np.maximum(its["window_ns"][-_RECENT:], 0).tolist())
 
     def _take_events(self, events: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(events), STALL_ROW)
         what = events[:, words.E_WHAT]
-        rows["number"] = events[:, words.E_NUMBER]
+        rows["cycle"] = events[:, words.E_CYCLE]
         rows["fault_class"] = what & 0xF
         rows["stall_ns"] = events[:, words.E_STALL_NS]
         rows["lock_wait_ns"] = events[:, words.E_LOCK_WAIT_NS]
@@ -199,6 +227,7 @@ class Collector:
             # A rebuild that was cut short may have been hit already.
             rebuilds_hit=min(int(machine.hits[i]), int(totals[words.T_REBUILDS])),
             rows=self._rows[i].rows.copy(),
+            cycles=self._cycles[i].rows.copy(),
             stalls=stalls.copy(),
             stall_buckets_ns=edges,
             stall_counts=counts,

@@ -11,7 +11,7 @@ import numpy as np
 
 from stress.kernels.audit import audit
 from stress.kernels.codes import POOL_EXHAUSTED
-from stress.kernels.records import close_cycle, settled
+from stress.kernels.records import close_cycle, close_records, open_cycle, settled
 from stress.kernels.teardown import reap
 from stress.live.plan import Plan
 from stress.shm.layout import Machine
@@ -23,7 +23,6 @@ from stress.shm.words import (
     FIRST_ACCESS_NS,
     HEARTBEAT,
     LIFE_CYCLE,
-    ORDER,
     PARK,
     PARKED,
     PHASE,
@@ -98,7 +97,7 @@ class Hypervisor:
         control = self.machine.control
         last = int(control[REBUILDS])
         if last - control[CLOSED] > RECORD_RING // 8:
-            close_cycle(self.machine, int(control[ORDER]), settled(self.machine, last), 0, 0, 0, 0)
+            close_records(self.machine, settled(self.machine, last))
 
     def dwell(self, duration_ns: int) -> None:
         """Let the guest run; ends early if the run winds up."""
@@ -119,10 +118,9 @@ class Hypervisor:
 
     @contextmanager
     def cycle(self, order: int) -> Iterator[None]:
-        """One cycle of an order: what happens inside is charged to it, with every rebuild begun until its end."""
+        """One cycle of an order: what begins inside is charged to it."""
         machine, control = self.machine, self.machine.control
-        control[ORDER] = order
-        control[PHASE] = (int(control[REBUILDS]) + 1) << 8 | 2 * order
+        open_cycle(machine, order)
         before = self._reading()
         self.beat()
         try:
@@ -134,7 +132,8 @@ class Hypervisor:
                 time.sleep(_POLL_S / 10)
             reap(machine, self.who)
             grown = (after - start for after, start in zip(self._reading(), before, strict=True))
-            close_cycle(machine, order, last, *grown)
+            close_records(machine, last)
+            close_cycle(machine, *grown)
 
     def let_guests_see(self) -> None:
         """Wait until every vCPU has run on the table as it is now: what came last is tested as well as what came first.

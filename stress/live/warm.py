@@ -55,7 +55,9 @@ def _compile(everything: bool, vcpu_loop: bool) -> None:
         (split.write_unmapped, (s, 0, 0)),
         (rebuild.rebuild, (s, 0, 0)),
         (records.settled, (s, 0)),
-        (records.close_cycle, (s, 0, 0, 0, 0, 0, 0)),
+        (records.open_cycle, (s, 0)),
+        (records.close_records, (s, 0)),
+        (records.close_cycle, (s, 0, 0, 0, 0)),
         (teardown.reap, (s, 0)),
         (audit.audit, (s, 0, words, words)),
         (dirty.set_logging, (s, 0, 0)),
@@ -71,6 +73,7 @@ def _compile(everything: bool, vcpu_loop: bool) -> None:
         (notifier.unmap_memslots, (s, 0)),
         (drain.drain_events, (s, 0, rows)),
         (drain.copy_record, (s, 0, words)),
+        (drain.copy_cycle, (s, 0, words)),
     ]
     for function, arguments in entry_points:
         if not everything and vcpu_loop != (function is vcpu.run):

@@ -72,6 +72,7 @@ NOT_MEASURED = -1
 REBUILD_ROW = np.dtype(
     [
         ("number", np.int64),  # run-wide rebuild number, from 1
+        ("cycle", np.int64),  # run-wide number of the cycle in which it began, from 1
         ("block", np.int64),  # index of the block in the memslot
         ("start_ns", np.int64),  # first step's start, since the run's first common access
         ("window_ns", np.int64),  # invalidate's store to install's store; 0 if never invalid, or NOT_MEASURED
@@ -81,15 +82,23 @@ REBUILD_ROW = np.dtype(
         ("step_ns", np.int64, (MAX_STEPS,)),
         ("mapped_share", np.float64),  # of the block's pages, when its rebuild began
         ("window_faults", np.int64),  # window faults of this rebuild, all vCPUs
-        ("cycle_ns", np.int64),  # split to end of the dwell on the block
-        ("accesses", np.int64),  # committed accesses of all vCPUs in the cycle
+    ]
+)
+
+#: One row per cycle of a scenario: a block split and rebuilt, a migration, a pass over all stages. What happened in one
+#: cycle has much in common; cycles have not, and so they are what statistics resample.
+CYCLE_ROW = np.dtype(
+    [
+        ("number", np.int64),  # run-wide, from 1; cycles of several orders take turns
+        ("time_ns", np.int64),
+        ("accesses", np.int64),  # committed accesses of all vCPUs
     ]
 )
 
 #: One row per fault event drained from the rings.
 STALL_ROW = np.dtype(
     [
-        ("number", np.int64),  # rebuild number of the cycle in which the fault was taken
+        ("cycle", np.int64),  # number of the cycle in which it was taken; a window fault's is its rebuild's
         ("fault_class", np.int64),  # index into FAULT_CLASSES
         ("stall_ns", np.int64),
         ("lock_wait_ns", np.int64),
@@ -105,6 +114,7 @@ class OrderData:
     rebuilds: int  # completed rebuilds, exact
     rebuilds_hit: int  # rebuilds with at least one window fault, exact
     rows: npt.NDArray[Any]  # REBUILD_ROW: every rebuild, or a uniform sample of them in long runs
+    cycles: npt.NDArray[Any]  # CYCLE_ROW: every cycle, or a uniform sample of them in long runs
     stalls: npt.NDArray[Any]  # STALL_ROW: drained events, or a uniform sample of them in long runs
     stall_buckets_ns: npt.NDArray[np.int64]  # (n_buckets,) lower edge of each histogram bucket
     stall_counts: npt.NDArray[np.int64]  # (n_classes, n_buckets) exact counts of all faults

@@ -1,15 +1,23 @@
-"""Ratios of two orders with 95% intervals, by resampling rebuild cycles.
+"""Ratios of two orders with 95% intervals, by resampling cycles.
 
-Everything that happens in one cycle is one observation: a descheduled lock holder makes all stalls of its
-cycle long, so pooled events would promise far more certainty than there is. Cycles are drawn with
-replacement (cluster bootstrap, percentile interval; Davison and Hinkley, "Bootstrap Methods", 1997,
-sections 3.8 and 5.3), each order on its own. The share of rebuilds hit is one yes or no per cycle, where the
-bootstrap calls 0 of n and n of n certain; its interval comes from Jeffreys posteriors instead (Agresti and
-Min, Biometrics 61, 2005).
+Everything that happens in one cycle is one observation, however many rebuilds it has: a migration or a pass over all
+stages shares its state of the caches, its place in memory and its noise, and a descheduled lock holder makes all stalls
+of its cycle long. Pooled rebuilds or events would promise far more certainty than there is. So cycles are drawn with
+replacement, each order on its own (cluster bootstrap; Davison and Hinkley, "Bootstrap Methods", 1997, sections 3.8 and
+5.3), and every figure is the ratio of sums or the quantile of what the cycles drawn have, whatever their sizes.
+
+Resamples of few cycles scatter too little. Their logarithms are spread about the value's as Student's t would be (the
+expanded percentile interval; Hesterberg, The American Statistician 69, 2015), with the degrees of freedom of as many
+cycles of equal size as tell the same.
+
+The share of rebuilds hit needs other means, for resamples call 0 of n and n of n certain: its interval comes from
+Jeffreys posteriors (Agresti and Min, Biometrics 61, 2005) for the number of independent rebuilds that tell as much as
+these do in their cycles (the effective sample size of Korn and Graubard, Survey Methodology 24, 1998).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,13 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.results.data import FAULT_CLASSES, NOT_MEASURED, OrderData
-from stress.results.statistics import rank
+from stress.results.statistics import rank, student_t
 
 CONFIDENCE: Final = 0.95
 REPLICATES: Final = 2000
 
 #: Fewer cycles than this per order give no interval.
 MIN_CYCLES: Final = 10
+#: Nor do cycles of so different size that they tell no more than this many equal ones.
+MIN_EQUAL_CYCLES: Final = 5
 #: A rate of rare events gets an interval only if this many cycles show one.
 MIN_EVENT_CYCLES: Final = 5
 #: A p99 gets an interval only if its tail spans this many cycles; with 5 about 1 in 8 intervals misses.
@@ -50,13 +60,12 @@ class Estimate:
 
 def estimates(data: OrderData, rng: np.random.Generator) -> dict[str, Estimate]:
     """Every metric that `ratios` compares, for one order, with its resamples drawn from ``rng``."""
-    by_cycle = _cycle_estimates(data.rows, rng)
     return {
-        "window": by_cycle["window"],
-        "rebuilds_hit_share": _share(data.rebuilds_hit, data.rebuilds, rng),
-        "window_faults_per_rebuild": by_cycle["window_faults_per_rebuild"],
+        "window": _window(data.rows, rng),
+        "rebuilds_hit_share": _share(data, rng),
+        "window_faults_per_rebuild": _window_faults(data.rows, rng),
         "stall_p99": _window_stall_p99(data, rng),
-        "throughput": by_cycle["throughput"],
+        "throughput": _throughput(data.cycles, rng),
     }
 
 
@@ -100,9 +109,59 @@ def _interval(baseline: Floats, other: Floats) -> tuple[float, float | None]:
     return float(low), float(high) if np.isfinite(high) else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Cycles:
+    """Rows by the cycle that they belong to."""
+
+    owner: npt.NDArray[np.int64]  # (rows,) index of each row's cycle
+    sizes: npt.NDArray[np.int64]  # (cycles,) rows of each
+
+    @classmethod
+    def of(cls, numbers: npt.NDArray[np.int64]) -> _Cycles:
+        """The cycles with these numbers, one per row."""
+        _, owner, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
+        return cls(owner, sizes)
+
+    @property
+    def count(self) -> int:
+        return int(self.sizes.size)
+
+    def total(self, values: npt.NDArray[Any]) -> Floats:
+        """Sum of the rows' values in each cycle, (cycles,)."""
+        return np.bincount(self.owner, weights=values, minlength=self.count).astype(np.float64)
+
+
+def _equal_cycles(weights: npt.NDArray[Any]) -> float:
+    """As many cycles of equal weight tell as much as these (Kish, "Survey Sampling", 1965, section 11.7)."""
+    weights = weights.astype(np.float64)
+    return float(weights.sum() ** 2 / (weights @ weights))
+
+
+def _too_few(what: str, weights: npt.NDArray[Any]) -> str:
+    """Why the cycles that have ``what``, with these weights, give no interval; empty if they do."""
+    if weights.size < MIN_CYCLES:
+        return f"has {what} in {_counted(int(weights.size), 'cycle')}, an interval needs {MIN_CYCLES}"
+    if (equal := _equal_cycles(weights)) < MIN_EQUAL_CYCLES:
+        return (
+            f"has most {what} in few of its cycles, which tell what {equal:.1f} equal ones would; "
+            f"an interval needs {MIN_EQUAL_CYCLES}"
+        )
+    return ""
+
+
+def _spread(value: float, resampled: Floats, weights: npt.NDArray[Any]) -> Floats:
+    """Resamples of cycles with these weights, as far from ``value`` on a logarithmic scale as so few cycles demand."""
+    if value <= 0:
+        return resampled
+    equal = _equal_cycles(weights)
+    factor = math.sqrt(equal / (equal - 1)) * student_t(CONFIDENCE, equal - 1) / student_t(CONFIDENCE, math.inf)
+    found: Floats = value * (resampled / value) ** factor
+    return found
+
+
 def _multiplicities(rng: np.random.Generator, cycles: int, width: int) -> Iterator[npt.NDArray[np.int64]]:
-    """How often each cycle is drawn, (chunk, cycles) at a time; rows of ``width`` cells bound the chunk."""
-    replicates = min(REPLICATES, max(_MIN_REPLICATES, _MAX_DRAWS // cycles))
+    """How often each cycle is drawn, (chunk, cycles) at a time; rows of ``width`` cells bound chunk and draws."""
+    replicates = min(REPLICATES, max(_MIN_REPLICATES, _MAX_DRAWS // width))
     chunk = max(1, _CHUNK_CELLS // width)
     for start in range(0, replicates, chunk):
         size = min(chunk, replicates - start)
@@ -111,59 +170,91 @@ def _multiplicities(rng: np.random.Generator, cycles: int, width: int) -> Iterat
         yield np.bincount(draws.ravel(), minlength=size * cycles).reshape(size, cycles)
 
 
-def _cycle_estimates(rows: npt.NDArray[Any], rng: np.random.Generator) -> dict[str, Estimate]:
-    """Median window (ns), window faults per rebuild, and throughput (accesses/s) from REBUILD_ROW rows."""
-    names = ("window", "window_faults_per_rebuild", "throughput")
-    cycles = int(rows.size)
-    if cycles == 0:
-        return dict.fromkeys(names, Estimate(None, reason="has no rebuilds"))
-    # Sorted by window, the median of a resample is where its running multiplicity passes the middle.
+def _window(rows: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
+    """Median window (ns) of REBUILD_ROW rows."""
+    if rows.size == 0:
+        return Estimate(None, reason="has no rebuilds")
+    if (rows["window_ns"] == NOT_MEASURED).any():
+        return Estimate(None, reason="leaves the entry invalid, so its window has no end")
+    # Sorted by window, the median of a resample is where its running number of rebuilds passes the middle.
     rows = rows[np.argsort(rows["window_ns"], kind="stable")]
     windows = rows["window_ns"].astype(np.float64)
-    middle = rank(50, cycles)
-    columns = np.column_stack([rows[name] for name in ("window_faults", "accesses", "cycle_ns")])
-    faults, accesses, time_ns = (float(total) for total in columns.sum(axis=0))
-    values = (
-        float(windows[middle]),
-        faults / cycles,
-        accesses / time_ns * 1e9 if time_ns > 0 else None,
-    )
-    if cycles < MIN_CYCLES:
-        reason = f"has {_counted(cycles, 'rebuild')}, an interval needs {MIN_CYCLES}"
-        return {name: Estimate(value, reason=reason) for name, value in zip(names, values, strict=True)}
+    value = float(windows[rank(50, rows.size)])
+    cycles = _Cycles.of(rows["cycle"])
+    if reason := _too_few("rebuilds", cycles.sizes):
+        return Estimate(value, reason=reason)
+    found = []
+    for drawn in _multiplicities(rng, cycles.count, rows.size):
+        running = np.cumsum(drawn.astype(np.int32)[:, cycles.owner], axis=1, dtype=np.int32)
+        middle = (running[:, -1:] - 1) // 2  # rank(50, n)
+        found.append(windows[(running <= middle).sum(axis=1)])
+    return Estimate(value, _spread(value, np.concatenate(found), cycles.sizes))
 
-    medians, sums = [], []
-    for drawn in _multiplicities(rng, cycles, cycles):
-        medians.append(windows[(np.cumsum(drawn, axis=1) <= middle).sum(axis=1)])
-        sums.append(drawn.astype(np.float64) @ columns)
-    total = np.concatenate(sums)
-    found = {"window": Estimate(values[0], np.concatenate(medians))}
-    if (windows == NOT_MEASURED).any():
-        found["window"] = Estimate(None, reason="leaves the entry invalid, so its window has no end")
-    hit = int(np.count_nonzero(rows["window_faults"]))
-    if hit < MIN_EVENT_CYCLES:
-        reason = f"has {_counted(hit, 'hit rebuild')}, an interval needs {MIN_EVENT_CYCLES}"
-        found["window_faults_per_rebuild"] = Estimate(values[1], reason=reason)
-    else:
-        found["window_faults_per_rebuild"] = Estimate(values[1], total[:, 0] / cycles)
-    if values[2] is None:
-        found["throughput"] = Estimate(None, reason="has no measured time")
-    else:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found["throughput"] = Estimate(values[2], total[:, 1] / total[:, 2] * 1e9)
+
+def _quotient(value: float, parts: Floats, wholes: Floats, rng: np.random.Generator) -> Floats:
+    """Likely values of sum of ``parts`` over sum of ``wholes``, each (cycles,), of which ``value`` was found."""
+    apart = parts - value * wholes
+    error = math.sqrt(parts.size / (parts.size - 1) * float(apart @ apart)) / parts.sum()  # of the logarithm
+    found: Floats = value * np.exp(error * rng.standard_t(_equal_cycles(wholes) - 1, size=REPLICATES))
     return found
 
 
-def _share(hit: int, rebuilds: int, rng: np.random.Generator) -> Estimate:
-    """Share of rebuilds hit, from exact counts."""
-    if rebuilds == 0:
+def _window_faults(rows: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
+    """Window faults per rebuild of REBUILD_ROW rows."""
+    if rows.size == 0:
         return Estimate(None, reason="has no rebuilds")
-    if rebuilds < MIN_CYCLES:
-        reason = f"has {_counted(rebuilds, 'rebuild')}, an interval needs {MIN_CYCLES}"
-        return Estimate(hit / rebuilds, reason=reason)
-    hit = min(hit, rebuilds)
-    posterior = rng.beta(hit + 0.5, rebuilds - hit + 0.5, size=REPLICATES)
-    return Estimate(hit / rebuilds, posterior)
+    value = float(rows["window_faults"].mean())
+    cycles = _Cycles.of(rows["cycle"])
+    faults = cycles.total(rows["window_faults"])
+    if reason := _too_few("rebuilds", cycles.sizes):
+        return Estimate(value, reason=reason)
+    hit = int(np.count_nonzero(faults))
+    if hit < MIN_EVENT_CYCLES:
+        reason = f"has window faults in {_counted(hit, 'cycle')}, an interval needs {MIN_EVENT_CYCLES}"
+        return Estimate(value, reason=reason)
+    return Estimate(value, _quotient(value, faults, cycles.sizes.astype(np.float64), rng))
+
+
+def _throughput(cycles: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
+    """Accesses per second of CYCLE_ROW rows."""
+    accesses, time_ns = (cycles[name].astype(np.float64) for name in ("accesses", "time_ns"))
+    if not time_ns.any():
+        return Estimate(None, reason="has no complete cycle")
+    value = float(accesses.sum() / time_ns.sum() * 1e9)
+    if reason := _too_few("time", time_ns):
+        return Estimate(value, reason=reason)
+    if not value:
+        return Estimate(value, reason="has no accesses")
+    return Estimate(value, _quotient(value, accesses, time_ns / 1e9, rng))
+
+
+def _share(data: OrderData, rng: np.random.Generator) -> Estimate:
+    """Share of rebuilds hit: its value from exact counts, its interval from the rows."""
+    if data.rebuilds == 0:
+        return Estimate(None, reason="has no rebuilds")
+    value = min(data.rebuilds_hit, data.rebuilds) / data.rebuilds
+    cycles = _Cycles.of(data.rows["cycle"])
+    if reason := _too_few("rebuilds", cycles.sizes):
+        return Estimate(value, reason=reason)
+    independent = _independent(cycles, cycles.total(data.rows["window_faults"] > 0))
+    posterior = rng.beta(value * independent + 0.5, (1 - value) * independent + 0.5, size=REPLICATES)
+    return Estimate(value, posterior)
+
+
+def _independent(cycles: _Cycles, hits: Floats) -> float:
+    """As many independent rebuilds tell as much of the share hit as these in their cycles, ``hits`` in each."""
+    rebuilds = float(cycles.sizes.sum())
+    if rebuilds == cycles.count:
+        return rebuilds
+    equal = _equal_cycles(cycles.sizes)
+    share = hits.sum() / rebuilds
+    if share in (0, 1):  # nothing tells rebuilds of one cycle apart, so they count as one
+        return equal
+    apart = hits - share * cycles.sizes
+    scatter = cycles.count / (cycles.count - 1) * (apart @ apart) / rebuilds**2
+    effective = min(rebuilds, share * (1 - share) / scatter) if scatter > 0 else rebuilds
+    # The scatter is an estimate of few cycles itself.
+    return effective * (student_t(CONFIDENCE, rebuilds - 1) / student_t(CONFIDENCE, equal - 1)) ** 2
 
 
 def _window_stall_p99(data: OrderData, rng: np.random.Generator) -> Estimate:
@@ -179,13 +270,13 @@ def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
         return Estimate(None, reason="has no such stalls")
     stalls = stalls[np.argsort(stalls["stall_ns"], kind="stable")[::-1]]
     longest_first = stalls["stall_ns"].astype(np.float64)
-    numbers, owner, sizes = np.unique(stalls["number"], return_inverse=True, return_counts=True)
+    found_in = _Cycles.of(stalls["cycle"])
+    owner, sizes, cycles = found_in.owner, found_in.sizes, found_in.count
     above = count // 100  # n - ceil(0.99 n) values may lie above the p99
     value = float(longest_first[above])
-    cycles, tail_cycles = int(numbers.size), int(np.unique(owner[: above + 1]).size)
-    if cycles < MIN_CYCLES:
-        reason = f"has stalls in {_counted(cycles, 'cycle')}, an interval needs {MIN_CYCLES}"
+    if reason := _too_few("such stalls", sizes):
         return Estimate(value, reason=reason)
+    tail_cycles = int(np.unique(owner[: above + 1]).size)
     if tail_cycles < MIN_TAIL_CYCLES:
         reason = f"has its slowest 1% of stalls in {_counted(tail_cycles, 'cycle')}"
         return Estimate(value, reason=f"{reason}, an interval needs {MIN_TAIL_CYCLES}")
@@ -201,7 +292,7 @@ def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
                 break
             prefix = min(count, 2 * prefix)
         found.append(longest_first[(cumulative <= allowed[:, np.newaxis]).sum(axis=1)])
-    return Estimate(value, np.concatenate(found))
+    return Estimate(value, _spread(value, np.concatenate(found), sizes))
 
 
 def _counted(count: int, noun: str) -> str:

@@ -6,6 +6,8 @@ distribution function; no interpolation between a fast and a slow rebuild that n
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
@@ -51,3 +53,20 @@ def histogram_quantiles(edges: npt.NDArray[np.int64], counts: npt.NDArray[np.int
 
     found = {name: at(rank(percent, count)) for name, percent in PERCENTS.items()}
     return {"count": count, **found, "max": at(count - 1)}
+
+
+def student_t(confidence: float, freedom: float) -> float:
+    """The two-sided quantile of Student's t with ``freedom`` degrees of freedom, at least 3; infinite: of the normal.
+
+    Expansion about the normal quantile (Abramowitz and Stegun 26.7.5); off by less than 0.2% at 95%.
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    if math.isinf(freedom):
+        return z
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))

@@ -56,7 +56,7 @@ TRACED_FAULT = np.dtype(
         ("ipa", np.int64),
         ("stall_ns", np.int64),
         ("lock_wait_ns", np.int64),
-        ("number", np.int64),  # the rebuild it is charged to
+        ("number", np.int64),  # the rebuild whose window it fell into, or 0
         ("fault_class", np.int64),  # index into FAULT_CLASSES
         ("level", np.int64),
         ("write", np.int64),

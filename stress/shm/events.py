@@ -8,6 +8,7 @@ from stress.shm.layout import (
     Machine,
 )
 from stress.shm.words import (
+    E_CYCLE,
     E_GFN,
     E_LOCK_WAIT_NS,
     E_NUMBER,
@@ -24,7 +25,15 @@ from stress.shm.words import (
 
 @kernel
 def log_fault(
-    s: Machine, vcpu: int, time_ns: int, gfn: int, stall_ns: int, lock_wait_ns: int, number: int, what: int
+    s: Machine,
+    vcpu: int,
+    time_ns: int,
+    gfn: int,
+    stall_ns: int,
+    lock_wait_ns: int,
+    number: int,
+    what: int,
+    cycle: int,
 ) -> bool:
     """Append one fault event, ``what`` being class | level << 4 | write << 8 | slot << 16; False if dropped."""
     index = s.event_index[vcpu]
@@ -40,5 +49,6 @@ def log_fault(
     row[E_LOCK_WAIT_NS] = lock_wait_ns
     row[E_NUMBER] = number
     row[E_WHAT] = what
+    row[E_CYCLE] = cycle
     store(s.event_index, (vcpu, EVENT_HEAD), head + 1)
     return True

@@ -19,6 +19,8 @@ from stress.shm.words import (
     AT_STEP,
     CONTROL_WORDS,
     COUNTER_WORDS,
+    CYCLE_RING,
+    CYCLE_WORDS,
     DEFERRED_RING,
     DEFERRED_WORDS,
     DIRTY_SHIFT,
@@ -117,6 +119,7 @@ class Machine(NamedTuple):
     hits: npt.NDArray[np.int64]  # (orders,) rebuilds hit
     totals: npt.NDArray[np.int64]  # (orders, LINE) sums over completed cycles, exact
     records: npt.NDArray[np.int64]  # (RECORD_RING, RECORD_WORDS)
+    cycles: npt.NDArray[np.int64]  # (CYCLE_RING, CYCLE_WORDS)
     orders: npt.NDArray[np.int64]  # (orders, ORDER_WORDS) step codes, -1 behind the last
     programs: npt.NDArray[np.int64]  # (vcpus, PROGRAM_WORDS)
     stages: npt.NDArray[np.int64]  # (STAGE_ROWS, STAGE_WORDS)
@@ -237,6 +240,7 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "hits", (orders,)
     yield "totals", (orders, LINE)
     yield "records", (RECORD_RING, RECORD_WORDS)
+    yield "cycles", (CYCLE_RING, CYCLE_WORDS)
     yield "orders", (orders, ORDER_WORDS)
     yield "programs", (vcpus, PROGRAM_WORDS)
     yield "stages", (STAGE_ROWS, STAGE_WORDS)

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MAGIC = 0x5354_5245_5353_0005  # "STRESS", layout version 5
+MAGIC = 0x5354_5245_5353_0006  # "STRESS", layout version 6
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs and phase changes.
 SEQUENCE = 0  # TLBIs published so far; the number of the newest
-PHASE = 1  # the cycle under way: (number of its first rebuild << 8) | counter slot outside of rebuilds
+PHASE = 1  # (number of the cycle under way << 8) | counter slot outside of rebuilds
 STOP = 2  # STOP_DONE or STOP_ABORT: every process leaves at once
 STOP_DONE, STOP_ABORT = 1, 2  # ended in order by the hypervisor; cut short by the supervisor
 PARK = 3  # non-zero: vCPUs wait at their next chunk
-INSIDE = 4  # rebuilds under way: while there are any, accesses count in the slot behind PHASE's
+INSIDE = 4  # 0, or (clock when the first of the rebuilds under way began << INSIDE_SHIFT) | how many there are
+INSIDE_SHIFT = 10  # there are at most as many as processes: 513
+INSIDE_MASK = (1 << INSIDE_SHIFT) - 1
+CLOCK_MASK = (1 << 63 - INSIDE_SHIFT) - 1  # of the clock that INSIDE holds: differences to 104 days stay right
 STAGE = 5  # staged scenarios: number of the stage that vCPUs are to run
-ORDER = 6  # index of the order under test
+CYCLE = 6  # number of the cycle under way, from 1; 0 before the first
 LOCK = 1 * LINE  # mmu_lock: 0 free, n + 1 held by process n, -n held for reading by n processes
 LOCK_WRITERS = 1 * LINE + 1  # processes that wait to hold it alone: readers let them pass
 TLBI_DONE = 2 * LINE  # number of the newest completed VMID-wide TLBI
@@ -34,10 +37,8 @@ FINISH_ASKED, FINISH_EXHAUSTED = 1, 2  # by the user or fail-fast; because the t
 VIOLATIONS = 5 * LINE  # count per violation kind, two lines
 REBUILDS = 7 * LINE  # numbers handed out to rebuilds; the newest
 CLOSED = 7 * LINE + 1  # every record up to this number is complete
-INSIDE_SINCE_NS = 7 * LINE + 2  # clock when the first of the rebuilds under way began
-INSIDE_ENDED_NS = 7 * LINE + 4  # clock when the last of them ended, so far
-TLBI_PENDING = 7 * LINE + 3  # only with the injected bug missing-dsb: the TLBI that has not taken effect, or 0
-VOIDED = 7 * LINE + 5  # rebuilds whose record is void
+TLBI_PENDING = 7 * LINE + 2  # only with the injected bug missing-dsb: the TLBI that has not taken effect, or 0
+VOIDED = 7 * LINE + 3  # rebuilds whose record is void
 TRACE_NEXT = 8 * LINE  # next row of region "trace"; beyond its last row: the trace is over
 TRACE_ENDED = 8 * LINE + 1  # non-zero: over because it covers the rebuilds asked for, not because it is full
 CONTROL_WORDS = 9 * LINE
@@ -91,8 +92,7 @@ R_START_NS = 7  # first step's start
 R_END_NS = 8  # last step's end
 R_INVALID_NS = 9  # clock just before the store that invalidates, 0 if none
 R_VALID_NS = 10  # clock just after the store that installs
-R_CYCLE_NS = 11
-R_ACCESSES = 12  # of all vCPUs in the cycle
+R_CYCLE = 11  # number of the cycle under way when it began
 R_CLEANED = 13  # bytes
 R_FREED = 14  # table pages
 R_MAPPED = 15  # pages the table mapped when its rebuild began
@@ -109,12 +109,20 @@ RECORD_WORDS = 48
 # Region "totals", one row per order.
 T_REBUILDS = 0
 T_CYCLE_NS = 1
-T_INSIDE_NS = 2  # from asking for mmu_lock to giving it back
+T_INSIDE_NS = 2  # while any rebuild was under way: from having mmu_lock to the end
 T_TLBIS = 3
 T_CLEANED = 4  # bytes
 T_ALLOCATED = 5  # table pages
 T_FREED = 6
 T_CYCLES = 7
+
+# Region "cycles": ring of cycles.
+CYCLE_RING = 1 << 14
+K_DONE = 0  # the cycle's number once the row is complete; written last
+K_ORDER = 1  # index of the order under test, valid from the cycle's beginning on
+K_TIME_NS = 2
+K_ACCESSES = 3  # committed ones of all vCPUs
+CYCLE_WORDS = LINE
 
 # Region "events": per vCPU a ring of fault events; region "event_index": its counters.
 EVENT_RING = 1 << 15
@@ -122,8 +130,9 @@ E_TIME_NS = 0
 E_GFN = 1
 E_STALL_NS = 2
 E_LOCK_WAIT_NS = 3
-E_NUMBER = 4  # rebuild number of the cycle
+E_NUMBER = 4  # the rebuild whose window it fell into, or 0
 E_WHAT = 5  # class | level << 4 | write << 8 | counter slot << 16
+E_CYCLE = 6  # the cycle it is charged to
 EVENT_WORDS = LINE
 EVENT_HEAD = 0  # written by the vCPU
 EVENT_DROPPED = 1

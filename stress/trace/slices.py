@@ -73,8 +73,9 @@ def _fault(data: TraceData, row: Any) -> list[Slice]:
         "ipa": f"{row['ipa']:#x}",
         "access": "write" if row["write"] else "read",
         "level": int(row["level"]),
-        "rebuild": int(row["number"]),
     }
+    if row["number"]:
+        details["rebuild"] = int(row["number"])
     found = [Slice(f"fault: {name}", start, end, details)]
     if row["lock_wait_ns"]:
         asked = min(start + data.exit_ns, end)
