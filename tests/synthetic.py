@@ -104,6 +104,7 @@ def order_data(
         counters[0, 1, COUNTERS.index(name)] = values.size
     return OrderData(
         order=order,
+        cycle_count=count,
         rebuilds=rebuilds,
         rebuilds_hit=int(np.count_nonzero(rows["window_faults"])),
         rows=rows,
@@ -313,6 +314,8 @@ def version_3(document: dict[str, Any]) -> dict[str, Any]:
     old = copy.deepcopy(document)
     old["schema_version"] = 3
     del old["untested"]
+    for order in old["orders"]:
+        del order["cycles"]
     return old
 
 

@@ -95,7 +95,10 @@ def test_every_registered_key_is_written() -> None:
     staged = page_table_test(rng(), passes=2, orders=(UNMAP_FIRST, BLOCK_FIRST))
     always, sometimes = (
         {path for data in chosen for path, _ in leaves(build(data))}
-        for chosen in ((broken, compared, idle), (broken, compared, lived, staged, idle, head_to_head(rng(), rebuilds=0)))
+        for chosen in (
+            (broken, compared, idle),
+            (broken, compared, lived, staged, idle, head_to_head(rng(), rebuilds=0)),
+        )
     )
     assert {key.path for key in RESULT_KEYS if not key.optional} <= always
     assert {key.path for key in RESULT_KEYS} == sometimes
@@ -298,7 +301,7 @@ def test_a_good_run_has_no_warnings() -> None:
 def test_too_few_cycles_are_noisy_and_short(rebuilds: int) -> None:
     document = build(head_to_head(rng(), rebuilds=rebuilds))
     assert names(document) == ["short-run", "noisy"]
-    assert f"{rebuilds} rebuilds, an interval needs 10" in document["warnings"][1]["detail"]
+    assert f"{rebuilds} cycles, an interval needs 10" in document["warnings"][1]["detail"]
 
 
 @pytest.mark.parametrize(("scenario", "expected"), [("rebuild", ["short-run"]), ("dirty-log-perf", [])])

@@ -140,7 +140,7 @@ def test_a_trial_that_tested_nothing_runs_again(tmp_path: Path) -> None:
     idle = results(verdict="nothing-tested", exit_code=4, untested=["no rebuild by block-first"])[0]
     write(path, [idle])
     found = read_sweep(path)
-    assert (found.done, idle.exit_code, reason(idle)) == (set(), 4, "no rebuild by block-first")
+    assert (found.done, idle.exit_code, reason(idle)) == (frozenset(), 4, "no rebuild by block-first")
     assert sweep_table(found.trials, (), 1).startswith("INCOMPLETE: 0 of 1 run done (1 nothing-tested)")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,8 +89,8 @@ def test_resamples_are_those_of_a_loop_over_the_drawn_cycles(monkeypatch: pytest
 def test_a_quotient_of_sums_scatters_as_the_cycles_do() -> None:
     """Against resamples of a loop, in which each cycle brings its part and its size."""
     rng = np.random.default_rng(1)
-    sizes = 1.0 + np.arange(400) % 7
-    parts = rng.poisson(3 * sizes * rng.lognormal(0, 0.5, 400)).astype(float)
+    sizes = (1 + np.arange(400) % 7).astype(np.float64)
+    parts = rng.poisson(3 * sizes * rng.lognormal(0, 0.5, 400)).astype(np.float64)
     value = float(parts.sum() / sizes.sum())
     drawn = rng.integers(0, 400, (4000, 400))
     resampled = parts[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
@@ -132,7 +134,7 @@ def test_stalls_of_one_cycle_are_drawn_together(monkeypatch: pytest.MonkeyPatch)
 
 
 #: Rebuilds of each cycle, as they are in the scenarios; every second migration is cancelled.
-STRUCTURES = {
+STRUCTURES: dict[str, Callable[[np.random.Generator], npt.NDArray[np.int64]]] = {
     "rebuild": lambda rng: np.ones(40, np.int64),
     "migration": lambda rng: np.where(np.arange(20) % 2, 8, rng.integers(1, 9, 20)),
     "selftest": lambda rng: np.full(12, 64),

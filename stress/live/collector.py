@@ -223,6 +223,7 @@ class Collector:
         coarse_max = int(edges[reached[-1]]) if len(reached) else 0
         return OrderData(
             order=order,
+            cycle_count=int(totals[words.T_CYCLES]),
             rebuilds=int(totals[words.T_REBUILDS]),
             # A rebuild that was cut short may have been hit already.
             rebuilds_hit=min(int(machine.hits[i]), int(totals[words.T_REBUILDS])),

@@ -75,7 +75,7 @@ def _table(baseline: Order, others: Sequence[tuple[Order, dict[str, Any]]], fmt:
 def _notes(compared: Sequence[dict[str, Any]]) -> str:
     lines = [
         wrapped(
-            f"Ratios are over {compared[0]['baseline']}; intervals come from resampling rebuild cycles. "
+            f"Ratios are over {compared[0]['baseline']}; intervals come from resampling cycles. "
             "If an interval holds 1, this run shows no difference."
         )
     ]

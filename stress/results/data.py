@@ -111,6 +111,7 @@ class OrderData:
     """Everything measured for one order."""
 
     order: Order
+    cycle_count: int  # completed cycles, exact
     rebuilds: int  # completed rebuilds, exact
     rebuilds_hit: int  # rebuilds with at least one window fault, exact
     rows: npt.NDArray[Any]  # REBUILD_ROW: every rebuild, or a uniform sample of them in long runs

@@ -32,7 +32,8 @@ from stress.results.timeline import timeline
 from stress.results.warnings import RunWarning
 
 #: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings;
-#: version 3 whole distributions of windows and stalls, and the timeline; version 4 the verdict nothing-tested.
+#: version 3 whole distributions of windows and stalls, and the timeline; version 4 the verdict nothing-tested,
+#: cycles, and passes of which stages are a sample.
 SCHEMA_VERSION: Final = 4
 
 #: With fewer rebuilds than this a p99 is the maximum.
@@ -166,6 +167,7 @@ def _order(data: OrderData) -> dict[str, Any]:
         "description": data.order.description,
         "provenance": data.order.provenance,
         "steps": [step.value for step in data.order.steps],
+        "cycles": int(data.cycle_count),
         "rebuilds": int(data.rebuilds),
         "rebuilds_hit": int(data.rebuilds_hit),
         "rebuilds_hit_share": _quotient(int(data.rebuilds_hit), int(data.rebuilds)),
@@ -313,9 +315,9 @@ def _undecided(data: RunData, comparison: dict[str, Any]) -> list[str]:
     """What the intervals of one comparison leave open."""
     pair = f"{comparison['order']} against {comparison['baseline']}"
     names = (comparison["baseline"], comparison["order"])
-    fewest = min(each.rebuilds for each in data.orders if each.order.name in names)
+    fewest = min(each.cycles.size for each in data.orders if each.order.name in names)
     if fewest < MIN_CYCLES:
-        return [f"{pair}: {fewest} rebuilds, an interval needs {MIN_CYCLES}"]
+        return [f"{pair}: {fewest} cycle{'' if fewest == 1 else 's'}, an interval needs {MIN_CYCLES}"]
     wide = [
         f"{metric} {low:.2g} to {high:.2g}"
         for metric, low, high in (

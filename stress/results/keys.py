@@ -168,6 +168,9 @@ _ORDER: Final = [
     ResultKey("orders[].description", "string", "", "what the order does, in one line"),
     ResultKey("orders[].provenance", "string", "", "kernel versions or posting the order comes from"),
     ResultKey("orders[].steps[]", "string", "", "the order's steps in sequence"),
+    ResultKey(
+        "orders[].cycles", "integer", "", "completed cycles of the scenario: what intervals rest on", optional=True
+    ),
     ResultKey("orders[].rebuilds", "integer", "", "completed rebuilds"),
     ResultKey("orders[].rebuilds_hit", "integer", "", "rebuilds with at least one window fault"),
     ResultKey("orders[].rebuilds_hit_share", "number?", "", "rebuilds_hit over rebuilds, 0 to 1"),
@@ -197,7 +200,9 @@ _ORDER: Final = [
     ResultKey("orders[].accesses_per_s_outside", "number?", "1/s", "the same outside of rebuilds"),
     ResultKey("orders[].accesses_per_s_inside", "number?", "1/s", "the same while a rebuild runs"),
     ResultKey("orders[].outside_ns", "integer", "ns", "the order's time outside of rebuilds"),
-    ResultKey("orders[].inside_ns", "integer", "ns", "the order's time inside rebuilds"),
+    ResultKey(
+        "orders[].inside_ns", "integer", "ns", "the order's time in which a rebuild ran, from having mmu_lock on"
+    ),
     ResultKey("orders[].writes", "integer", "", "accesses that were writes"),
     ResultKey("orders[].tlb_hits", "integer", "", "accesses translated by the TLB"),
     ResultKey("orders[].walks", "integer", "", "translation table walks"),
@@ -230,7 +235,7 @@ _COMPARISON: Final = [
     *_ratio("window", "ns", "median invalid window"),
     *_ratio("rebuilds_hit_share", "", "share of rebuilds hit"),
     *_ratio("window_faults_per_rebuild", "", "window faults per rebuild"),
-    *_ratio("stall_p99", "ns", "99th percentile of all stalls"),
+    *_ratio("stall_p99", "ns", "99th percentile of window faults' stalls"),
     *_ratio("throughput", "1/s", "accesses per second"),
 ]
 

@@ -126,6 +126,7 @@ class OrderResult(Part):
     description: str
     provenance: str
     steps: tuple[str, ...]
+    cycles: int | None = None
     rebuilds: int
     rebuilds_hit: int
     rebuilds_hit_share: float | None

@@ -274,6 +274,9 @@ def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
     owner, sizes, cycles = found_in.owner, found_in.sizes, found_in.count
     above = count // 100  # n - ceil(0.99 n) values may lie above the p99
     value = float(longest_first[above])
+    if count < 100:
+        reason = f"has {_counted(count, 'such stall')}, of which a p99 is no more than the longest"
+        return Estimate(value, reason=reason)
     if reason := _too_few("such stalls", sizes):
         return Estimate(value, reason=reason)
     tail_cycles = int(np.unique(owner[: above + 1]).size)

@@ -90,7 +90,8 @@ def _order_tables(document: dict[str, Any], fmt: str) -> list[str]:
         titled["Rebuilds"] = _rebuilds(orders, fmt)
     if always or any(sum(each["faults"].values()) for each in orders):
         rows = [row for each in orders for row in grouped(each["order"], _fault_rows(each, orders))]
-        titled["Faults, and how long they stalled a vCPU"] = table(_FAULT_HEADERS, rows, fmt)
+        text = table(_FAULT_HEADERS, rows, fmt)
+        titled["Faults, and how long they stalled a vCPU"] = joined(text, _few_faults(orders))
     if "Rebuilds" in titled:
         rows = [row for each in orders for row in grouped(each["order"], _time_rows(each))]
         titled["Where a rebuild's time goes"] = table(_TIME_HEADERS, rows, fmt)
@@ -129,6 +130,14 @@ def _fault_rows(order: dict[str, Any], orders: list[dict[str, Any]]) -> list[lis
     faults = {"all": sum(order["faults"].values()), **order["faults"]}
     absent = {name for name in _RARE_CLASSES if not any(each["faults"][name] for each in orders)}
     return [[what, cells.count(faults[what]), *_times(stalls[what])] for what in faults if what not in absent]
+
+
+def _few_faults(orders: list[dict[str, Any]]) -> str:
+    """Which of the stalls' quantiles are no more than their maximum; empty if none are."""
+    few: dict[str, None] = {}
+    for order in orders:
+        few |= dict.fromkeys(name for name, found in order["stall_by_class_ns"].items() if 0 < found["count"] < 100)
+    return wrapped(f"Of fewer than 100 faults a p99 is their longest stall: {', '.join(few)}.") if few else ""
 
 
 def _time_rows(order: dict[str, Any]) -> list[list[str]]:
