@@ -127,8 +127,9 @@ class Collector:
         machine = self._machine
         if not self._origin_ns:
             return
-        accesses = machine.counters[:, :, words.C_ACCESSES].sum()
-        faults = machine.counters[:, :, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].sum()
+        charged = machine.counters[:, :-1]  # to an order, as everything that the result tells apart
+        accesses = charged[:, :, words.C_ACCESSES].sum()
+        faults = charged[:, :, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].sum()
         self.timeline.read(time.monotonic_ns() - self._origin_ns, int(accesses), int(faults))
 
     def _take_records(self, last: int) -> None:

@@ -105,7 +105,7 @@ def ratios(document: dict[str, Any]) -> Figure | None:
         ],
     )
     note = (
-        "Left of 1x is less than the first order has. Lines are 95% intervals from resampling rebuild cycles; "
+        "Left of 1x is less than the first order has. Lines are 95% intervals from resampling cycles; "
         "one that crosses 1x shows no difference."
     )
     return Figure(title, note, [plot], table)
