@@ -67,15 +67,20 @@ static int64_t overlapping(const struct cpu *cpu, int64_t level, int64_t bits, i
 	return -1;
 }
 
-/* Empties the slots of `keys` that lie in [first, last]; how many. */
-static inline int64_t forget(int64_t *keys, int count, int64_t first, int64_t last)
+/* Empties the slots whose key is in [first, last], of the `sets` sets of `ways` at `keys`; how many. */
+static inline int64_t forget(int64_t *keys, int64_t sets, int64_t ways, int64_t first, int64_t last)
 {
+	const int64_t most = first + sets - 1;
 	int64_t forgotten = 0;
 
-	for (int at = 0; at < count; at++) {
-		const bool inside = first <= keys[at] && keys[at] <= last;
-		keys[at] = inside ? EMPTY : keys[at];
-		forgotten += inside;
+	for (int64_t key = first; key <= (last < most ? last : most); key++) {
+		int64_t *group = keys + (key & (sets - 1)) * ways;
+		for (int64_t way = 0; way < ways; way++) {
+			if (first <= group[way] && group[way] <= last) {
+				group[way] = EMPTY;
+				forgotten++;
+			}
+		}
 	}
 	return forgotten;
 }
@@ -88,8 +93,8 @@ static void flush_range(const struct cpu *cpu, int64_t bits, int64_t start, int6
 
 		if (cpu->live[level] != 0)
 			cpu->live[level] -=
-				forget(&cpu->key[level * PER_LEVEL], PER_LEVEL, start >> low, (end - 1) >> low);
-		forget(&cpu->walk_key[level * CACHED], CACHED, start >> (low + bits), (end - 1) >> (low + bits));
+				forget(&cpu->key[level * PER_LEVEL], SETS, WAYS, start >> low, (end - 1) >> low);
+		forget(&cpu->walk_key[level * CACHED], CACHED, 1, start >> (low + bits), (end - 1) >> (low + bits));
 	}
 }
 
