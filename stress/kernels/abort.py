@@ -71,7 +71,7 @@ def wrong_level(s: Machine, permission: bool, logging: int, write: bool) -> bool
     return s.geo.inject & WRONG_FAULT_LEVEL != 0 and permission and not (logging != 0 and write)
 
 
-@kernel
+@inline
 def resolve(
     s: Machine, gfn: int, write: bool, who: int, requested_ns: int, locked_ns: int
 ) -> tuple[int, int, int, int]:

@@ -34,7 +34,7 @@ from stress.kernels.oracle import report
 from stress.kernels.pool import allocate_table, free_table, get_page
 from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import load
-from stress.shm.jit import kernel
+from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
 from stress.shm.words import Kind
 
@@ -46,7 +46,7 @@ LOST_RACE = -1  # somebody else was faster: back to the guest
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 
 
-@kernel
+@inline
 def not_ours(s: Machine, descriptor: int, level: int, gfn: int, who: int) -> bool:
     """Whether a walk that met ``descriptor`` must be given up: owned by another, or a freed table's word."""
     if descriptor == POISON:
@@ -77,7 +77,7 @@ def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) 
     return LOST_RACE
 
 
-@kernel
+@inline
 def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, splits: bool, who: int) -> int:
     """Map ``gfn`` to ``frame`` (of this very page) at ``target`` level, adding tables on the way.
 

@@ -7,9 +7,10 @@ a TLB walk eight times slower. They run without the GIL, so that a worker's watc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from numba import config, njit
+from numba import config, njit, types
 
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.cache import cache_directory
@@ -21,14 +22,33 @@ if not JIT_DISABLED:
 # hash of all sources that get compiled.
 config.CACHE_DIR = str(cache_directory())  # type: ignore[attr-defined]
 
-_OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False, "nogil": True}
+_OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False, "nogil": True, "no_cfunc_wrapper": True}
+
+
+def _compiler(**options: Any) -> Callable[[Any], Any]:
+    """A decorator that compiles a function once for all values of its arguments.
+
+    Numba would compile it anew for every constant that a caller passes, which doubled the time to compile everything
+    and made nothing faster: what is inlined knows its constants anyway.
+    """
+    compiled = njit(**_OPTIONS, **options)
+
+    def decorate(function: Any) -> Any:
+        made = compiled(function)
+        if not JIT_DISABLED:
+            lookup = made.get_call_template
+            made.get_call_template = lambda args, kws: lookup(tuple(map(types.unliteral, args)), kws)
+        return made
+
+    return decorate
+
 
 #: A compiled function that is called from other compiled code.
-kernel = njit(**_OPTIONS)
+kernel = _compiler()
 
 #: A compiled function that a run calls from Python. Only these are cached, each with all that it calls: two processes
 #: may then fill the cache at once, because no two entry points share a cached function.
-entry = njit(cache=True, **_OPTIONS)
+entry = _compiler(cache=True)
 
 #: A function of the vCPU's fast path, always inlined.
-inline = njit(forceinline=True, **_OPTIONS)
+inline = _compiler(forceinline=True)
