@@ -164,7 +164,7 @@ def flush_all(cpu: Cpu) -> None:
 
 @inline
 def forget(keys: Any, start: int, sets: int, ways: int, first: int, last: int) -> int:
-    """Empty the slots whose key is in [first, last], of the ``sets`` sets of ``ways`` that begin at ``start``; how many.
+    """Empty the slots whose key is in [first, last], among ``sets`` sets of ``ways`` from ``start`` on; how many.
 
     A key can be in one set only, so the cost is that of the range, not of the cache. The store is atomic because
     compilers leave such stores alone: they turn a plain one into masked vector stores, which AMD's cores before Zen 4

@@ -1,0 +1,62 @@
+"""What the compiler makes of the hot loops, where that decides how fast they are on another vendor's machine."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from machines import small_machine
+from numba import typeof
+
+from stress.kernels import pattern, rebuild, tlb, vcpu
+from stress.kernels.pattern import Workload
+from stress.kernels.tlb import CHUNK, EMPTY, new_cpu
+from stress.shm.atomics import JIT_DISABLED
+from stress.shm.jit import kernel
+
+pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="without the compiler there is no generated code")
+
+#: Stores that a mask makes conditional: AMD's cores before Zen 4 execute VPMASKMOV's as microcode.
+MASKED_STORE = re.compile(r"llvm\.masked\.(store|scatter)")
+
+
+def optimised(function: Any, *arguments: object) -> str:
+    """LLVM's text of ``function``, compiled anew with all it calls: what comes from the cache has none."""
+    fresh = kernel(function.py_func)
+    fresh.compile(tuple(typeof(argument) for argument in arguments))
+    (text,) = fresh.inspect_llvm().values()
+    return str(text)
+
+
+@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx2"), reason="this CPU has no masked stores")
+def test_the_check_sees_masked_stores() -> None:
+    @kernel
+    def forget(keys: Any, first: int, last: int) -> None:
+        for at in range(256):
+            if first <= keys[at] <= last:
+                keys[at] = EMPTY
+
+    assert MASKED_STORE.search(optimised(forget, np.zeros(256, np.int64), 0, 0))
+
+
+MACHINE = small_machine(blocks=1, vcpus=1)
+WORK = Workload(0, 0, 0, 0.0, 0, 0)
+LOOPS = {
+    "invalidating": (tlb.catch_up, (MACHINE, new_cpu(), 0), "flush_range"),
+    "filling": (vcpu.fill_block, (MACHINE, new_cpu(), 0, 0, 0, 0, 0, True), "overlapping"),
+    "drawing": (pattern.draw_accesses, (WORK, np.zeros(CHUNK, np.int64), 0, 0), "draw_accesses"),
+    "rebuilding": (rebuild.rebuild, (MACHINE, 0, 0), "unmap_table"),
+}
+
+
+@pytest.mark.timeout(600)  # the compiler takes its time on a slow machine
+@pytest.mark.parametrize(("function", "arguments", "contains"), LOOPS.values(), ids=LOOPS)
+def test_the_loops_of_vcpu_and_rebuild_have_no_masked_store(
+    function: Any, arguments: tuple[object, ...], contains: str
+) -> None:
+    text = optimised(function, *arguments)
+    assert contains in text
+    assert not MASKED_STORE.search(text)
