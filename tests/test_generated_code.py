@@ -26,7 +26,7 @@ MASKED_STORE = re.compile(r"llvm\.masked\.(store|scatter)")
 def optimised(function: Any, *arguments: object) -> str:
     """LLVM's text of ``function``, compiled anew with all it calls: what comes from the cache has none."""
     fresh = kernel(function.py_func)
-    fresh.compile(tuple(typeof(argument) for argument in arguments))
+    fresh.compile(tuple(typeof(argument) for argument in arguments))  # type: ignore[no-untyped-call]
     (text,) = fresh.inspect_llvm().values()
     return str(text)
 
