@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from benchmarks.command import watched_start
 from benchmarks.figure import Figure
 from stress.config import RunConfig
-from stress.live.plan import Plan
+from stress.live.planning import plan_for
 
 LIMIT_S = 1.5
 _RUNS = 3
@@ -15,7 +15,7 @@ _RUNS = 3
 
 def figures(rounds: int) -> Iterator[Figure]:
     """Medians of three runs: from the launch of the processes, and from the exec of the command."""
-    geo = Plan.of(RunConfig(vcpus=4, rebuilds=1)).geo
+    geo = plan_for(RunConfig(vcpus=4, rebuilds=1)).geo
     runs = [watched_start(geo, "run", "--vcpus=4", "--rebuilds=1") for _ in range(_RUNS)]
     launch = [run.document["start_up_ns"] / 1e9 for run in runs]
     yield Figure.of_limit("start-up, from process launch", launch, LIMIT_S, "s")

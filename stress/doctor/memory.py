@@ -20,11 +20,11 @@ _PROCESS_BYTES = 100 << 20
 @lru_cache(maxsize=1)
 def _needs() -> tuple[int, int]:
     """Bytes of shared memory of a default run, and of the smallest one."""
-    from stress.live.plan import Plan
+    from stress.live.planning import plan_for
     from stress.shm.layout import segment_bytes
 
     smallest = RunConfig(vcpus=1, block_size=2 << 20, blocks=1)
-    found = [segment_bytes(plan.geo, len(plan.orders)) for plan in map(Plan.of, (RunConfig(), smallest))]
+    found = [segment_bytes(plan.geo, len(plan.orders)) for plan in map(plan_for, (RunConfig(), smallest))]
     return found[0], found[1]
 
 

@@ -24,6 +24,7 @@ def _follow_supervisor() -> None:
 _watch = threading.Thread(target=_follow_supervisor)
 _watch.start()
 try:
+    import stress.live.worker  # noqa: F401 - what each worker would otherwise import for itself
     from stress.live.warm import compile_all
 
     compile_all()

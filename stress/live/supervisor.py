@@ -18,6 +18,7 @@ from stress.errors import ExitCode, MachineError
 from stress.live import evidence, host, stakes
 from stress.live.collector import Collector
 from stress.live.plan import Plan
+from stress.live.planning import plan_for
 from stress.live.tracer import Tracer
 from stress.live.warm import compile_in_background
 from stress.live.workers import GRACE_S, SHORT_GRACE_S, Workers
@@ -67,7 +68,7 @@ def execute(
     """
     if os.uname().sysname != "Linux":
         raise MachineError("stress needs Linux: /dev/shm, forkserver, membarrier", "run it on Linux")
-    plan = Plan.of(config, trace)
+    plan = plan_for(config, trace)
     with interrupt.caught() as interrupted:
         segment = Segment.create(plan.geo, len(plan.orders), interrupted.is_set)
         try:

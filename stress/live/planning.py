@@ -1,0 +1,79 @@
+"""From a validated configuration to the plan of its run."""
+
+from __future__ import annotations
+
+import os
+
+from stress.arch.descriptors import leaf_attributes
+from stress.arch.geometry import LAST_LEVEL, Geometry
+from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
+from stress.kernels.pattern import Pattern, Workload, scatter_for
+from stress.live.plan import Plan
+from stress.results.trace import TraceRequest
+from stress.shm.layout import Geo, geo_for
+
+#: Page-table changes that a trace holds at most: 32 MiB of the segment.
+TRACE_ROWS = 1 << 20
+
+
+def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
+    geometry = Geometry(config.granule, config.ipa_bits)
+    platform = config.platform_profile
+    return geo_for(
+        geometry,
+        block_size=config.block_size,
+        blocks=config.blocks,
+        vcpus=config.vcpus,
+        leaf_attributes=leaf_attributes(config.fwb),
+        fwb=config.fwb,
+        guest_caches=config.guest_caches,
+        pages=config.pages,
+        phys_offset=config.phys_offset,
+        memslots=config.memslots,
+        backing_level=LAST_LEVEL if config.backing is Backing.ANONYMOUS else config.block_level,
+        backing_thp=config.backing is Backing.THP,
+        spare_blocks=int(config.scenario is Scenario.THP),
+        bbm_level=config.bbm_level,
+        cmo_per_fault=config.cmo is Cmo.PER_FAULT,
+        shared=config.locking is Locking.SHARED,
+        vcpu_rebuilds=config.rebuilder is Rebuilder.VCPU,
+        inject=config.bug.flag if config.bug else 0,
+        clean_ps_per_page=round(platform.clean_ns_per_page(config.granule) * 1000),
+        icache_ns=0 if platform.dic else platform.icache_ns,
+        tlbi_ns=platform.tlbi_ns,
+        exit_ns=platform.exit_ns,
+        fail_fast=config.fail_fast,
+        copies=config.scenario is Scenario.MIGRATION,
+        trace_rows=TRACE_ROWS if trace and trace.changes else 0,
+        trace_rebuilds=trace.rebuilds if trace else 0,
+    )
+
+
+def plan_for(config: RunConfig, trace: TraceRequest | None = None) -> Plan:
+    """The plan for a validated configuration, and for what of it is to be traced."""
+    geo = _geo(config, trace)
+    workload = Workload(
+        pattern=int(Pattern[config.pattern.upper()]),
+        pages=geo.pages,
+        stride=min(config.stride, geo.pages),
+        exponent=config.zipf_exponent,
+        scatter=scatter_for(geo.pages),
+        write_below=round(config.write_fraction * 4096),
+    )
+    return Plan(
+        scenario=str(config.scenario),
+        staged=config.scenario in STAGED,
+        geo=geo,
+        workload=workload,
+        orders=tuple(order.codes for order in config.parsed_orders),
+        seed=config.seed,
+        share=round(config.populated * (1 << 20)),
+        dwell_ns=config.dwell_ns,
+        duration_ns=config.duration_ns,
+        rebuilds=config.rebuilds,
+        iterations=config.iterations,
+        eager_split=config.eager_split,
+        one_page_blocks=config.backing is Backing.ANONYMOUS,
+        audit_interval_ns=config.audit_interval_ns,
+        cpus=tuple(sorted(os.sched_getaffinity(0))) if config.pin else (),
+    )
