@@ -13,8 +13,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stress.cli.options import result_options
 from stress.cli.output import emit, say
+from stress.cli.result_options import result_options
 from stress.errors import StressError, UsageError
 
 _Path = click.Path(path_type=Path)

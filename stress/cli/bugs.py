@@ -6,8 +6,8 @@ import click
 
 from stress.bugs import BUGS
 from stress.cli.lists import table
-from stress.cli.options import format_option
 from stress.cli.output import emit
+from stress.cli.result_options import format_option
 
 
 @click.command()

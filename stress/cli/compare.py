@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from stress.cli.help import SectionCommand
-from stress.cli.options import config_options, configured, result_options
+from stress.cli.options import config_options, configured
+from stress.cli.result_options import result_options
 from stress.cli.session import session
 from stress.cli.trace import Trace, trace_options
 from stress.config import COMPARED

@@ -8,8 +8,8 @@ import click
 
 from stress import __version__
 from stress.cli.lists import table
-from stress.cli.options import format_option
 from stress.cli.output import emit
+from stress.cli.result_options import format_option
 from stress.doctor import Report, Status, able, examine
 from stress.errors import ExitCode
 

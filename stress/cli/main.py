@@ -5,36 +5,38 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import click
 
 from stress import __version__, interrupt
-from stress.cli.bench import bench
-from stress.cli.bugs import bugs
-from stress.cli.clean import clean
-from stress.cli.compare import compare
-from stress.cli.doctor import doctor
-from stress.cli.orders import orders
 from stress.cli.output import say
-from stress.cli.platforms import platforms
-from stress.cli.report import report
-from stress.cli.run import run
-from stress.cli.show import show
-from stress.cli.sweep import sweep
 from stress.errors import ExitCode, StressError, UsageError
 
 #: Set it to anything to see the traceback of an internal error.
 DEBUG_VARIABLE = "STRESS_DEBUG"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_COMMANDS = ("run", "compare", "sweep", "bench", "show", "report", "orders", "platforms", "bugs", "doctor", "clean")
+
+
+class _Commands(click.Group):
+    """The commands, each imported when it is used: a list of names must not wait for what a run needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"stress.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="stress")
 def cli() -> None:
     """A test bench for Arm stage-2 page-table rebuild orders."""
-
-
-for _command in (run, compare, sweep, bench, show, report, orders, platforms, bugs, doctor, clean):
-    cli.add_command(_command)
 
 
 def invoke(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from tabulate import tabulate_formats
 
 from stress.cli.help import SectionOption
 from stress.cli.selftest import LETTERS, mode_option, translated, write_option
@@ -15,8 +14,6 @@ from stress.config import RunConfig, from_sources
 from stress.config.keys import Form, as_written, key
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-DEFAULT_FORMAT: Final = "simple"
 
 WHAT: Final = "What happens"
 _MEMORY: Final = "Guest memory"
@@ -93,28 +90,3 @@ def configured(file: Path | None, options: Mapping[str, Any], defaults: Mapping[
     """The configuration of `config_options`' values over a file's over ``defaults``. Raises `ConfigError`."""
     keys, problems = translated(dict(options))
     return from_sources(file, keys, defaults, problems)
-
-
-def format_option(command: _Command) -> _Command:
-    """Add ``--format``, the look of tables."""
-    return click.option(
-        "--format",
-        "table_format",
-        type=click.Choice(sorted(tabulate_formats)),
-        default=DEFAULT_FORMAT,
-        metavar="NAME",
-        show_default=True,
-        help="Table format, as tabulate names them",
-    )(command)
-
-
-def result_options(command: _Command) -> _Command:
-    """Add ``--json``, ``--output`` and ``--format``, which say where the result goes and how it looks."""
-    command = format_option(command)
-    command = click.option(
-        "--output",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="Write the result document to this file",
-    )(command)
-    return click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")(command)

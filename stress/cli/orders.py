@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from stress.cli.lists import table
-from stress.cli.options import format_option
 from stress.cli.output import emit
+from stress.cli.result_options import format_option
 from stress.orders import NAMED_ORDERS, STEPS
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from stress.cli.output import emit, say
-from stress.cli.progress import display
 from stress.cli.trace import Trace
 from stress.config import RunConfig
 from stress.errors import StressError
@@ -37,6 +36,7 @@ def session(
     from stress.live.server import start_early
 
     start_early()
+    from stress.cli.progress import display
     from stress.live import execute
 
     asked = {"trace": trace.request} if trace else {}

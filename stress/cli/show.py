@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from stress.cli.lists import table
-from stress.cli.options import format_option
 from stress.cli.output import emit, say
+from stress.cli.result_options import format_option
 from stress.errors import ExitCode, UsageError
 from stress.results.pivot import AGGREGATES, FIGURES, pivot, pivot_csv, pivot_tables
 from stress.results.rows import Row, figure_key

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from stress.cli.lists import table
-from stress.cli.options import format_option
 from stress.cli.output import emit, say
+from stress.cli.result_options import format_option
 from stress.config import SweepPlan, label, load_sweep
 from stress.errors import ExitCode
 from stress.sweeps.estimate import expected_s, spelled
