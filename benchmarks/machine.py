@@ -16,12 +16,12 @@ from stress.kernels.tlb import R_RANDOM, R_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import RAN, run
 from stress.shm.layout import Machine, geo_for
 from stress.shm.segment import Segment
-from stress.shm.words import PHASE, SEQUENCE
+from stress.shm.words import PHASE, PHASE_SLOT_BITS, SEQUENCE
 
 #: Share of a block's pages, in 2**-20, that a split maps.
 ALL, NONE = 1 << 20, 0
 VCPU = 0
-ORDER_0 = 1 << 8  # PHASE: cycle 1, outside of rebuilds of the only order
+ORDER_0 = 1 << PHASE_SLOT_BITS  # PHASE: cycle 1, outside of rebuilds of the only order
 
 
 def workload(pattern: Pattern, pages: int, write_fraction: float = 0.0, stride: int = 1) -> Workload:

@@ -14,6 +14,8 @@ from stress.errors import UsageError
 
 #: The most steps one order may have: the width of the per-step records in shared memory.
 MAX_STEPS: Final = 16
+#: The most orders one run may compare: each has two counter slots, one more is for all else, and 16 bits name a slot.
+MAX_ORDERS: Final = (1 << 15) - 1
 
 
 class Step(StrEnum):
@@ -175,7 +177,7 @@ def parse_order(text: str) -> Order:
 
     A list keeps its own (normalised) text as its name, also when its steps are those of a named order.
     Raises `UsageError` for an unknown name or step, a repeated step, no install or two, two tear-downs, a
-    ``clear-nt`` without ``install-nt`` before it, or nothing at all.
+    ``clear-nt`` without ``install-nt`` before it, a step after ``unmap-unlocked``, or nothing at all.
     """
     named = NAMED_ORDERS.get(text.strip())
     if named is not None:
@@ -216,6 +218,8 @@ def _nonsense(steps: tuple[Step, ...]) -> str:
         return "'clear-nt' needs 'install-nt' before it"
     if len(tear_downs) > 1:
         return f"{' and '.join(map(repr, map(str, tear_downs)))} free the tables twice; keep one of them"
+    if Step.UNMAP_UNLOCKED in steps[:-1]:
+        return "'unmap-unlocked' comes after mmu_lock was dropped: make it the last step"
     if len(steps) > MAX_STEPS:
         return f"{len(steps)} steps, at most {MAX_STEPS} fit"
     return ""

@@ -91,7 +91,7 @@ def evidence(s: Machine, kind: Kind, n: int = 0) -> dict[str, int]:
     row = s.evidence[kind, n]
     assert row[words.V_READY] == 1
     names = {"who": words.V_WHO, "gfn": words.V_GFN, "level": words.V_LEVEL, "step": words.V_STEP}
-    names |= {"found": words.V_FOUND, "expected": words.V_EXPECTED, "detail": words.V_DETAIL}
+    names |= {"found": words.V_FOUND, "expected": words.V_EXPECTED, "detail": words.V_DETAIL, "rule": words.V_RULE}
     return {name: int(row[at]) for name, at in names.items()}
 
 

@@ -17,6 +17,7 @@ from machines import (
 )
 
 from stress.arch.descriptors import S2AP_W
+from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import WRONG_FAULT_LEVEL
 from stress.kernels.codes import (
     ENDLESS,
@@ -66,6 +67,7 @@ from stress.shm.words import (
     INSIDE,
     LOCK,
     PHASE,
+    PHASE_SLOT_BITS,
     POOL_HEAD,
     POOL_TAIL,
     R_CYCLE,
@@ -77,6 +79,7 @@ from stress.shm.words import (
     STATE,
     STOP,
     WALKING,
+    WHAT_SLOT_SHIFT,
     Kind,
     State,
 )
@@ -109,7 +112,7 @@ def expect(*at: int) -> dict[int, int]:
 @pytest.mark.parametrize("write", [0, 1])
 def test_a_fault_is_counted_logged_and_timed_once(inside: int, write: int, shared: bool) -> None:
     s = small_machine(vcpus=2, orders=2, shared=shared)
-    s.control[PHASE] = 77 << 8 | 2 * 1
+    s.control[PHASE] = 77 << PHASE_SLOT_BITS | 2 * 1
     s.control[INSIDE] = inside
     slot = 2 * 1 + inside
     gfn = s.geo.base_gfn + 12
@@ -135,7 +138,7 @@ def test_a_fault_is_counted_logged_and_timed_once(inside: int, write: int, share
 
 def test_classes_of_faults() -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     gfn = s.geo.base_gfn
     assert handle(s, 0, gfn, 0, 0, 1) == POPULATION
     assert handle(s, 0, gfn, 0, 0, 1) == SPURIOUS
@@ -208,7 +211,7 @@ def test_each_outcome_counts_what_it_did_and_where(
     outcome: Callable[[Machine], tuple[int, dict[int, int]]],
 ) -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     found, expected = outcome(s)
     assert counted(s, 0) == expected
     assert expected[C_FAULTS + found] == 1
@@ -220,7 +223,7 @@ def test_each_outcome_counts_what_it_did_and_where(
 
 def test_the_fault_that_rebuilds_is_a_class_of_its_own() -> None:
     s = small_machine(vcpu_rebuilds=True)
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     assert split_block(s, 0, ALL // 2) == DONE
     set_order(s, BLOCK_FIRST.steps)
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 3) == REBUILT
@@ -234,7 +237,7 @@ def test_the_fault_that_rebuilds_is_a_class_of_its_own() -> None:
 def test_who_meets_an_entry_that_another_owns_goes_back_to_the_guest(owner: str) -> None:
     """Under a shared mmu_lock; a rebuild's window is one all the same."""
     s = small_machine(shared=True)
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     assert split_block(s, 0, ALL) == DONE
     index, _ = find(s, s.geo.base_gfn, 2)
     word = open_window(s, 5, 0) if owner == "a rebuild" else LOCKED
@@ -249,7 +252,7 @@ def test_who_meets_an_entry_that_another_owns_goes_back_to_the_guest(owner: str)
 
 def test_a_fault_outside_all_memslots_is_not_one_of_the_tables() -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     assert handle(s, 0, s.geo.base_gfn - 1, 0, 0, 2) == NO_SLOT
     assert s.counters.sum() == 0
     assert s.event_index[0, EVENT_HEAD] == 0
@@ -259,7 +262,7 @@ def test_a_fault_outside_all_memslots_is_not_one_of_the_tables() -> None:
 def test_a_fault_that_would_come_again_for_ever() -> None:
     """The bug of v5.10-rc: permission goes to the entry at the block's first address, not to the one that lacks it."""
     s = small_machine(inject=WRONG_FAULT_LEVEL)
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     assert split_block(s, 0, ALL, writable=0) == DONE
     gfn = s.geo.base_gfn + 9
     index, level = find(s, gfn, 3)
@@ -290,7 +293,7 @@ def test_a_window_fault_is_charged_to_its_rebuild(number: int) -> None:
     s = small_machine(orders=2)
     assert fault(s, s.geo.base_gfn) == POPULATION
     word = open_window(s, number, 1)
-    s.control[PHASE] = 8 << 8 | 0
+    s.control[PHASE] = 8 << PHASE_SLOT_BITS | 0
     row = s.records[number % RECORD_RING]
     row[R_CYCLE] = 7
     assert handle(s, 0, s.geo.base_gfn, 0, word, 2) == WINDOW
@@ -309,7 +312,7 @@ def test_a_window_fault_whose_record_is_gone_still_counts() -> None:
     s = small_machine()
     word = open_window(s, 5, 0)
     s.records[5, R_NUMBER] += RECORD_RING
-    s.control[PHASE] = 9 << 8
+    s.control[PHASE] = 9 << PHASE_SLOT_BITS
     assert handle(s, 0, s.geo.base_gfn, 0, word, 2) == WINDOW
     assert list(s.hits) == [0]
     assert s.records[5, R_FAULTS] == 0
@@ -319,14 +322,14 @@ def test_a_window_fault_whose_record_is_gone_still_counts() -> None:
 def test_the_phase_says_whether_a_rebuild_is_under_way() -> None:
     """By anybody, and of several the last to end; there is no inside of what belongs to no order."""
     s = small_machine(orders=3)
-    s.control[PHASE] = 6 << 8 | 4
-    assert phase_now(s) == 6 << 8 | 4
+    s.control[PHASE] = 6 << PHASE_SLOT_BITS | 4
+    assert phase_now(s) == 6 << PHASE_SLOT_BITS | 4
     s.control[INSIDE] = 2
-    assert phase_now(s) == 6 << 8 | 5
+    assert phase_now(s) == 6 << PHASE_SLOT_BITS | 5
     s.control[INSIDE] = 1
-    assert phase_now(s) == 6 << 8 | 5
-    s.control[PHASE] = 6 << 8 | 6
-    assert phase_now(s) == 6 << 8 | 6
+    assert phase_now(s) == 6 << PHASE_SLOT_BITS | 5
+    s.control[PHASE] = 6 << PHASE_SLOT_BITS | 6
+    assert phase_now(s) == 6 << PHASE_SLOT_BITS | 6
 
 
 def test_before_the_first_order_faults_are_counted_and_not_logged() -> None:
@@ -340,7 +343,7 @@ def test_before_the_first_order_faults_are_counted_and_not_logged() -> None:
 
 def test_an_event_that_finds_no_room_is_counted_as_dropped() -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     s.event_index[0, EVENT_HEAD] = EVENT_RING
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 1) == POPULATION
     assert s.counters[0, 0, C_DROPPED] == 1
@@ -351,7 +354,7 @@ def test_an_event_that_finds_no_room_is_counted_as_dropped() -> None:
 def test_a_modelled_exit_lengthens_the_stall_and_not_the_wait_for_the_lock() -> None:
     exit_ns = 3_000_000
     s = small_machine(exit_ns=exit_ns)
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     for _ in range(5):
         handle(s, 0, s.geo.base_gfn, 0, 0, 1)
     assert (s.events[0, :5, E_STALL_NS] >= exit_ns).all()
@@ -381,3 +384,26 @@ def test_an_exhausted_pool_gives_the_lock_back(shared: bool) -> None:
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 1) == POOL_EXHAUSTED
     assert s.control[LOCK] == 0
     assert s.procs[0, WALKING] & 1 == 0
+
+
+@pytest.mark.parametrize("orders", [130, 300])
+def test_each_of_hundreds_of_orders_is_charged_with_its_own(orders: int) -> None:
+    """A cycle's slot, a window fault and its event name the order, whatever its number."""
+    s = small_machine(orders=orders)
+    assert split_block(s, 0, ALL) == DONE
+    for order in (0, 126, 127, 128, orders - 1):
+        number, cycle = 1000 + order, 10 + order
+        s.control[PHASE] = cycle << PHASE_SLOT_BITS | 2 * order
+        s.records[number, R_NUMBER], s.records[number, R_ORDER], s.records[number, R_CYCLE] = number, order, cycle
+        before = int(s.event_index[0, EVENT_HEAD])
+        assert handle(s, 0, s.geo.base_gfn, 0, 0, LAST_LEVEL) == SPURIOUS
+        assert s.counters[0, 2 * order, C_FAULTS + SPURIOUS] == 1
+        window = int(broken(3, 2, number, 0))  # a table was there
+        assert handle(s, 0, s.geo.base_gfn, 0, window, 2) == WINDOW
+        assert s.counters[0, 2 * order + 1, C_FAULTS + WINDOW] == 1
+        events = s.events[0, before : before + 2]
+        assert [int(what) >> WHAT_SLOT_SHIFT for what in events[:, E_WHAT]] == [2 * order, 2 * order + 1]
+        assert list(events[:, E_NUMBER]) == [0, number]
+        assert list(events[:, E_CYCLE]) == [cycle, cycle]
+        assert s.hits[order] == 1
+    assert s.counters[0, :, C_LOCKS].sum() == 10

@@ -62,7 +62,7 @@ def test_a_make_needs_a_vmid_wide_tlbi_after_the_break_of_a_table() -> None:
         s = small_machine()
         assert split_block(s, 0, ALL) == DONE
         index, _ = find(s, s.geo.base_gfn, 2)
-        assert break_entry(s, index, int(s.tables[index]), 2, 1, 0)
+        assert break_entry(s, index, int(s.tables[index]), 2, s.geo.base_gfn, 1, 0)
         if invalidate:
             tlbi_vmid(s, 0)
         set_entry(s, index, int(leaf_descriptor(s.geo, 0, 2)), 2, s.geo.base_gfn, 1)
@@ -82,7 +82,7 @@ def test_a_break_leaves_the_rebuild_and_the_clock(kind: int, rebuild: int) -> No
     for _ in range(5):
         publish(s, 1, 2)
     before = int(s.control[SEQUENCE])
-    assert break_entry(s, index, old, 2, rebuild, 0)
+    assert break_entry(s, index, old, 2, s.geo.base_gfn, rebuild, 0)
     word = int(s.tables[index])
     assert (KIND.take(word), REBUILD.take(word), CLOCK.take(word)) == (kind, rebuild % (1 << 24), before)
     assert violations(s) == {}
@@ -92,10 +92,10 @@ def test_a_break_of_what_is_not_there_any_more_changes_nothing() -> None:
     s, index, old = with_block()
     now = int(write_protected(old))
     s.tables[index] = now
-    assert not break_entry(s, index, old, 2, 7, 0)
+    assert not break_entry(s, index, old, 2, s.geo.base_gfn, 7, 0)
     assert s.tables[index] == now
-    assert break_entry(s, index, now, 2, 7, 0)
-    assert not break_entry(s, index, now, 2, 8, 0), "one of two is too late"
+    assert break_entry(s, index, now, 2, s.geo.base_gfn, 7, 0)
+    assert not break_entry(s, index, now, 2, s.geo.base_gfn, 8, 0), "one of two is too late"
     assert REBUILD.take(int(s.tables[index])) == 7
 
 
@@ -113,7 +113,7 @@ def test_a_tlbi_published_before_the_entry_was_invalid_does_not_count(
     index, _ = find(s, s.geo.base_gfn, 2)
 
     def late(tables: Any, at: int, expected: int, value: int) -> bool:
-        for _ in range(published):
+        for _ in range(published if tables[at] & 1 else 0):
             tlbi_vmid(s, 0)
         return bool(swap(tables, at, expected, value))
 
@@ -121,7 +121,7 @@ def test_a_tlbi_published_before_the_entry_was_invalid_does_not_count(
     with monkeypatch.context() as patch:
         patch.setattr(entries, "compare_exchange", late)
         before = int(s.control[SEQUENCE])
-        assert break_entry(s, index, int(s.tables[index]), 2, 1, 0)
+        assert break_entry(s, index, int(s.tables[index]), 2, s.geo.base_gfn, 1, 0)
     assert CLOCK.take(int(s.tables[index])) == before + published == s.control[SEQUENCE]
     set_entry(s, index, int(leaf_descriptor(s.geo, 0, 2)), 2, s.geo.base_gfn, 1)
     assert violations(s) == {"bbm": 1}, "none has completed since the break"
@@ -134,11 +134,11 @@ def test_a_tlbi_published_before_the_entry_was_invalid_does_not_count(
 def test_an_empty_entry_is_locked_once() -> None:
     s, index, _ = with_block()
     s.tables[index] = 0
-    assert lock_entry(s, index)
+    assert lock_entry(s, index, 2, s.geo.base_gfn, 0)
     assert s.tables[index] == LOCKED
-    assert not lock_entry(s, index), "it has an owner"
+    assert not lock_entry(s, index, 2, s.geo.base_gfn, 0), "it has an owner"
     set_entry(s, index, int(leaf_descriptor(s.geo, 0, 2)), 2, s.geo.base_gfn, 0)
-    assert not lock_entry(s, index), "it is mapped"
+    assert not lock_entry(s, index, 2, s.geo.base_gfn, 0), "it is mapped"
     assert violations(s) == {}
 
 
@@ -243,7 +243,7 @@ def test_a_tlbi_of_all_that_an_entry_maps_leaves_it_empty(kind: str) -> None:
     if kind == "table":
         assert split_block(s, 1, 0) == DONE
     index, _ = find(s, block_gfn(s.geo, 1), 2)
-    assert break_entry(s, index, int(s.tables[index]), 2, 0, 0)
+    assert break_entry(s, index, int(s.tables[index]), 2, s.geo.base_gfn, 0, 0)
     before = int(s.control[SEQUENCE])
     tlbi_entry(s, index, 2, block_gfn(s.geo, 1) + 77, 0, 0)
     assert s.tables[index] == 0

@@ -179,4 +179,5 @@ def test_labels_are_those_of_the_design() -> None:
         "lost-event",
         "lost-dirty",
         "endless-fault",
+        "not-installed",
     ]

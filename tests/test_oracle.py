@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from machines import evidence, small_machine, violations
 
-from stress.kernels.oracle import report
+from stress.kernels.oracle import broke_rule, report
+from stress.live.evidence import violations as in_words
 from stress.orders import Step
-from stress.shm.words import AT_STEP, EVIDENCE_KEPT, FINISH, STOP, V_READY, V_TIME_NS, Kind
+from stress.shm.words import AT_STEP, BY_RULE, EVIDENCE_KEPT, FINISH, STOP, V_READY, V_TIME_NS, Kind
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -17,9 +18,22 @@ def test_each_kind_has_its_own_count_and_evidence(kind: Kind) -> None:
     report(s, int(kind), 1, 4711, 3, 0x123, 0x456, 9)
     assert violations(s) == {kind.label: 1}
     expected = {"who": 1, "gfn": 4711, "level": 3, "step": Step.CLEAN.code}
-    assert evidence(s, kind) == expected | {"found": 0x123, "expected": 0x456, "detail": 9}
+    assert evidence(s, kind) == expected | {"found": 0x123, "expected": 0x456, "detail": 9, "rule": 0}
+    assert s.control[BY_RULE + kind] == 0
     assert s.evidence[kind, 0, V_TIME_NS] > 0
     assert (s.evidence[:, :, V_READY] != 0).sum() == 1
+
+
+def test_what_a_rule_told_is_counted_apart() -> None:
+    s = small_machine()
+    report(s, int(Kind.NOT_AT_POC), 0, 0, 3, 0, 0, 0)
+    broke_rule(s, int(Kind.NOT_AT_POC), 0, 0, 3, 0, 0, 1)
+    broke_rule(s, int(Kind.BBM), 0, 0, 3, 0, 0, 1)
+    assert violations(s) == {"not-at-poc": 2, "bbm": 1}
+    assert [evidence(s, Kind.NOT_AT_POC, n)["rule"] for n in range(2)] == [0, 1]
+    assert [int(s.control[BY_RULE + kind]) for kind in (Kind.NOT_AT_POC, Kind.BBM)] == [1, 1]
+    found = {each.kind: (each.by_rule, [piece["found_by"] for piece in each.evidence]) for each in in_words(s, 0)}
+    assert found == {"not-at-poc": (1, ["access", "rule"]), "bbm": (1, ["rule"])}
 
 
 def test_all_are_counted_and_the_first_kept() -> None:

@@ -15,12 +15,24 @@ from machines import evidence, naive_audit, small_machine, violations
 from processes import WORKERS, run_workers, shared_machine
 
 from stress.arch.descriptors import POISON
+from stress.kernels.codes import POOL_RAN_DRY
 from stress.kernels.pool import allocate_table, free_table, get_page, lock_pool, put_page, unlock_pool
 from stress.shm.atomics import JIT_DISABLED, fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
 from stress.shm.syscalls import sched_yield
-from stress.shm.words import FREE, POOL_LOCK, POOL_PEAK, STOP, STOP_ABORT, STOP_DONE, Kind
+from stress.shm.words import (
+    DEFERRED_TAIL,
+    FREE,
+    INSIDE,
+    POOL_LOCK,
+    POOL_PEAK,
+    STOP,
+    STOP_ABORT,
+    STOP_DONE,
+    VIOLATIONS,
+    Kind,
+)
 
 
 def words(s: Machine, page: int) -> set[int]:
@@ -73,6 +85,29 @@ def test_against_a_queue(actions: list[int | None], random: object) -> None:
     for page in range(s.geo.root_pages, s.geo.table_pages):
         assert s.page_level[page] == twin.used.get(page, FREE)
     assert violations(s) == {}
+
+
+def test_a_pool_that_a_leak_emptied_is_a_violation_at_once() -> None:
+    """There are tables for all of memory, so somebody forgot some: the run need not live to see its last audit."""
+    s = small_machine()
+    while s.control[VIOLATIONS + Kind.TABLE_LEAK] == 0:
+        assert allocate_table(s, 3, 0) >= 0 or violations(s) == {"table-leak": 1}
+    piece = evidence(s, Kind.TABLE_LEAK)
+    assert (piece["detail"], piece["found"], piece["rule"]) == (POOL_RAN_DRY, s.geo.table_pages, 0)
+    assert allocate_table(s, 3, 0) < 0
+    assert violations(s) == {"table-leak": 1}, "said once"
+
+
+@pytest.mark.parametrize("waiting", [INSIDE, DEFERRED_TAIL])
+def test_a_dry_pool_is_no_leak_while_tables_wait_to_be_freed(waiting: int) -> None:
+    s = small_machine()
+    s.control[waiting] = 1
+    while allocate_table(s, 3, 0) >= 0:
+        pass
+    assert violations(s) == {}
+    s.control[waiting] = 0
+    assert allocate_table(s, 3, 0) < 0
+    assert violations(s) == {"table-leak": 1}, "nothing came back"
 
 
 def test_exhausted_then_one_comes_back() -> None:
@@ -204,6 +239,7 @@ def test_four_processes_share_the_pool() -> None:
     """More pages are wanted than there are: each has one owner, and none is lost."""
     with shared_machine() as segment:
         s = segment.machine
+        s.control[INSIDE] = 1  # else a pool that is drained on purpose is a leak
         assert AT_ONCE < s.geo.table_pages - s.geo.root_pages < 2 * AT_ONCE
         run_workers(segment, work)
         assert s.stages[READY] == WORKERS

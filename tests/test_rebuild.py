@@ -39,7 +39,7 @@ from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, interpret, leave
 from stress.kernels.records import open_record, settled
 from stress.kernels.split import write_unmapped
 from stress.kernels.teardown import reap
-from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step, parse_order
+from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
 from stress.shm.layout import Machine
 from stress.shm.words import (
     AT_STEP,
@@ -47,6 +47,7 @@ from stress.shm.words import (
     LOCK,
     NOT_AT_POC,
     PHASE,
+    PHASE_SLOT_BITS,
     R_CLEANED,
     R_DONE,
     R_ENDED,
@@ -119,7 +120,7 @@ def test_whoever_rebuilds_however_the_lock_is_held(rebuilder: str, shared: bool,
     who = 1 if rebuilder == "vcpu" else s.geo.hypervisor
     if rebuilder == "vcpu":
         set_order(s, order.steps)
-        s.control[PHASE] = 1 << 8
+        s.control[PHASE] = 1 << PHASE_SLOT_BITS
         assert handle(s, who, s.geo.base_gfn + 40, 0, 0, 3) == REBUILT
     else:
         assert rebuild_block(s, 0, order.steps) == DONE
@@ -274,12 +275,6 @@ LATE += [
     pytest.param(order, "window", id=f"{name}-window") for name, order in NAMED_ORDERS.items() if order.bbm_level == 0
 ]
 
-# Its tear-down comes last wherever it stands: who comes too late has none.
-LATE += [
-    pytest.param(parse_order("unmap-unlocked,invalidate,tlbi,install"), found, id=f"unlocked-{found}")
-    for found in ("block", "window")
-]
-
 
 @pytest.mark.parametrize(("order", "found"), LATE)
 def test_who_comes_too_late_changes_nothing(order: Order, found: str) -> None:
@@ -309,7 +304,7 @@ def test_who_comes_too_late_changes_nothing(order: Order, found: str) -> None:
 
 def test_a_vcpu_that_comes_too_late_tries_again() -> None:
     s = split_machine(shared=True, vcpu_rebuilds=True)
-    s.control[PHASE] = 1 << 8
+    s.control[PHASE] = 1 << PHASE_SLOT_BITS
     index, old = begin(s, BLOCK_FIRST)
     s.control[LOCK] = 0
     s.tables[index] = broken(old, 2, 0, 0)  # a break that belongs to no rebuild: a handler's

@@ -29,6 +29,7 @@ from stress.shm.words import (
     K_TIME_NS,
     LOCK,
     PHASE,
+    PHASE_SLOT_BITS,
     R_BLOCK,
     R_CLEANED,
     R_CYCLE,
@@ -234,7 +235,7 @@ def test_completed_cycles_add_up() -> None:
     inside = 0
     for number, order in ((1, 0), (2, 1), (3, 1)):
         open_cycle(s, order)
-        assert (s.control[CYCLE], s.control[PHASE]) == (number, number << 8 | 2 * order)
+        assert (s.control[CYCLE], s.control[PHASE]) == (number, number << PHASE_SLOT_BITS | 2 * order)
         assert split_block(s, 0, ALL) == DONE
         assert rebuild_block(s, 0, BLOCK_FIRST.steps, order) == DONE
         assert close_records(s, number) == 1

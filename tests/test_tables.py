@@ -48,7 +48,7 @@ def trouble() -> dict[str, Any]:
             complete=False,
             exit_code=4,
             failure={"who": "vcpu 1", "how": "SIGKILL", "state": "holding mmu_lock"},
-            violations=[Violation("stale-translation", 1_234, evidence), Violation("bbm", 1, [])],
+            violations=[Violation("stale-translation", 1_234, evidence), Violation("bbm", 1, [], by_rule=1)],
         )
     )
 
@@ -150,8 +150,8 @@ def test_trouble_is_spelled_out() -> None:
         lines = text.splitlines()
         assert lines[0].startswith("VIOLATIONS: stale-translation 1,234, bbm 1 in 128 rebuilds")
         assert "  What broke: who=vcpu 1 how=SIGKILL state=holding mmu_lock" in lines
-        assert "  stale-translation: 1,234, the first 1:" in lines
-        assert "  bbm: 1" in lines
+        assert "  stale-translation: 1,234 (1,234 by access), the first 1:" in lines
+        assert "  bbm: 1 (1 by rule)" in lines
         assert any(line.startswith("    vcpu=1 ipa=0x40001000 step=unmap note=") for line in lines)
         for warning in document["warnings"]:
             assert any(line.startswith(f"  {warning['name']}: ") for line in lines)

@@ -38,7 +38,7 @@ def test_publishing_alone_completes_nothing() -> None:
     s = small_machine()
     publish(s, 0, 0)
     assert (s.control[SEQUENCE], s.control[TLBI_DONE]) == (1, 0)
-    wait_for_completion()
+    wait_for_completion(s)
     assert s.control[TLBI_DONE] == 0
 
 

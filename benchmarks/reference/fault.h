@@ -8,7 +8,7 @@ static inline int64_t phase_now(const struct machine *m)
 {
 	int64_t phase = load(&m->control[PHASE]);
 
-	if (unlikely(load(&m->control[INSIDE]) != 0) && (phase & 0xff) + 1 < m->counter_slots)
+	if (unlikely(load(&m->control[INSIDE]) != 0) && (phase & PHASE_SLOT_MASK) + 1 < m->counter_slots)
 		phase |= 1;
 	return phase;
 }
@@ -219,7 +219,7 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 	const int64_t done = clock_ns();
 	release(m, vcpu, STATE_GUEST);
 
-	const int64_t slot = phase & 0xff, kind = resolved.kind;
+	const int64_t slot = phase & PHASE_SLOT_MASK, kind = resolved.kind;
 	int64_t *counters = &m->counters[(vcpu * m->counter_slots + slot) * COUNTER_WORDS];
 	counters[C_FAULTS + kind]++;
 	counters[C_LOCKS]++;
@@ -238,7 +238,7 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 		const int64_t what = kind | (level < 0 ? 0 : level) << 4 | (int64_t)write << 8 | slot << 16;
 
 		m->stalls[((vcpu * orders + (slot >> 1)) * FAULT_KINDS + kind) * HISTOGRAM_BUCKETS + bucket(stall)]++;
-		if (!log_fault(m, vcpu, start, gfn, stall, locked - start, phase >> 8, what))
+		if (!log_fault(m, vcpu, start, gfn, stall, locked - start, phase >> PHASE_SLOT_BITS, what))
 			counters[C_DROPPED]++;
 	}
 }

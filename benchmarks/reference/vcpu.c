@@ -123,7 +123,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		}
 		if (unlikely(load(&m.control[PARK]) != 0))
 			abort();
-		const int64_t slot = phase_now(&m) & 0xff;
+		const int64_t slot = phase_now(&m) & PHASE_SLOT_MASK;
 		const int64_t base = load(&m.memslots[SLOT_BASE]);
 		int64_t length = CHUNK;
 		at = draw_accesses(work, cpu.upcoming, at);

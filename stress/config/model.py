@@ -49,7 +49,7 @@ from stress.config.values import (
     problem,
     shown,
 )
-from stress.orders import Order, parse_order
+from stress.orders import MAX_ORDERS, Order, parse_order
 from stress.platforms import NATIVE, Platform, load
 
 SECOND_NS: Final = 1_000_000_000
@@ -206,6 +206,8 @@ class RunConfig(BaseModel):
     def _distinct(cls, orders: tuple[str, ...]) -> tuple[str, ...]:
         if not orders:
             raise problem("there is no order; give at least one")
+        if len(orders) > MAX_ORDERS:
+            raise problem(f"{len(orders)} orders, one run compares at most {MAX_ORDERS}; make it several runs")
         for index, name in enumerate(orders):
             if name in orders[:index]:
                 steps = ",".join(parse_order(name).steps)

@@ -1,5 +1,5 @@
-"""The audit: at a quiescent point every table is reachable once, every reference count adds up, every leaf maps what
-the host says, and every free table page is still poisoned.
+"""The audit: at a quiescent point every table is reachable once, every reference count adds up, every leaf is bit for
+bit what its mapping says, and every free table page is still poisoned.
 """
 
 from __future__ import annotations
@@ -8,8 +8,30 @@ from typing import Any
 
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.codes import COUNT, LINKED_TWICE, LINKED_WHEN_FREE, NOT_POISONED, NOT_THE_HOSTS, WRONG_LEVEL
-from stress.kernels.descriptor import first_frame, is_table, next_page, pages_at
+from stress.kernels.clean import frame_not_at_poc
+from stress.kernels.codes import (
+    COUNT,
+    FOUND_NT,
+    LINKED_TWICE,
+    LINKED_WHEN_FREE,
+    MAPPED,
+    NOT_POISONED,
+    NOT_REACHABLE,
+    NOT_THE_HOSTS,
+    WRONG_ATTRIBUTES,
+    WRONG_LEVEL,
+)
+from stress.kernels.descriptor import (
+    first_frame,
+    has_nt,
+    is_table,
+    leaf_descriptor,
+    make_writable,
+    next_page,
+    pages_at,
+    table_descriptor,
+    with_nt,
+)
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import report
 from stress.shm.atomics import load
@@ -20,8 +42,11 @@ from stress.shm.layout import (
 from stress.shm.syscalls import fence
 from stress.shm.words import (
     FREE,
+    NOT_AT_POC,
     POOL_HEAD,
     POOL_TAIL,
+    SLOT_LOGGING,
+    SLOT_PROTECTED,
     Kind,
 )
 
@@ -30,6 +55,8 @@ _LEAK = int(Kind.TABLE_LEAK)
 _DOUBLE_FREE = int(Kind.DOUBLE_FREE)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _STALE = int(Kind.STALE_TRANSLATION)
+_AT_POC = int(Kind.NOT_AT_POC)
+_NOT_INSTALLED = int(Kind.NOT_INSTALLED)
 # What the scratch says of a page, besides the level at which it was reached.
 NOT_SEEN, IN_RING = -1, -2
 
@@ -47,6 +74,32 @@ def leaf_is_the_hosts(s: Machine, descriptor: int, level: int, gfn: int) -> bool
     for i in range(pages):  # no early exit: this vectorises
         wrong |= s.host[page + i] ^ (frame + i)
     return bool(wrong == 0)
+
+
+@kernel
+def visit_leaf(s: Machine, descriptor: int, level: int, gfn: int, who: int) -> None:
+    """Check a leaf for ``gfn``: where it leads, how (MemAttr, SH, AF, S2AP, XN, ...), and that it is at the PoC.
+
+    Only one difference is allowed: logging takes write permission away, and leaves it away when it ends.
+    """
+    if not leaf_is_the_hosts(s, descriptor, level, gfn):
+        report(s, _STALE, who, gfn, level, descriptor, 0, NOT_THE_HOSTS)
+        return
+    frame = first_frame(s.geo, descriptor, level)
+    expected = leaf_descriptor(s.geo, frame, level)
+    slot = slot_of(s, gfn)
+    if load(s.memslots, (slot, SLOT_LOGGING)) | load(s.memslots, (slot, SLOT_PROTECTED)) != 0:
+        descriptor = make_writable(descriptor)
+    if level < LAST_LEVEL and has_nt(descriptor):
+        report(s, _NOT_INSTALLED, who, gfn, level, descriptor, expected, FOUND_NT)
+        expected = with_nt(expected)
+    if descriptor != expected:
+        report(s, _STALE, who, gfn, level, descriptor, expected, WRONG_ATTRIBUTES)
+    if s.geo.poc_checked != 0:
+        unclean = frame_not_at_poc(s, frame, level)
+        if unclean >= 0:
+            cell = load(s.cells, unclean)
+            report(s, _AT_POC, who, gfn + unclean - frame, level, cell, cell & ~NOT_AT_POC, MAPPED)
 
 
 @kernel
@@ -76,10 +129,11 @@ def visit(s: Machine, page: int, level: int, seen: Any, starts: Any, who: int) -
                 else:
                     seen[child] = level + 1
                     starts[child] = gfn_of(s, index, level, starts[page])
+                    expected = table_descriptor(s.geo, child)
+                    if descriptor != expected:
+                        report(s, _STALE, who, starts[child], level, descriptor, expected, WRONG_ATTRIBUTES)
             else:
-                gfn = gfn_of(s, index, level, starts[page])
-                if not leaf_is_the_hosts(s, descriptor, level, gfn):
-                    report(s, _STALE, who, gfn, level, descriptor, 0, NOT_THE_HOSTS)
+                visit_leaf(s, descriptor, level, gfn_of(s, index, level, starts[page]), who)
     if s.page_count[page] != counted + 1:
         report(s, _REFCOUNT, who, starts[page], level, s.page_count[page], counted + 1, COUNT)
 
@@ -106,7 +160,7 @@ def audit(s: Machine, who: int, seen: Any, starts: Any) -> int:
         if s.page_level[page] != FREE:
             used += 1
             if seen[page] == NOT_SEEN:
-                report(s, _LEAK, who, 0, s.page_level[page], page, s.page_count[page], 0)
+                report(s, _LEAK, who, 0, s.page_level[page], page, s.page_count[page], NOT_REACHABLE)
     # Every free page stands in the ring once.
     head, tail = s.control[POOL_HEAD], s.control[POOL_TAIL]
     if tail - head != geo.table_pages - used:

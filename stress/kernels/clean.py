@@ -8,29 +8,65 @@ from __future__ import annotations
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.cost import spend
 from stress.kernels.descriptor import is_table, next_page, pages_at
-from stress.shm.atomics import fetch_and, load
-from stress.shm.jit import kernel
-from stress.shm.layout import (
-    Machine,
-)
-from stress.shm.words import (
-    NOT_AT_POC,
-)
+from stress.shm.atomics import fetch_add, fetch_and, fetch_or, load
+from stress.shm.jit import inline, kernel
+from stress.shm.layout import Geo, Machine
+from stress.shm.words import NOT_AT_POC
+
+
+@inline
+def block_of(geo: Geo, frame: int) -> int:
+    """Index in ``unclean`` of the block that a frame lies in."""
+    return frame >> ((LAST_LEVEL - geo.block_level) * geo.index_bits)
+
+
+@kernel
+def count_not_at_poc(s: Machine, frame: int, change: int) -> None:
+    """So many more frames of this frame's block are not at the PoC."""
+    if change != 0:
+        fetch_add(s.unclean, block_of(s.geo, frame), change)
+
+
+@kernel
+def write_through_cache(s: Machine, frame: int) -> None:
+    """The host writes a frame through its cache: it is not at the PoC."""
+    if fetch_or(s.cells, frame, NOT_AT_POC) & NOT_AT_POC == 0:
+        count_not_at_poc(s, frame, 1)
+
+
+@kernel
+def frame_not_at_poc(s: Machine, first: int, level: int) -> int:
+    """The first frame that is not at the PoC, of those that a leaf at ``level`` maps from ``first`` on; -1 if all are.
+
+    The count of the block answers at once where all is well: the rule costs a window nothing. Another vCPU that has
+    cleaned its page may not have counted it yet, so what counts is what the cells say.
+    """
+    pages = pages_at(s.geo, level)
+    if first < 0 or first + pages > s.geo.frames:
+        return -1  # not guest memory: others see to that
+    if level < LAST_LEVEL and load(s.unclean, block_of(s.geo, first)) == 0:
+        return -1
+    for frame in range(first, first + pages):
+        if load(s.cells, frame) & NOT_AT_POC != 0:
+            return frame
+    return -1
 
 
 @kernel
 def clean_frames(s: Machine, first: int, count: int) -> int:
-    """Clean frames [first, first + count) to the PoC; returns the bytes cleaned, 0 with FWB.
+    """Clean frames [first, first + count), all of one block, to the PoC; returns the bytes cleaned, 0 with FWB.
 
     KVM's ``stage2_map_walker_try_leaf`` skips it with FWB too (``stage2_pte_cacheable`` and
     ``kvm_arm_has_fwb``): the guest's accesses are then always cacheable.
     """
     if s.geo.fwb != 0:
         return 0
+    cleaned = 0
     for frame in range(first, first + count):
         # Only a dirty line needs the read-modify-write; guest stores race with it and are redone.
-        if load(s.cells, frame) & NOT_AT_POC != 0:
-            fetch_and(s.cells, frame, ~NOT_AT_POC)
+        if load(s.cells, frame) & NOT_AT_POC != 0 and fetch_and(s.cells, frame, ~NOT_AT_POC) & NOT_AT_POC != 0:
+            cleaned += 1  # by us
+    count_not_at_poc(s, first, -cleaned)
     # First the D-cache, then the I-cache: the other way round it could be refilled with stale instructions.
     spend(count * s.geo.clean_ps_per_page // 1000 + s.geo.icache_ns)
     return count << s.geo.granule_shift

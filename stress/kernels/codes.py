@@ -15,8 +15,14 @@ MAPPED_BLOCK, MAPPED_PAGE, RELAXED, SPLIT = range(4)
 NOTHING = -1
 
 # Detail codes of stale-translation evidence.
-WRONG_FRAME, OUTSIDE_MEMORY, NOT_THE_HOSTS = range(3)
+WRONG_FRAME, OUTSIDE_MEMORY, NOT_THE_HOSTS, WRONG_ATTRIBUTES = range(4)
 # Detail codes of table-use-after-free evidence.
 WALKED, FREED_TOO_EARLY, LINKED_WHEN_FREE, WALKED_BY_HANDLER, NOT_POISONED = range(5)
 # Detail codes of refcount evidence.
 COUNT, LINKED_TWICE, WRONG_LEVEL = range(3)
+# Detail codes of not-at-poc evidence.
+ACCESSED, BECAME_VALID, MAPPED = range(3)
+# Detail codes of not-installed evidence.
+LEFT_INVALID, LEFT_NT, FOUND_NT = range(3)
+# Detail codes of table-leak evidence.
+NOT_REACHABLE, POOL_RAN_DRY = range(2)

@@ -27,6 +27,7 @@ from stress.shm.words import (
     SLOT_FIRST,
     SLOT_LOGGING,
     SLOT_PAGES,
+    SLOT_PROTECTED,
     Kind,
     State,
 )
@@ -80,6 +81,7 @@ def set_logging(s: Machine, who: int, on: int) -> int:
         if on != 0:
             base = s.memslots[slot, SLOT_BASE]
             changed += write_protect(s, base, base + s.memslots[slot, SLOT_PAGES], who)
+            store(s.memslots, (slot, SLOT_PROTECTED), 1)
     if changed != 0:
         tlbi_vmid(s, who)
     release(s, who, _DWELL)
@@ -99,6 +101,7 @@ def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
         tlbi_vmid(s, who)
     for slot in range(s.geo.memslots):
         store(s.memslots, (slot, SLOT_LOGGING), 0)
+        store(s.memslots, (slot, SLOT_PROTECTED), 1)
     release(s, who, _DWELL)
     return changed
 

@@ -7,28 +7,34 @@ it invalid by compare-and-swap (``stage2_try_break_pte``); everybody else goes b
 from __future__ import annotations
 
 from stress.arch import bbm
+from stress.kernels.clean import frame_not_at_poc
+from stress.kernels.codes import BECAME_VALID
 from stress.kernels.descriptor import (
     LOCKED,
     REBUILD_MASK,
     broken,
     entry_index,
+    first_frame,
     is_broken,
+    is_leaf,
     is_table,
     next_page,
     pages_at,
     window_of,
 )
-from stress.kernels.oracle import report
+from stress.kernels.oracle import broke_rule
 from stress.kernels.tlbi import tlbi_ipas
-from stress.shm.atomics import compare_exchange, load, store
+from stress.shm.atomics import compare_exchange, load
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import fence
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import R_ENDED, RECORD_RING, SEQUENCE, TLBI_DONE, Kind
+from stress.shm.words import NOT_AT_POC, R_ENDED, RECORD_RING, SEQUENCE, TLBI_DONE, Kind
 
 _BBM = int(Kind.BBM)
+_AT_POC = int(Kind.NOT_AT_POC)
+_UNTRACED = 0
 _SET = int(Traced.SET)
 _SWAP = int(Traced.SWAP)
 _BREAK = int(Traced.BREAK)
@@ -37,47 +43,70 @@ _verdict = kernel(bbm.verdict)
 
 
 @kernel
-def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) -> None:
-    """Store-release ``new`` into entry ``index``, which ``who`` owns."""
-    old = load(s.tables, index)
+def write_entry(s: Machine, index: int, old: int, new: int, level: int, gfn: int, who: int, traced: int) -> bool:
+    """Replace ``old`` by ``new`` in entry ``index``; False if something else is there.
+
+    The only place where an entry that a walker may reach is stored to. Two rules are asked: break-before-make, and,
+    where the guest sees what is at the Point of Coherency, that all of what becomes mapped is there.
+    """
     verdict = _verdict(old, new, level, load(s.control, TLBI_DONE), s.geo.bbm_level)
-    store(s.tables, index, new)
-    trace(s, _SET, who, index, new)
+    if not compare_exchange(s.tables, index, old, new):
+        return False
+    if traced != _UNTRACED:
+        trace(s, traced, who, index, new)
     if verdict != bbm.OK:
-        report(s, _BBM, who, gfn, level, old, new, verdict)
+        broke_rule(s, _BBM, who, gfn, level, old, new, verdict)
+    if s.geo.poc_checked != 0 and is_leaf(new, level) and not is_leaf(old, level):
+        first = first_frame(s.geo, new, level)
+        frame = frame_not_at_poc(s, first, level)
+        if frame >= 0:
+            page = (gfn & ~(pages_at(s.geo, level) - 1)) + frame - first
+            cell = load(s.cells, frame)
+            broke_rule(s, _AT_POC, who, page, level, cell, cell & ~NOT_AT_POC, BECAME_VALID)
+    return True
+
+
+@kernel
+def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) -> None:
+    """Put ``new`` into entry ``index``, which ``who`` owns: nobody else stores to it."""
+    while not write_entry(s, index, load(s.tables, index), new, level, gfn, who, _SET):
+        pass
 
 
 @kernel
 def swap_entry(s: Machine, index: int, old: int, new: int, level: int, gfn: int, who: int) -> bool:
     """Replace ``old`` by ``new`` unless somebody else was faster; returns whether it did."""
-    verdict = _verdict(old, new, level, load(s.control, TLBI_DONE), s.geo.bbm_level)
-    if not compare_exchange(s.tables, index, old, new):
-        return False
-    trace(s, _SWAP, who, index, new)
-    if verdict != bbm.OK:
-        report(s, _BBM, who, gfn, level, old, new, verdict)
-    return True
+    return write_entry(s, index, old, new, level, gfn, who, _SWAP)
 
 
 @kernel
-def break_entry(s: Machine, index: int, old: int, level: int, rebuild: int, who: int) -> bool:
+def break_entry(s: Machine, index: int, old: int, level: int, gfn: int, rebuild: int, who: int) -> bool:
     """Invalidate the valid entry ``old``, and own it; False if it is not there any more.
 
     Leaves the rebuild's number and the TLBI clock of the break. The clock is read again once the entry is invalid: a
     TLBI published before that may not cover the break.
     """
-    if not compare_exchange(s.tables, index, old, broken(old, level, rebuild, load(s.control, SEQUENCE))):
+    word = broken(old, level, rebuild, load(s.control, SEQUENCE))
+    if not write_entry(s, index, old, word, level, gfn, who, _BREAK):
         return False
-    trace(s, _BREAK, who, index, 0)
     fence()
-    store(s.tables, index, broken(old, level, rebuild, load(s.control, SEQUENCE)))
-    return True
+    return write_entry(
+        s, index, word, broken(old, level, rebuild, load(s.control, SEQUENCE)), level, gfn, who, _UNTRACED
+    )
 
 
 @kernel
-def lock_entry(s: Machine, index: int) -> bool:
+def lock_entry(s: Machine, index: int, level: int, gfn: int, who: int) -> bool:
     """Own an empty entry; False if it is not empty any more."""
-    return compare_exchange(s.tables, index, 0, LOCKED)
+    return write_entry(s, index, 0, LOCKED, level, gfn, who, _UNTRACED)
+
+
+@kernel
+def settle_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int) -> None:
+    """After the TLBI that covers it: an entry that is still broken becomes ``left``; no TLB holds anything of it."""
+    word = load(s.tables, index)
+    if is_broken(word):
+        write_entry(s, index, word, left, level, gfn, who, _UNTRACED)
 
 
 @kernel
@@ -89,8 +118,7 @@ def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int
     pages = pages_at(s.geo, level)
     start = gfn & ~(pages - 1)
     tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
-    if is_broken(load(s.tables, index)):
-        store(s.tables, index, left)
+    settle_entry(s, index, level, gfn, left, who)
 
 
 @kernel

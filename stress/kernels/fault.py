@@ -38,12 +38,15 @@ from stress.shm.words import (
     C_TRANSLATION,
     INSIDE,
     PHASE,
+    PHASE_SLOT_BITS,
+    PHASE_SLOT_MASK,
     R_CYCLE,
     R_FAULTS,
     R_NUMBER,
     R_ORDER,
     RECORD_RING,
     STATE,
+    WHAT_SLOT_SHIFT,
     State,
 )
 
@@ -55,7 +58,7 @@ _GUEST = int(State.GUEST)
 def phase_now(s: Machine) -> int:
     """PHASE, with the counter slot of this very moment: inside or outside of rebuilds."""
     phase = load(s.control, PHASE)
-    if load(s.control, INSIDE) != 0 and (phase & 0xFF) + 1 < s.counters.shape[1]:
+    if load(s.control, INSIDE) != 0 and (phase & PHASE_SLOT_MASK) + 1 < s.counters.shape[1]:
         phase |= 1
     return phase
 
@@ -76,7 +79,7 @@ def phase_of(s: Machine, descriptor: int) -> tuple[int, int]:
             order = s.records[row, R_ORDER]
             if fetch_add(s.records, (row, R_FAULTS), 1) == 0:
                 fetch_add(s.hits, order, 1)
-            return s.records[row, R_CYCLE] << 8 | (2 * order + 1), number
+            return s.records[row, R_CYCLE] << PHASE_SLOT_BITS | (2 * order + 1), number
     return phase, 0
 
 
@@ -112,7 +115,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         sched_yield()  # whoever owns the entry may need this core
         ended = clock_ns()
     kind = WINDOW if window_of(descriptor) != 0 else PERMISSION if found == ENDLESS else found
-    slot = phase & 0xFF
+    slot = phase & PHASE_SLOT_MASK
     counters = s.counters[vcpu, slot]
     counters[C_FAULTS + kind] += 1
     counters[C_LOCKS] += 1
@@ -131,7 +134,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     if slot + 1 < s.counters.shape[1]:
         stall = ended - start
         s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
-        what = kind | max(level, 0) << 4 | int(write) << 8 | slot << 16
-        if not log_fault(s, vcpu, start, gfn, stall, locked - asked, number, what, phase >> 8):
+        what = kind | max(level, 0) << 4 | int(write) << 8 | slot << WHAT_SLOT_SHIFT
+        if not log_fault(s, vcpu, start, gfn, stall, locked - asked, number, what, phase >> PHASE_SLOT_BITS):
             counters[C_DROPPED] += 1
     return found if found < 0 else kind

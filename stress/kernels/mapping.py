@@ -66,7 +66,7 @@ def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) 
         return POOL_EXHAUSTED
     table = table_descriptor(s.geo, page)
     if is_leaf(old, level):
-        if break_entry(s, index, old, level, 0, who):
+        if break_entry(s, index, old, level, gfn, 0, who):
             tlbi_entry(s, index, level, gfn, LOCKED, who)
             set_entry(s, index, table, level, gfn, who)
             return page
@@ -101,7 +101,7 @@ def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, spli
         old = load(s.tables, index)
     if old & 1 or not_ours(s, old, level, gfn, who):
         return LOST_RACE
-    if old == 0 and not lock_entry(s, index):
+    if old == 0 and not lock_entry(s, index, level, gfn, who):
         return LOST_RACE
     pages = pages_at(s.geo, level)
     first = frame & ~(pages - 1)

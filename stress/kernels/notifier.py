@@ -6,9 +6,10 @@ Linux 6.1: ``kvm_mmu_notifier_invalidate_range_start``, ``stage2_unmap_walker``,
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
+from stress.kernels.clean import count_not_at_poc
 from stress.kernels.codes import STOPPED
-from stress.kernels.descriptor import is_broken, is_leaf, is_table, next_page, pages_at
-from stress.kernels.entries import break_entry, find, page_of, tlbi_entry
+from stress.kernels.descriptor import is_leaf, is_table, next_page, pages_at
+from stress.kernels.entries import break_entry, find, page_of, settle_entry, tlbi_entry
 from stress.kernels.pool import free_table, put_page
 from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import exchange, load, store
@@ -21,7 +22,9 @@ from stress.shm.words import (
     POISONED_CELL,
     SLOT_BASE,
     SLOT_FIRST,
+    SLOT_LOGGING,
     SLOT_PAGES,
+    SLOT_PROTECTED,
     State,
 )
 
@@ -46,13 +49,13 @@ def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
             while gfn < last:
                 descriptor = load(s.tables, index)
                 if settling == 0:
-                    if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, 0, who):
+                    if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, gfn, 0, who):
                         put_page(s, page_of(s, index))
                         low = min(low, gfn & ~(pages - 1))
                         high = max(high, (gfn | (pages - 1)) + 1)
                         count += 1
-                elif is_broken(descriptor):
-                    store(s.tables, index, 0)
+                else:
+                    settle_entry(s, index, level, gfn, 0, who)
                 index += 1
                 gfn = (gfn | (pages - 1)) + 1
         if settling == 0:
@@ -77,7 +80,7 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
             descriptor = load(s.tables, index)
             if reached == level and is_table(descriptor, level):
                 child = next_page(s.geo, descriptor)
-                if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, 0, who):
+                if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, gfn, 0, who):
                     put_page(s, page_of(s, index))
                     tlbi_entry(s, index, level, gfn, 0, who)
                     free_table(s, child, gfn, who)
@@ -101,6 +104,7 @@ def unmap_all(s: Machine, who: int) -> None:
     for slot in range(s.geo.memslots):
         base = s.memslots[slot, SLOT_BASE]
         unmap_range(s, base, base + s.memslots[slot, SLOT_PAGES], who)
+        store(s.memslots, (slot, SLOT_PROTECTED), load(s.memslots, (slot, SLOT_LOGGING)))
 
 
 @entry
@@ -125,8 +129,10 @@ def move_frames(s: Machine, old: int, old_mix: int, new: int, new_mix: int, page
     """
     for i in range(pages):
         cell = exchange(s.cells, old + (i ^ old_mix), POISONED_CELL)
+        count_not_at_poc(s, old, -1 if cell & NOT_AT_POC else 0)
         if s.geo.fwb == 0:
             cell |= NOT_AT_POC  # the host copies through its cache
+            count_not_at_poc(s, new, 1)
         store(s.cells, new + (i ^ new_mix), cell)
     return pages
 

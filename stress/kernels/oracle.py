@@ -1,4 +1,4 @@
-"""How a violation is kept: an exact count per kind, and evidence for the first few."""
+"""How a violation is kept: an exact count per kind, how many of them a rule told, and evidence for the first few."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from stress.shm.layout import (
 from stress.shm.syscalls import clock_ns
 from stress.shm.words import (
     AT_STEP,
+    BY_RULE,
     CHANGED,
     CHANGED_ROW,
     EVIDENCE_KEPT,
@@ -29,6 +30,7 @@ from stress.shm.words import (
     V_GFN,
     V_LEVEL,
     V_READY,
+    V_RULE,
     V_STEP,
     V_TIME_NS,
     V_WHO,
@@ -53,11 +55,15 @@ def name_place(s: Machine, row: npt.NDArray[np.int64], who: int, gfn: int, level
 
 
 @kernel
-def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
+def keep(
+    s: Machine, kind: int, rule: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int
+) -> None:
     """Record a violation by process ``who``; with fail-fast also ask the run to end.
 
     The step is that of a rebuild under way, whoever does it: it tells in which window a vCPU was.
     """
+    if rule != 0:
+        fetch_add(s.control, BY_RULE + kind, 1)
     n = fetch_add(s.control, VIOLATIONS + kind, 1)
     if n < EVIDENCE_KEPT:
         row = s.evidence[kind, n]
@@ -72,7 +78,20 @@ def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, ex
         row[V_FOUND] = found
         row[V_EXPECTED] = expected
         row[V_DETAIL] = detail
+        row[V_RULE] = rule
         name_place(s, row, who, gfn, level)
         store(s.evidence, (kind, n, V_READY), 1)
     if s.geo.fail_fast != 0:
         store(s.control, FINISH, FINISH_ASKED)
+
+
+@kernel
+def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
+    """An access, a walk or an audit met what no correct order leads to."""
+    keep(s, kind, 0, who, gfn, level, found, expected, detail)
+
+
+@kernel
+def broke_rule(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
+    """A step broke a rule, whether anybody met the consequence or not."""
+    keep(s, kind, 1, who, gfn, level, found, expected, detail)

@@ -8,16 +8,31 @@ was broken keeps a note for the oracle, which holds nothing.
 from __future__ import annotations
 
 from stress.arch.descriptors import POISON
-from stress.kernels.oracle import report
-from stress.shm.atomics import compare_exchange, fetch_add, load, pause, store
+from stress.kernels.codes import POOL_RAN_DRY
+from stress.kernels.oracle import broke_rule, report
+from stress.shm.atomics import compare_exchange, exchange, fetch_add, load, pause, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import sched_yield
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import FREE, POOL_HEAD, POOL_LOCK, POOL_PEAK, POOL_TAIL, STOP, STOP_ABORT, Kind
+from stress.shm.words import (
+    DEFERRED_HEAD,
+    DEFERRED_TAIL,
+    FREE,
+    INSIDE,
+    POOL_HEAD,
+    POOL_LEAKED,
+    POOL_LOCK,
+    POOL_PEAK,
+    POOL_TAIL,
+    STOP,
+    STOP_ABORT,
+    Kind,
+)
 
 _DOUBLE_FREE = int(Kind.DOUBLE_FREE)
+_TABLE_LEAK = int(Kind.TABLE_LEAK)
 _ALLOCATE = int(Traced.ALLOCATE)
 _FREE = int(Traced.FREE)
 _SPINS = 64
@@ -56,18 +71,33 @@ def unlock_pool(s: Machine) -> None:
 
 
 @kernel
+def dry_by_a_leak(s: Machine) -> bool:
+    """Whether a pool without a free page, whose lock the caller holds, proves that tables were forgotten.
+
+    It holds the tables that map all of memory as pages, and those that may be detached or not linked yet besides
+    (`stress.shm.layout.geo_for`). More are in use only by a leak, unless they wait for a grace period, or for a
+    tear-down under way: that one gives them back before its rebuild counts as over.
+    """
+    return load(s.control, INSIDE) == 0 and load(s.control, DEFERRED_HEAD) == load(s.control, DEFERRED_TAIL)
+
+
+@kernel
 def allocate_table(s: Machine, level: int, who: int) -> int:
     """A zeroed table page with count 1 that serves ``level``; -1 if the pool is exhausted."""
     lock_pool(s, who)
     head = s.control[POOL_HEAD]
     tail = s.control[POOL_TAIL]
     page = -1
+    leak = head == tail and dry_by_a_leak(s)
     if head != tail:
         page = s.free_ring[head % s.geo.table_pages]
         s.control[POOL_HEAD] = head + 1
         s.control[POOL_PEAK] = max(s.control[POOL_PEAK], s.geo.table_pages - (tail - head - 1))
     unlock_pool(s)
     if page < 0:
+        # However the run ends from here, and whether it lives to see its last audit.
+        if leak and exchange(s.control, POOL_LEAKED, 1) == 0:
+            report(s, _TABLE_LEAK, who, 0, level, s.geo.table_pages, 0, POOL_RAN_DRY)
         return -1
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
@@ -83,7 +113,7 @@ def free_table(s: Machine, page: int, gfn: int, who: int) -> bool:
     """Drop the last reference of a table page, poison it and give it back; False if references are left."""
     level = s.page_level[page]
     if level == FREE:
-        report(s, _DOUBLE_FREE, who, gfn, level, page, 0, 0)
+        broke_rule(s, _DOUBLE_FREE, who, gfn, level, page, 0, 0)
         return False
     if put_page(s, page) != 0:
         return False

@@ -10,12 +10,12 @@ from stress.arch import bbm
 from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import ENTRY_READ_AGAIN
 from stress.kernels.clean import clean_frames, clean_unmapped
-from stress.kernels.codes import FREED_TOO_EARLY, STOPPED
-from stress.kernels.descriptor import is_table, leaf_descriptor, next_page, pages_at, with_nt
+from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT, STOPPED
+from stress.kernels.descriptor import has_nt, is_leaf, is_table, leaf_descriptor, next_page, pages_at, with_nt
 from stress.kernels.entries import break_entry, find, page_of, set_entry, swap_entry
 from stress.kernels.grace import begin_walk, end_walk, synchronize
 from stress.kernels.memslots import page_in_slot, slot_of
-from stress.kernels.oracle import report
+from stress.kernels.oracle import broke_rule
 from stress.kernels.pool import get_page, put_page
 from stress.kernels.records import close_inside, open_record
 from stress.kernels.teardown import defer, detach, unmap_table
@@ -57,6 +57,7 @@ from stress.shm.words import (
 _DWELL = int(State.DWELL)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _BBM = int(Kind.BBM)
+_NOT_INSTALLED = int(Kind.NOT_INSTALLED)
 _INVALIDATE = Step.INVALIDATE.code
 _TLBI = Step.TLBI.code
 _TLBI_IPA = Step.TLBI_IPA.code
@@ -108,6 +109,18 @@ def install(s: Machine, index: int, held: int, leaf: int, ours: bool, level: int
 
 
 @kernel
+def judge_end(s: Machine, index: int, left: int, leaf: int, level: int, gfn: int, who: int) -> None:
+    """After its last step a rebuild leaves the block that it promised, for good: valid, and without nT.
+
+    ``left`` is what our own steps left, for where the entry is not ours any more.
+    """
+    there = left if s.geo.shared != 0 else load(s.tables, index)
+    if there != leaf:
+        detail = LEFT_NT if is_leaf(there, level) and has_nt(there) else LEFT_INVALID
+        broke_rule(s, _NOT_INSTALLED, who, gfn, level, there, leaf, detail)
+
+
+@kernel
 def interpret(s: Machine, who: int, number: int, index: int, old: int, level: int, gfn: int, frame: int) -> int:
     """Replace table entry ``old`` by a block for ``frame``, by the steps of record ``number``'s order; DONE or VOID.
 
@@ -121,7 +134,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
     held = old  # the entry as we know it
     leaf = leaf_descriptor(geo, frame, level)
     clock = -1
-    broken = False  # by us
+    broken = False  # by us, and not made since
     record[R_MAPPED] = mapped_pages(s, table, level + 1)
     now = clock_ns()
     record[R_START_NS] = now
@@ -132,9 +145,10 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
         start = now
         store(s.procs, (who, AT_STEP), step)
         ours = True
+        made = step == _INSTALL or step == _INSTALL_NT
         if step == _INVALIDATE:
             record[R_INVALID_NS] = start
-            ours = broken = break_entry(s, index, held, level, number, who)
+            ours = broken = break_entry(s, index, held, level, gfn, number, who)
             if ours:
                 put_page(s, page_of(s, index))
         elif step == _TLBI:
@@ -149,16 +163,20 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
                     record[R_CLEANED] += clean_unmapped(s, table, level + 1, frame)
         elif step == _INSTALL:
             ours = install(s, index, held, leaf, broken, level, gfn, who)
-            held = leaf
+            held, broken = leaf, False
         elif step == _INSTALL_NT:
             ours = install(s, index, held, with_nt(leaf), broken, level, gfn, who)
-            held = with_nt(leaf)
+            held, broken = with_nt(leaf), False
         elif step == _CLEAR_NT:
-            early = reachable(s, clock)
-            swap_entry(s, index, held, leaf, level, gfn, who)
+            early = not broken and reachable(s, clock)  # else the entry itself knows
+            made = broken
+            if broken:
+                install(s, index, held, leaf, True, level, gfn, who)
+            else:
+                swap_entry(s, index, held, leaf, level, gfn, who)  # if it is not there any more, so is its nT
             if early:
-                report(s, _BBM, who, gfn, level, held, leaf, bbm.NT_CLEARED)
-            held = leaf
+                broke_rule(s, _BBM, who, gfn, level, held, leaf, bbm.NT_CLEARED)
+            held, broken = leaf, False
         else:
             if geo.inject & ENTRY_READ_AGAIN and not is_table(load(s.tables, index), level):
                 pass  # the walker lost the way to the children
@@ -167,15 +185,15 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
             else:
                 detach(s, table, level + 1, who)
                 if reachable(s, clock):
-                    report(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
+                    broke_rule(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
                 if step == _UNMAP or not defer(s, table, level + 1, gfn, order, who):
                     if geo.shared != 0:
                         synchronize(s, who)
                     record[R_FREED] += unmap_table(s, table, level + 1, gfn, who)
         now = clock_ns()
-        if step == _INSTALL or step == _INSTALL_NT:
+        if made:
             record[R_VALID_NS] = now
-        if clock < 0 and (step == _INVALIDATE or step == _INSTALL or step == _INSTALL_NT):
+        if clock < 0 and (made or step == _INVALIDATE):
             clock = load(s.control, SEQUENCE)  # whichever comes first unlinked the table
         record[R_STEPS + i] = now - start
         if not ours:
@@ -183,6 +201,8 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
             record[R_DETACHED] = -1  # it is the other's
             fetch_add(s.control, VOIDED, 1)
             break
+    if record[R_VOID] == 0:
+        judge_end(s, index, 0 if broken else held, leaf, level, gfn, who)
     store(s.procs, (who, AT_STEP), -1)
     record[R_CLOCK] = clock
     record[R_END_NS] = now
@@ -203,7 +223,7 @@ def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -
     if record[R_DETACHED] >= 0:
         store(s.procs, (who, AT_STEP), _UNMAP_UNLOCKED)
         if reachable(s, record[R_CLOCK]):
-            report(s, _AFTER_FREE, who, gfn, level, record[R_DETACHED], 0, FREED_TOO_EARLY)
+            broke_rule(s, _AFTER_FREE, who, gfn, level, record[R_DETACHED], 0, FREED_TOO_EARLY)
         if s.geo.shared != 0:
             synchronize(s, who)
         record[R_FREED] += unmap_table(s, record[R_DETACHED], level + 1, gfn, who)

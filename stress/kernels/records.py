@@ -20,6 +20,7 @@ from stress.shm.words import (
     K_ORDER,
     K_TIME_NS,
     PHASE,
+    PHASE_SLOT_BITS,
     R_BLOCK,
     R_CLEANED,
     R_CYCLE,
@@ -57,6 +58,7 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
         s.records[row, R_VOID] = 1
         fetch_add(s.control, VOIDED, 1)
         s.records[row, R_FAULTS] = 0
+        s.records[row, R_CLEANED] = 0
         store(s.records, (row, R_NUMBER), number)
         store(s.records, (row, R_LEFT), number)
         number = fetch_add(s.control, REBUILDS, 1) + 1
@@ -137,7 +139,7 @@ def open_cycle(s: Machine, order: int) -> None:
     fence()  # whoever still copies the row's last contents sees that first
     s.cycles[row, K_ORDER] = order
     store(s.control, CYCLE, number)
-    store(s.control, PHASE, number << 8 | 2 * order)
+    store(s.control, PHASE, number << PHASE_SLOT_BITS | 2 * order)
 
 
 @entry

@@ -6,7 +6,7 @@ That is KVM's eager splitting (``kvm_pgtable_stage2_split``, Linux 6.5), and how
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.clean import clean_frames
+from stress.kernels.clean import clean_frames, write_through_cache
 from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
 from stress.kernels.descriptor import (
     is_leaf,
@@ -20,13 +20,14 @@ from stress.kernels.entries import break_entry, find, set_entry, tlbi_entry
 from stress.kernels.mapping import map_leaf
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.pool import allocate_table
-from stress.shm.atomics import fetch_or, load
+from stress.kernels.teardown import unmap_table
+from stress.shm.atomics import load
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.trace_log import append, trace
 from stress.shm.traced import Traced
-from stress.shm.words import NOT_AT_POC, State
+from stress.shm.words import State
 
 _DWELL = int(State.DWELL)
 _FILL = int(Traced.FILL)
@@ -123,8 +124,10 @@ def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first:
         page = allocate_table(s, level + 1, who)
         first = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn)) & ~(pages - 1)
         status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, first, share, writable, who)
+        if status == POOL_EXHAUSTED and page >= 0:
+            unmap_table(s, page, level + 1, gfn, who)  # what there is of it
         if status == DONE:
-            break_entry(s, index, old, level, 0, who)
+            break_entry(s, index, old, level, gfn, 0, who)
             tlbi_entry(s, index, level, gfn, 0, who)
             set_entry(s, index, table_descriptor(geo, page), level, gfn, who)
     release(s, who, _DWELL)
@@ -149,10 +152,10 @@ def write_unmapped(s: Machine, who: int, gfn: int) -> int:
         if level == LAST_LEVEL:
             for i in range(step):
                 if load(s.tables, index + i) & 1 == 0:
-                    fetch_or(s.cells, first + i, NOT_AT_POC)
+                    write_through_cache(s, first + i)
         elif load(s.tables, index) & 1 == 0:
             for i in range(step):
-                fetch_or(s.cells, first + i, NOT_AT_POC)
+                write_through_cache(s, first + i)
         release(s, who, _DWELL)
     return DONE
 

@@ -13,6 +13,7 @@ from typing import Any
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.codes import (
+    ACCESSED,
     ENDLESS,
     NO_SLOT,
     OUTSIDE_MEMORY,
@@ -61,6 +62,7 @@ from stress.shm.words import (
     NOT_AT_POC,
     PARK,
     PARKED,
+    PHASE_SLOT_MASK,
     SEQUENCE,
     SLOT_BASE,
     STAGE,
@@ -135,7 +137,7 @@ def judge_cell(s: Machine, vcpu: int, gfn: int, cell: int, expected: int) -> Non
     if cell >> TAG_SHIFT != expected >> TAG_SHIFT:
         report(s, _STALE, vcpu, gfn, -1, cell, expected, WRONG_FRAME)
     elif s.geo.poc_checked != 0 and cell & NOT_AT_POC != 0:
-        report(s, _AT_POC, vcpu, gfn, -1, cell, expected, 0)
+        report(s, _AT_POC, vcpu, gfn, -1, cell, expected, ACCESSED)
 
 
 @kernel
@@ -210,7 +212,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                 break
             if load(s.control, PARK) != 0:
                 park(s, vcpu)
-            slot = phase_now(s) & 0xFF
+            slot = phase_now(s) & PHASE_SLOT_MASK
             base = load(s.memslots, (0, SLOT_BASE))
             page, random = draw_accesses(work, cpu.upcoming, page, random)
             length = CHUNK

@@ -192,7 +192,7 @@ class Collector:
         rows["fault_class"] = what & 0xF
         rows["stall_ns"] = events[:, words.E_STALL_NS]
         rows["lock_wait_ns"] = events[:, words.E_LOCK_WAIT_NS]
-        orders = what >> 17  # the slot's order
+        orders = what >> words.WHAT_SLOT_SHIFT + 1  # two slots each
         for order, kept in enumerate(self._stalls):
             chosen = rows[orders == order]
             self._drained_of[order] += len(chosen)

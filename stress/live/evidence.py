@@ -25,6 +25,7 @@ _DETAIL = {
         codes.WRONG_FRAME: "the cell carries another frame's tag",
         codes.OUTSIDE_MEMORY: "a leaf maps something else than guest memory",
         codes.NOT_THE_HOSTS: "a leaf maps another frame than the host does",
+        codes.WRONG_ATTRIBUTES: "a descriptor's attributes (MemAttr, S2AP, SH, AF, XN, ...) are not its mapping's",
     },
     Kind.TABLE_USE_AFTER_FREE: {
         codes.WALKED: "a committed walk read a freed table page",
@@ -38,11 +39,23 @@ _DETAIL = {
         codes.LINKED_TWICE: "a table is linked twice",
         codes.WRONG_LEVEL: "a table is linked at another level than it was made for",
     },
+    Kind.NOT_AT_POC: {
+        codes.ACCESSED: "with caches off, data the host wrote was never cleaned to the PoC",
+        codes.BECAME_VALID: "mapped with caches off, but not cleaned to the PoC since the host wrote it",
+        codes.MAPPED: "the audit found it mapped with caches off, and not cleaned to the PoC since the host wrote it",
+    },
+    Kind.TABLE_LEAK: {
+        codes.NOT_REACHABLE: "in use but not reachable from the root",
+        codes.POOL_RAN_DRY: "no table is free, though there are enough for all of memory, and none waits to be freed",
+    },
+    Kind.NOT_INSTALLED: {
+        codes.LEFT_INVALID: "the rebuild is over, and the entry is not the valid block it promised",
+        codes.LEFT_NT: "the rebuild is over, and its block still has nT set",
+        codes.FOUND_NT: "the audit found a block with nT set",
+    },
 }
 _TEXT = {
     Kind.TLB_CONFLICT: "the TLB holds an entry of a smaller size inside the range of the one filled",
-    Kind.NOT_AT_POC: "with caches off, data the host wrote was never cleaned to the PoC",
-    Kind.TABLE_LEAK: "in use but not reachable from the root",
     Kind.DOUBLE_FREE: "freed twice",
     Kind.LOST_DIRTY: "written after it was copied, and not logged as dirty",
     Kind.ENDLESS_FAULT: "the handler resolved the fault, but the entry still forbids the access",
@@ -61,12 +74,14 @@ _WORDS = {
     Kind.DOUBLE_FREE: ("table_page", "expected"),
     Kind.LOST_DIRTY: ("copied_cell", "cell"),
     Kind.ENDLESS_FAULT: ("descriptor", "descriptor_at_fault"),
+    Kind.NOT_INSTALLED: ("descriptor", "promised"),
 }
-
-
-def _tells_a_rule(kind: Kind, detail: int) -> bool:
-    """Whether a store broke a rule, whoever noticed; else somebody met what came of one."""
-    return kind is Kind.BBM or (kind is Kind.TABLE_USE_AFTER_FREE and detail == codes.FREED_TOO_EARLY)
+_WORDS_OF_DETAIL = {
+    (Kind.STALE_TRANSLATION, codes.OUTSIDE_MEMORY): ("descriptor", "expected"),
+    (Kind.STALE_TRANSLATION, codes.NOT_THE_HOSTS): ("descriptor", "expected"),
+    (Kind.STALE_TRANSLATION, codes.WRONG_ATTRIBUTES): ("descriptor", "expected"),
+    (Kind.TABLE_LEAK, codes.POOL_RAN_DRY): ("tables_in_use", "tables_free"),
+}
 
 
 def _place(machine: Machine, row: Any) -> dict[str, Any]:
@@ -102,8 +117,9 @@ def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str,
     step = int(row[words.V_STEP])
     level = int(row[words.V_LEVEL])
     detail = int(row[words.V_DETAIL])
-    found, expected = _WORDS[kind]
+    found, expected = _WORDS_OF_DETAIL.get((kind, detail)) or _WORDS[kind]
     return {
+        "found_by": "rule" if row[words.V_RULE] else "access",
         "process": _process_name(machine, int(row[words.V_WHO])),
         "ipa": f"{int(row[words.V_GFN]) << machine.geo.granule_shift:#x}",
         "level": level if level >= 0 else None,
@@ -112,7 +128,7 @@ def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str,
         found: f"{int(row[words.V_FOUND]):#x}",
         expected: f"{int(row[words.V_EXPECTED]):#x}",
         "detail": _DETAIL.get(kind, {}).get(detail) or _TEXT.get(kind, ""),
-        **(_place(machine, row) if _tells_a_rule(kind, detail) else {}),
+        **(_place(machine, row) if row[words.V_RULE] and level >= 0 else {}),
     }
 
 
@@ -124,7 +140,7 @@ def violations(machine: Machine, started_ns: int) -> list[Violation]:
         if count:
             rows = machine.evidence[kind][: min(count, words.EVIDENCE_KEPT)]
             pieces = [_piece(machine, kind, row, started_ns) for row in rows if row[words.V_READY]]
-            found.append(Violation(kind.label, count, pieces))
+            found.append(Violation(kind.label, count, pieces, int(machine.control[words.BY_RULE + kind])))
     return found
 
 
@@ -132,5 +148,8 @@ def lost_events(lost: list[tuple[int, int, int]]) -> list[Violation]:
     """The ``lost-event`` violation, if a vCPU logged other than what was drained and dropped."""
     if not lost:
         return []
-    evidence = [{"process": f"vcpu {vcpu}", "logged": logged, "found": found} for vcpu, logged, found in lost]
+    evidence = [
+        {"found_by": "access", "process": f"vcpu {vcpu}", "logged": logged, "found": found}
+        for vcpu, logged, found in lost
+    ]
     return [Violation(Kind.LOST_EVENT.label, len(lost), evidence)]

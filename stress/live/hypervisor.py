@@ -26,6 +26,7 @@ from stress.shm.words import (
     PARK,
     PARKED,
     PHASE,
+    PHASE_SLOT_MASK,
     POOL_HEAD,
     REBUILDS,
     RECORD_RING,
@@ -149,7 +150,7 @@ class Hypervisor:
     def _attribute_to_nobody(self) -> None:
         """What vCPUs do from here on counts for no order."""
         control = self.machine.control
-        control[PHASE] = (int(control[PHASE]) & ~0xFF) | (self.machine.counters.shape[1] - 1)
+        control[PHASE] = (int(control[PHASE]) & ~PHASE_SLOT_MASK) | (self.machine.counters.shape[1] - 1)
 
     @contextmanager
     def parked(self) -> Iterator[None]:

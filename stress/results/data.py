@@ -162,6 +162,9 @@ class Violation:
     kind: str
     count: int
     evidence: list[dict[str, Any]]
+    by_rule: int = (
+        0  # of ``count``: a step broke a rule; in the others an access, a walk or an audit met the consequence
+    )
 
 
 @dataclass(slots=True)

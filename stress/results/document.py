@@ -33,7 +33,7 @@ from stress.results.warnings import RunWarning
 
 #: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings;
 #: version 3 whole distributions of windows and stalls, and the timeline; version 4 the verdict nothing-tested,
-#: cycles, and passes of which stages are a sample.
+#: cycles, passes of which stages are a sample, and which violations a rule told.
 SCHEMA_VERSION: Final = 4
 
 #: With fewer rebuilds than this a p99 is the maximum.
@@ -67,7 +67,12 @@ def build(data: RunData) -> dict[str, Any]:
         "memory": plain(data.memory),
         "warnings": _warnings(data, comparison),
         "violations": [
-            {"kind": str(found.kind), "count": int(found.count), "evidence": plain(found.evidence)}
+            {
+                "kind": str(found.kind),
+                "count": int(found.count),
+                "by_rule": int(found.by_rule),
+                "evidence": plain(found.evidence),
+            }
             for found in data.violations
         ],
         "orders": [_order(order) for order in data.orders],

@@ -109,11 +109,12 @@ _RUN: Final = [
     ResultKey("warnings[].remedy", "string", "", "what to do about it"),
     ResultKey("violations[].kind", "string", "", "invariant that was broken"),
     ResultKey("violations[].count", "integer", "", "how often, exactly"),
+    ResultKey("violations[].by_rule", "integer?", "", "of these, where a step broke a rule; null before version 4"),
     ResultKey(
         "violations[].evidence[]",
         "object",
         "",
-        "a first case: process, IPA, level, step, time; of a store its entry, line, record",
+        "a first case: found by rule or access, process, IPA, level, step, time; of a store its entry, line, record",
     ),
     ResultKey("extra", "object", "", "what the executor adds of its own"),
 ]

@@ -255,6 +255,7 @@ class ViolationFound(Part):
     kind: str
     count: int
     evidence: tuple[Mapping[str, Any], ...]
+    by_rule: int | None = None
 
 
 def _by_name(orders: Any) -> Any:

@@ -166,9 +166,18 @@ def _violations(document: dict[str, Any]) -> str:
     for found in violations:
         shown = min(len(found["evidence"]), _EVIDENCE_SHOWN)
         first = f", the first {shown}:" if 0 < shown < found["count"] else ":" if shown else ""
-        lines.append(wrapped(f"{found['kind']}: {found['count']:,}{first}", "  "))
+        lines.append(wrapped(f"{found['kind']}: {found['count']:,}{_found_by(found)}{first}", "  "))
         lines += [wrapped(pairs(evidence), "    ") for evidence in found["evidence"][:shown]]
     return "\n".join(lines)
+
+
+def _found_by(found: dict[str, Any]) -> str:
+    """How many a rule told and how many an access, a walk or an audit met; nothing if the document does not say."""
+    rule = found.get("by_rule")
+    if rule is None:
+        return ""
+    told = [f"{count:,} by {name}" for name, count in (("rule", rule), ("access", found["count"] - rule)) if count]
+    return f" ({', '.join(told)})"
 
 
 def _warnings(document: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def log_fault(
     what: int,
     cycle: int,
 ) -> bool:
-    """Append one fault event, ``what`` being class | level << 4 | write << 8 | slot << 16; False if dropped."""
+    """Append one fault event, ``what`` being the word E_WHAT; False if dropped."""
     index = s.event_index[vcpu]
     index[EVENT_LOGGED] += 1
     head = index[EVENT_HEAD]

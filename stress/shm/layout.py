@@ -111,6 +111,7 @@ class Machine(NamedTuple):
     dirty: npt.NDArray[np.int64]  # (pages >> DIRTY_SHIFT,)
     copy: npt.NDArray[np.int64]  # (copies,) what a migration sent: the cell of each page
     cells: npt.NDArray[np.int64]  # (frames,)
+    unclean: npt.NDArray[np.int64]  # (frames / block,) frames of each block whose cell says NOT_AT_POC
     procs: npt.NDArray[np.int64]  # (vcpus + 1, PROC_WORDS)
     counters: npt.NDArray[np.int64]  # (vcpus, 2 * orders + 1, COUNTER_WORDS)
     stalls: npt.NDArray[np.int64]  # (vcpus, orders, fault classes, HISTOGRAM_BUCKETS)
@@ -216,6 +217,10 @@ def geo_for(
     )
 
 
+def _block_pages(geo: Geo) -> int:
+    return 1 << (LAST_LEVEL - geo.block_level) * geo.index_bits
+
+
 def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(region, shape) of every region, in the order in which they lie."""
     vcpus = geo.hypervisor
@@ -232,6 +237,7 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "dirty", (-(-geo.pages // (1 << DIRTY_SHIFT)),)
     yield "copy", (geo.copies,)
     yield "cells", (geo.frames,)
+    yield "unclean", (-(-geo.frames // _block_pages(geo)),)
     yield "procs", (vcpus + 1, PROC_WORDS)
     yield "counters", (vcpus, 2 * orders + 1, COUNTER_WORDS)
     yield "stalls", (vcpus, orders, FAULT_KINDS, HISTOGRAM_BUCKETS)
@@ -320,3 +326,6 @@ def initialise(machine: Machine) -> Iterator[None]:
         machine.cells[start:end] = (np.arange(start + 1, end + 1, dtype=np.int64) << TAG_SHIFT) | dirty
         yield
     machine.cells[geo.pages :] = POISONED_CELL
+    if not geo.fwb:
+        block = _block_pages(geo)
+        machine.unclean[:] = np.clip(geo.pages - np.arange(len(machine.unclean)) * block, 0, block)

@@ -12,7 +12,7 @@ LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs and phase changes.
 SEQUENCE = 0  # TLBIs published so far; the number of the newest
-PHASE = 1  # (number of the cycle under way << 8) | counter slot outside of rebuilds
+PHASE = 1  # (number of the cycle under way << PHASE_SLOT_BITS) | counter slot outside of rebuilds
 STOP = 2  # STOP_DONE or STOP_ABORT: every process leaves at once
 STOP_DONE, STOP_ABORT = 1, 2  # ended in order by the hypervisor; cut short by the supervisor
 PARK = 3  # non-zero: vCPUs wait at their next chunk
@@ -26,10 +26,12 @@ LOCK = 1 * LINE  # mmu_lock: 0 free, n + 1 held by process n, -n held for readin
 LOCK_WRITERS = 1 * LINE + 1  # processes that wait to hold it alone: readers let them pass
 TLBI_DONE = 2 * LINE  # number of the newest completed VMID-wide TLBI
 FENCED = 2 * LINE + 1  # non-zero: no membarrier here, every access fences
+BARRIER_REFUSED = 2 * LINE + 2  # non-zero: a membarrier failed, so a TLBI was not complete when it seemed to be
 POOL_HEAD = 3 * LINE  # free ring: next page to hand out (monotonic; under POOL_LOCK, as the rest of the line)
 POOL_TAIL = 3 * LINE + 1  # free ring: next place to put a freed page
 POOL_PEAK = 3 * LINE + 2  # most table pages in use at once
 POOL_LOCK = 3 * LINE + 3  # held for a few instructions by whoever takes or gives back a page
+POOL_LEAKED = 3 * LINE + 6  # non-zero: the pool ran dry although nothing waited to be freed, which was reported
 DEFERRED_HEAD = 3 * LINE + 4  # detached tables that wait for a grace period: next one to free
 DEFERRED_TAIL = 3 * LINE + 5
 FINISH = 4 * LINE  # non-zero: the hypervisor winds up and sets STOP
@@ -41,7 +43,12 @@ TLBI_PENDING = 7 * LINE + 2  # only with the injected bug missing-dsb: the TLBI 
 VOIDED = 7 * LINE + 3  # rebuilds whose record is void
 TRACE_NEXT = 8 * LINE  # next row of region "trace"; beyond its last row: the trace is over
 TRACE_ENDED = 8 * LINE + 1  # non-zero: over because it covers the rebuilds asked for, not because it is full
-CONTROL_WORDS = 9 * LINE
+BY_RULE = 9 * LINE  # of VIOLATIONS those that a rule told at the step, two lines
+CONTROL_WORDS = 11 * LINE
+
+# PHASE and events: two counter slots per order and one for what belongs to none.
+PHASE_SLOT_BITS = 16
+PHASE_SLOT_MASK = (1 << PHASE_SLOT_BITS) - 1
 
 # Region "procs", one row per process: vCPUs first, the hypervisor last.
 STATE = 0
@@ -131,7 +138,8 @@ E_GFN = 1
 E_STALL_NS = 2
 E_LOCK_WAIT_NS = 3
 E_NUMBER = 4  # the rebuild whose window it fell into, or 0
-E_WHAT = 5  # class | level << 4 | write << 8 | counter slot << 16
+E_WHAT = 5  # class | level << 4 | write << 8 | counter slot << WHAT_SLOT_SHIFT
+WHAT_SLOT_SHIFT = 16
 E_CYCLE = 6  # the cycle it is charged to
 EVENT_WORDS = LINE
 EVENT_HEAD = 0  # written by the vCPU
@@ -151,6 +159,7 @@ V_TIME_NS = 5
 V_FOUND = 6
 V_EXPECTED = 7
 V_DETAIL = 8  # kind-specific code
+V_RULE = 9  # non-zero: a step broke a rule; else an access, a walk or an audit met the consequence
 V_CHANGED = 10  # CHANGED and CHANGED_ROW of the process
 V_CHANGED_ROW = 11
 V_ABOVE = 12  # at level n the entry above the one in question, 0 where the walk does not get
@@ -171,6 +180,7 @@ class Kind(IntEnum):
     LOST_EVENT = 8
     LOST_DIRTY = 9
     ENDLESS_FAULT = 10
+    NOT_INSTALLED = 11
 
     @property
     def label(self) -> str:
@@ -222,6 +232,7 @@ SLOT_BASE = 0  # guest frame of its first page
 SLOT_PAGES = 1
 SLOT_FIRST = 2  # page of guest memory that backs its first page: its userspace address
 SLOT_LOGGING = 3  # non-zero: dirty pages are logged
+SLOT_PROTECTED = 4  # non-zero: logging may have left leaves without write permission
 
 # Region "host": frame that backs each page of guest memory, as the VMM's own page table would say.
 HOST_MOVING = -1  # an MMU notifier's invalidation is in progress: fault handlers must retry
