@@ -1,4 +1,8 @@
-"""Ctrl-C, SIGTERM and a lost terminal as a flag that whoever works looks at: nothing is torn down half-way."""
+"""Ctrl-C, SIGTERM and a lost terminal as a flag that whoever works looks at: nothing is torn down half-way.
+
+A signal that was ignored when the process started stays ignored: ``nohup`` asks for that with SIGHUP, and a shell
+without job control with SIGINT for what it runs in the background.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
@@ -21,10 +26,15 @@ def _notice(number: int, frame: FrameType | None) -> None:
     requested.set()
 
 
+def _catch() -> dict[int, Any]:
+    """Catch the signals that are not ignored; what handled each before."""
+    wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, _notice) for number in wanted}
+
+
 def install() -> None:
     """Catch the signals for the rest of the process's life; the command does so before it imports anything else."""
-    for number in SIGNALS:
-        signal.signal(number, _notice)
+    _catch()
 
 
 def ignore() -> None:
@@ -40,13 +50,13 @@ def caught() -> Iterator[threading.Event]:
     What came is not lost on the caller's program: SIGTERM and SIGHUP are raised again at the end, for its own handlers;
     SIGINT is left to whoever looked at the flag.
     """
-    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not _notice
-    if not mine:
+    caught_already = any(signal.getsignal(number) is _notice for number in SIGNALS)
+    if caught_already or threading.current_thread() is not threading.main_thread():
         yield requested
         return
     requested.clear()
     _noticed.clear()
-    previous = {number: signal.signal(number, _notice) for number in SIGNALS}
+    previous = _catch()
     try:
         yield requested
     finally:
