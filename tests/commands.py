@@ -102,4 +102,4 @@ def refused(outcome: Outcome, code: ExitCode = ExitCode.USAGE) -> str:
 
 
 def process(*arguments: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "stress", *arguments], text=True, timeout=60, check=False, **keywords)
+    return subprocess.run([sys.executable, "-m", "stress", *arguments], text=True, timeout=100, check=False, **keywords)

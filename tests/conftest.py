@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from stress.live.warm import compile_in_background
 from stress.shm import cache
 from stress.shm.atomics import JIT_DISABLED
 
@@ -16,8 +16,21 @@ settings.register_profile("stress", deadline=None, suppress_health_check=[Health
 settings.load_profile("stress")
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the kernels once, before two test processes would do it at the same time."""
-    distributing = session.config.getoption("numprocesses", None)
-    if distributing and not (JIT_DISABLED or cache.is_complete()):
+def compile_once() -> None:
+    """Compile the kernels unless they are: no test's time must pass over it."""
+    if not (JIT_DISABLED or cache.is_complete()):
+        from stress.live.warm import compile_in_background
+
         compile_in_background(threading.Event())
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile before two test processes would do it at the same time."""
+    if session.config.getoption("numprocesses", None):
+        compile_once()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile if there are tests that run the command."""
+    if "live" in sys.modules and not session.config.option.collectonly:
+        compile_once()

@@ -90,7 +90,7 @@ def running(s: Machine, chunks: int) -> Iterator[list[int]]:
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 100
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)

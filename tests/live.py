@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
-COMMAND = [sys.executable, "-m", "stress"]
-# A first compilation may come before anything else.
-START_TIMEOUT_S = 90.0
+from stress.shm import words
+from stress.shm.layout import DIRECTORY, DIRECTORY_ENTRY, REGIONS, Geo, Machine
+from stress.shm.stale import SHM
+
+COMMAND = (sys.executable, "-m", "stress")
+# How long to wait for what must come to pass: on one core beside other work, far longer than it takes.
+PATIENCE_S = 90.0
 
 
 def segments_of(pid: int) -> list[str]:
@@ -35,12 +40,23 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
     raise AssertionError(f"{what} did not happen within {timeout_s:g} s")
 
 
+def _views(mapped: mmap.mmap) -> Machine:
+    """The machine in a segment, found by its directory: a test does not know the plan."""
+    found = np.frombuffer(mapped, np.int64)
+    views = {}
+    for place, (name, dimensions) in enumerate(REGIONS.items()):
+        at, *shape = map(int, found[DIRECTORY + place * DIRECTORY_ENTRY :][: 1 + dimensions])
+        views[name] = found[at : at + int(np.prod(shape))].reshape(shape)
+    geo = found[DIRECTORY + len(REGIONS) * DIRECTORY_ENTRY :][: len(Geo._fields)]
+    return Machine(**views, geo=Geo(*map(int, geo)))
+
+
 class LiveRun:
     """A `stress` command that runs in a process group of its own."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, command: Sequence[str] = COMMAND) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -48,14 +64,16 @@ class LiveRun:
         )
         self.pid = self.process.pid
 
-    def workers(self) -> list[psutil.Process]:
-        """vCPU processes, then the hypervisor: the forkserver's children in the order they were started."""
+    def _descendants(self) -> list[psutil.Process]:
         try:
-            descendants = psutil.Process(self.pid).children(recursive=True)
+            return psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+
+    def workers(self) -> list[psutil.Process]:
+        """vCPU processes, then the hypervisor: the forkserver's children in the order they were started."""
         found = []
-        for process in descendants:
+        for process in self._descendants():
             try:
                 if process.ppid() != self.pid:
                     found.append(process)
@@ -63,13 +81,47 @@ class LiveRun:
                 continue
         return sorted(found, key=lambda process: (process.create_time(), process.pid))
 
+    def server(self) -> psutil.Process | None:
+        """The forkserver, from its first instruction on."""
+        for process in self._descendants():
+            try:
+                if "forkserver" in process.cmdline()[-1] and process.ppid() == self.pid:
+                    return process
+            except (psutil.Error, IndexError):
+                continue
+        return None
+
+    def machine(self) -> Machine | None:
+        """The views of the run's segment, to be read only; None before it is whole, and once it is gone."""
+        for name in segments_of(self.pid):
+            try:
+                with (SHM / name).open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            except (FileNotFoundError, ValueError):
+                continue
+            if int.from_bytes(mapped[:8], "little") == words.MAGIC:
+                return _views(mapped)
+        return None
+
     def wait_for_workers(self, count: int) -> list[psutil.Process]:
-        """Wait until all workers run, and some rebuilds have been done."""
-        wait_until(lambda: len(self.workers()) == count, START_TIMEOUT_S, f"{count} workers")
-        time.sleep(0.5)
+        """Wait until so many workers exist, whatever they do."""
+        wait_until(lambda: len(self.workers()) == count, PATIENCE_S, f"start of {count} workers")
         return self.workers()
 
-    def finish(self, timeout_s: float) -> tuple[int, str, str, float]:
+    def wait_for_guest(self) -> Machine:
+        """Wait until every vCPU has made accesses, and rebuilds of every order are counted."""
+        machine: Machine = wait_until(self.machine, PATIENCE_S, "creation of the segment")
+        vcpus = machine.geo.hypervisor
+
+        def under_way() -> bool:
+            assert self.process.poll() is None, "the run is over already"
+            rebuilds = machine.totals[:, words.T_REBUILDS]
+            return bool(machine.procs[:vcpus, words.FIRST_ACCESS_NS].all() and rebuilds.all())
+
+        wait_until(under_way, PATIENCE_S, "first rebuild")
+        return machine
+
+    def finish(self, timeout_s: float = PATIENCE_S) -> tuple[int, str, str, float]:
         """Wait for the end; (exit code, stdout, stderr, seconds waited)."""
         start = time.monotonic()
         out, err = self.process.communicate(timeout=timeout_s)
@@ -77,18 +129,17 @@ class LiveRun:
 
 
 @contextmanager
-def live_run(*arguments: str) -> Iterator[LiveRun]:
+def live_run(*arguments: str, command: Sequence[str] = COMMAND) -> Iterator[LiveRun]:
     """A running command; afterwards no process and no segment of it may be left."""
-    run = LiveRun(*arguments)
+    run = LiveRun(*arguments, command=command)
     try:
         yield run
     finally:
         if run.process.poll() is None:
             run.process.kill()
-            os.killpg(run.pid, signal.SIGCONT)  # who was stopped cannot notice
             run.process.communicate()
-    wait_until(lambda: not segments_of(run.pid), 5.0, "removal of the segment")
-    wait_until(lambda: not group_members(run.pid), 5.0, "end of every process")
+    wait_until(lambda: not segments_of(run.pid), PATIENCE_S, "removal of the segment")
+    wait_until(lambda: not group_members(run.pid), PATIENCE_S, "end of every process")
 
 
 def group_members(group: int) -> list[int]:

@@ -41,7 +41,7 @@ def run_workers(segment: Segment, work: Work) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(100)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

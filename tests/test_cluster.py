@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from distributed import LocalCluster
-from live import START_TIMEOUT_S, segments_of, wait_until
+from live import PATIENCE_S, segments_of, wait_until
 
 from stress import __version__
 from stress.config import Trial, plan_sweep
@@ -65,7 +65,9 @@ def test_every_point_arrives_once_though_a_worker_is_killed(cluster: LocalCluste
     killed: list[psutil.Process] = []
 
     def kill_a_worker() -> None:
-        (first, *_) = wait_until(lambda: [each for each in measuring() if segments_of(each.pid)], 60, "a measurement")
+        (first, *_) = wait_until(
+            lambda: [each for each in measuring() if segments_of(each.pid)], PATIENCE_S, "a measurement"
+        )
         worker = first.parent()
         assert worker is not None
         worker.kill()
@@ -87,7 +89,7 @@ def test_every_point_arrives_once_though_a_worker_is_killed(cluster: LocalCluste
         assert each.document["orders"][0]["rebuilds"] > 0
     # What the killed worker measured ended with it, in order.
     (orphan,) = killed
-    wait_until(lambda: not orphan.is_running(), 10, "end of the orphan")
+    wait_until(lambda: not orphan.is_running(), PATIENCE_S, "end of the orphan")
     assert segments_of(orphan.pid) == []
 
 
@@ -125,7 +127,7 @@ def pretend(key: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The first measurement fails at once; the others take until nobody waits any more."""
     asked.append(key)
     if len(asked) > 1:
-        leave.wait(30)
+        leave.wait(PATIENCE_S)
     return "", {"error": {"exit_code": 3, "message": "pretended"}}
 
 
@@ -137,7 +139,7 @@ def test_a_cluster_without_workers_ends_the_sweep(monkeypatch: pytest.MonkeyPatc
         results = on_cluster(cluster.scheduler_address, patience_s=0.1)(list(PLAN.trials()), Observer())
         assert next(results)[1].error == {"exit_code": 3, "message": "pretended"}
         # What came is not measured again should its worker be lost.
-        wait_until(lambda: len(cluster.scheduler.tasks) == 3, 5, "release of the first result")
+        wait_until(lambda: len(cluster.scheduler.tasks) == 3, PATIENCE_S, "release of the first result")
         cluster.scale(0)
         with pytest.raises(RunBroken, match=r"no worker with the resource stress for 0.1 s; start some.*--resume"):
             list(results)
@@ -155,10 +157,10 @@ def test_a_scheduler_that_dies_ends_the_sweep(tmp_path: Path) -> None:
         ) as worker,
     ):
         try:
-            wait_until(file.exists, 30, "start of the scheduler")
+            wait_until(file.exists, PATIENCE_S, "start of the scheduler")
             address = json.loads(file.read_text())["address"]
             killer = threading.Thread(
-                target=lambda: (wait_until(measuring, 30, "a measurement"), scheduler.kill())  # type: ignore[func-returns-value]
+                target=lambda: (wait_until(measuring, PATIENCE_S, "a measurement"), scheduler.kill())  # type: ignore[func-returns-value]
             )
             killer.start()
             with pytest.raises(
@@ -169,7 +171,7 @@ def test_a_scheduler_that_dies_ends_the_sweep(tmp_path: Path) -> None:
         finally:
             scheduler.kill()
             worker.kill()
-    wait_until(lambda: not measuring(), 10, "end of what nobody waits for")
+    wait_until(lambda: not measuring(), PATIENCE_S, "end of what nobody waits for")
 
 
 def quiet(module: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -188,10 +190,10 @@ def test_it_ends_with_whoever_started_it() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(request(options))
-        wait_until(lambda: segments_of(process.pid), START_TIMEOUT_S, "start of the run")
+        wait_until(lambda: segments_of(process.pid), PATIENCE_S, "start of the run")
         process.stdin.close()
         found = json.loads(process.stdout.readline())
-        process.wait(10)
+        process.wait(PATIENCE_S)
     assert segments_of(process.pid) == []
     assert found.get("document", {}).get("complete") is False or found["error"]["exit_code"] == 130
 

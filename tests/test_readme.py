@@ -35,7 +35,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_json("compare", "unmap-first", "block-first", "--duration", "300ms", "--output", str(directory / "result.json"))
     options = ("--duration", "300ms", "--repeats", "1", "--output", str(directory / "thread.jsonl"))
     with live_run("sweep", str(ROOT / "configs/sweeps/thread.toml"), *options) as run:
-        assert run.finish(60)[0] == 0
+        assert run.finish(250)[0] == 0  # six runs
     return directory
 
 
@@ -67,7 +67,7 @@ def test_command(command: str, directory: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(directory)
     arguments = shortened(shlex.split(command))
     with live_run(*arguments) as run:
-        code, out, err, _ = run.finish(60)
+        code, out, err, _ = run.finish()
     assert code == (1 if is_wrong(arguments) else 0), err
     assert "Traceback" not in err
     if arguments[0] != "clean":

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from commands import Command, FakeExecutor, command_line, process, refused
-from live import START_TIMEOUT_S, live_run, wait_until
+from live import PATIENCE_S, live_run, wait_until
 from rich.console import Console
 from rich.live import Live
 
@@ -260,15 +260,15 @@ def test_a_real_sweep_is_interrupted_and_resumed(tmp_path: Path) -> None:
     path = tmp_path / "smoke.jsonl"
     command = ("sweep", str(SMOKE), "--duration", "300ms", "--output", str(path))
     with live_run(*command) as run:
-        wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 2, START_TIMEOUT_S, "the first result")
+        wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= 2, PATIENCE_S, "the first result")
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-        code, out, err, _ = run.finish(20)
+        code, out, err, _ = run.finish()
     assert code == 130
     assert "Traceback" not in out + err
     done = read_sweep(path).done
     assert 1 <= len(done) < 4
     with live_run(*command, "--resume") as run:
-        code, out, err, _ = run.finish(60)
+        code, out, err, _ = run.finish()
     assert code == 0, err
     assert out.startswith("CORRECT: 4 of 4 runs done")
     found = read_sweep(path)

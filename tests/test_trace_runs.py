@@ -188,9 +188,9 @@ def test_an_interrupted_run_leaves_what_there_is(tmp_path: Path) -> None:
     with live_run(
         "run", *SMALL, "-v", "1", "--trace", str(path), "--dwell", "30ms", "--trace-rebuilds", "10000"
     ) as run:
-        run.wait_for_workers(2)
+        run.wait_for_guest()
         run.process.send_signal(signal.SIGINT)
-        code, _, err, _ = run.finish(20)
+        code, _, err, _ = run.finish()
     assert (code, "Traceback" in err) == (130, False)
     with path.open() as lines:
         assert judge(lines) == ""

@@ -1,51 +1,160 @@
-"""The server that forks workers, with the kernels loaded: `multiprocessing`'s forkserver, but one of our own.
+"""The forkserver as the supervisor sees it: one of our own, because `multiprocessing`'s would not do.
 
 Only the supervisor acts on Ctrl-C and the loss of the terminal, so the server blocks these signals, and its workers
 inherit that. A program that runs us and has a forkserver for itself must not: its children could not be terminated.
-Nor do workers import the caller's main module, as `multiprocessing` would: a notebook has none, and a script without a
-guard would start all over again.
+Nor do workers import the caller's main module: a notebook has none, and a script without a guard would start all over
+again. And `multiprocessing` hands every worker the pipe whose end tells the server that it is no longer needed: one
+that is stopped would keep everything alive after the supervisor's death.
 """
 
 from __future__ import annotations
 
-import io
 import os
+import pickle
 import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import forkserver, popen_forkserver, resource_tracker, spawn, util
-from multiprocessing.context import reduction, set_spawning_popen  # type: ignore[attr-defined]
-from multiprocessing.process import BaseProcess
+from multiprocessing import spawn
+from multiprocessing.connection import wait
 from typing import Any
 
 from stress.interrupt import SIGNALS
+from stress.live.forkserver import NUMBER
 from stress.shm import cache
 
-_server = forkserver.ForkServer()
-_server.set_forkserver_preload(["stress.live.preload"])
+
+class ServerDied(Exception):  # noqa: N818 - an event
+    """The server ended while it was needed; ``exit_code`` as of `Process.exitcode`."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
-def _start_anew() -> None:
-    """In a process forked from the caller's program: the server is its parent's, who alone may wait for it."""
-    inherited = _server._forkserver_alive_fd  # type: ignore[attr-defined]
-    if inherited is not None:
-        os.close(inherited)  # else the server would outlive the one it belongs to
-    forgotten: Any = _server
-    forgotten.__init__()
-    forgotten.set_forkserver_preload(["stress.live.preload"])
+class _Server:
+    """One server, started when it is needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: socket.socket | None = None
+        self.pid: int | None = None
+        self.exit_code = 0  # of the last one that ended
+
+    def forget(self) -> None:
+        """In a process forked from the caller's program: the server is its parent's, who alone may wait for it."""
+        if self._requests is not None:
+            self._requests.close()
+        self.__init__()  # type: ignore[misc]
+
+    def ensure_running(self) -> None:
+        """Start the server unless it runs, without waiting until it is ready."""
+        with self._lock:
+            if self._runs():
+                return
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                if threading.current_thread() is threading.main_thread():
+                    self.pid = _spawn(theirs)
+                else:
+                    self.pid = _spawn_from_lasting_thread(theirs)
+            self._requests = ours
+
+    def request(self, message: bytes, pipe: int) -> None:
+        """Hand the server a request. Raises ServerDied if there is none any more."""
+        requests = self._requests
+        try:
+            if requests is None:
+                raise BrokenPipeError
+            socket.send_fds(requests, [message], [pipe])
+        except (BrokenPipeError, ConnectionResetError):
+            raise ServerDied(self.wait()) from None
+
+    def wait(self) -> int:
+        """Wait for the end of a server that is about to end, or has; its exit code."""
+        with self._lock:
+            if self._requests is not None:
+                self._runs(0)
+            return self.exit_code
+
+    def _runs(self, options: int = os.WNOHANG) -> bool:
+        if self.pid is None:
+            return False
+        try:
+            ended, status = os.waitpid(self.pid, options)
+        except ChildProcessError:  # the caller's program waits for every child it has
+            ended, status = self.pid, 0
+        if not ended:
+            return True
+        self.exit_code = os.waitstatus_to_exitcode(status)
+        self.pid = None
+        if self._requests is not None:
+            self._requests.close()
+        self._requests = None
+        return False
+
+    def kill(self) -> None:
+        """End the server and all workers at once, whatever they are doing; the next `ensure_running` starts another."""
+        with self._lock:
+            if self._runs() and self.pid is not None:
+                os.kill(self.pid, signal.SIGKILL)
+                self._runs(0)
 
 
-os.register_at_fork(after_in_child=_start_anew)
+def _spawn(requests: socket.socket) -> int:
+    """Start a server that reads ``requests``; its pid."""
+    path = list(map(str, sys.path))
+    code = f"import sys; sys.path[:] = {path!r}; from stress.live.forkserver import serve; serve({os.getpid()})"
+    executable = spawn.get_executable()
+    return os.posix_spawn(
+        executable,
+        [executable, "-c", code],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, requests.fileno(), 0)],
+        setsigmask=SIGNALS,  # before the server's first instruction
+        setsigdef=[signal.SIGCHLD],
+    )
 
 
-def ensure_running() -> None:
-    """Start the server unless it runs, without waiting until it is ready."""
-    resource_tracker.ensure_running()  # first: once it has started it unblocks signals for whoever started it
-    # The server inherits the mask before its first instruction.
-    unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        _server.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+def _spawn_from_lasting_thread(requests: socket.socket) -> int:
+    """The same from a thread that lives as long as the server.
+
+    The kernel takes the thread that forked for the parent: with a worker thread of the caller's that ends, the server
+    would, in the middle of another thread's run. The main thread ends with the process.
+    """
+    pids: list[int | OSError] = []
+    started = threading.Event()
+
+    def keep() -> None:
+        try:
+            pids.append(_spawn(requests))
+        except OSError as error:
+            pids.append(error)
+        started.set()
+        if isinstance(pids[0], int):
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
+
+    threading.Thread(target=keep, name="stress forkserver", daemon=True).start()
+    started.wait()
+    if isinstance(pids[0], OSError):
+        raise pids[0]
+    return pids[0]
+
+
+_server = _Server()
+os.register_at_fork(after_in_child=_server.forget)
+
+ensure_running = _server.ensure_running
+kill = _server.kill
+last_exit_code = _server.wait
+
+
+def pid() -> int | None:
+    """Of the server that runs, or ran when somebody last looked."""
+    return _server.pid
 
 
 def start_early() -> None:
@@ -54,51 +163,55 @@ def start_early() -> None:
         ensure_running()
 
 
-def kill() -> None:
-    """End the server at once, whatever it is doing; the next `ensure_running` starts another."""
-    pid = _server._forkserver_pid  # type: ignore[attr-defined]
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+class Process:
+    """A process that the server forked to call a function with some arguments.
 
-
-def end_with_supervisor() -> None:
-    """In a worker: let the server go when the supervisor does, not when the last worker does.
-
-    Its death then kills every worker, also one that is stopped and cannot notice anything.
+    Raises ServerDied if that ends first, and OSError if the machine allows no more processes or open files.
     """
-    mine: Any = forkserver._forkserver
-    os.close(mine._forkserver_alive_fd)
-    mine._forkserver_alive_fd = None
 
-
-class _Popen(popen_forkserver.Popen):
-    def _launch(self, process: BaseProcess) -> None:
-        # As in CPython, but for the server and the main module.
-        preparation = spawn.get_preparation_data(process.name)
-        for key in ("init_main_from_name", "init_main_from_path"):
-            preparation.pop(key, None)
-        message = io.BytesIO()
-        set_spawning_popen(self)
+    def __init__(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
+        self.name = name
+        self.exitcode: int | None = None  # minus the signal that killed it; None while it runs, and if nobody knows
+        self._ended = False
+        self.sentinel, pipe = os.pipe()  # readable once it has ended
         try:
-            reduction.dump(preparation, message)
-            reduction.dump(process, message)
-        finally:
-            set_spawning_popen(None)
-        self.sentinel, writer = _server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
-        # The worker ends when this duplicate is closed: its supervisor has gone.
-        ends = (os.dup(writer), self.sentinel)
-        self.finalizer = util.Finalize(self, util.close_fds, ends)  # type: ignore[attr-defined]
-        with open(writer, "wb") as file:
-            file.write(message.getbuffer())
-        self.pid = forkserver.read_signed(self.sentinel)
+            try:
+                _server.request(pickle.dumps((function, arguments)), pipe)
+            finally:
+                os.close(pipe)
+            told = self._read()
+            if told is None:
+                raise ServerDied(_server.wait())
+            if told < 0:
+                raise OSError(-told, os.strerror(-told))
+        except BaseException:
+            self.close()
+            raise
+        self.pid = told
 
+    def _read(self) -> int | None:
+        """The next number from the server; None if there is none to come: the server has gone."""
+        found = os.read(self.sentinel, NUMBER.size)  # written at once
+        return int(NUMBER.unpack(found)[0]) if found else None
 
-class Process(BaseProcess):
-    """A process forked from the server."""
+    def is_alive(self) -> bool:
+        """Whether it runs; not if the server has gone: then so has the process."""
+        return self.join(0)
 
-    _start_method = "forkserver"
+    def join(self, timeout_s: float) -> bool:
+        """Wait for its end; True if it still runs."""
+        if not self._ended and wait([self.sentinel], timeout_s):
+            self._ended = True
+            self.exitcode = self._read()
+        return not self._ended
 
-    @staticmethod
-    def _Popen(process: Any) -> _Popen:  # noqa: N802 - the name that BaseProcess calls
-        return _Popen(process)
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        if self.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Give its pipe back; nothing can be learnt about it any more."""
+        os.close(self.sentinel)
+        self._ended = True

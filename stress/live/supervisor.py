@@ -21,7 +21,7 @@ from stress.live.plan import Plan
 from stress.live.planning import plan_for
 from stress.live.tracer import Tracer
 from stress.live.warm import compile_in_background
-from stress.live.workers import GRACE_S, SHORT_GRACE_S, Workers
+from stress.live.workers import GRACE_S, SHORT_GRACE_S, StartFailed, Workers
 from stress.orders import parse_order
 from stress.results.data import FAULT_CLASSES, RunData
 from stress.results.trace import TraceData, TraceRequest
@@ -37,7 +37,6 @@ _BUSY_TICK_S = 0.02
 # After Ctrl-C: time for the hypervisor to end its cycle and audit, before everybody is told to leave at once.
 _WIND_UP_S = 1.0
 _COMPILE_S = 60
-_START_S = 60.0  # a worker that has not come to life by then never will
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class _Run:
         self._machine = segment.machine
         self._report = progress
         self._note = note or (lambda line: None)
-        self._workers = Workers(plan, segment.machine)
+        self._workers = Workers(plan, segment.machine, config.watchdog_ns / 1e9)
         self._tracer = Tracer(segment.machine, trace) if trace else None
         self._collector = Collector(segment.machine, config.parsed_orders, config.seed, self._tracer)
         self._host = host.describe()
@@ -121,19 +120,18 @@ class _Run:
             if self._workers.start(self._segment.name, interrupted):
                 self._collector.prepare()
                 self._watch(interrupted)
-        except (OSError, EOFError) as error:  # the forkserver died
-            self._failure = {
-                "process": "forkserver",
-                "what": "died",
-                "how": str(error) or type(error).__name__,
-            }
+        except StartFailed as error:
+            self._failure = error.failure
         finally:
             if machine.control[words.STOP] == 0:
                 machine.control[words.STOP] = words.STOP_ABORT
-            in_order = self._workers.stop(self._grace_s())
+            left = self._workers.stop(self._grace_s())
+        # Who was ended because the run was cut short is not to blame.
+        if left and (left["what"] == "died" or machine.control[words.STOP] == words.STOP_DONE):
+            self._failure = self._failure or left
         elapsed_ns = time.monotonic_ns() - self._started_ns
         self._collector.poll(final=True)
-        lost = self._collector.lost_events() if in_order else []
+        lost = [] if left else self._collector.lost_events()
         return self._result(started_at, elapsed_ns, interrupted.is_set(), lost)
 
     def _watch(self, interrupted: threading.Event) -> None:
@@ -147,10 +145,7 @@ class _Run:
             tick = _BUSY_TICK_S if hurry else _TICK_S
             if control[words.STOP]:
                 return
-            self._failure = self._workers.casualty()
-            if self._failure is None:
-                patience_s = self._config.watchdog_ns / 1e9
-                self._failure = self._workers.hung(patience_s if self._running() else max(_START_S, patience_s))
+            self._failure = self._workers.casualty() or self._workers.hung()
             if self._failure is not None:
                 return
             now = time.monotonic()

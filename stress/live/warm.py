@@ -84,7 +84,8 @@ def _compile(everything: bool, vcpu_loop: bool) -> None:
 def compile_all() -> None:
     """Compile or load every entry point; nothing to do with ``NUMBA_DISABLE_JIT=1``."""
     _compile(True, True)
-    cache.mark_complete()
+    if not JIT_DISABLED:  # else a later run would compile without a word
+        cache.mark_complete()
 
 
 def compile_vcpu_loop() -> None:

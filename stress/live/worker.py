@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
-import signal
-import threading
 import time
-from multiprocessing.connection import wait
 
 from stress.errors import RunBroken
 from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
@@ -18,7 +13,6 @@ from stress.kernels.vcpu import FINISHED, await_stage, run
 from stress.live.hypervisor import Hypervisor, Stopped
 from stress.live.plan import Plan
 from stress.live.scenarios import run_scenario
-from stress.live.server import end_with_supervisor
 from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
 from stress.shm.segment import Segment
@@ -37,8 +31,6 @@ from stress.shm.words import (
     State,
 )
 
-_PR_SET_PDEATHSIG = 1
-
 # Chunks of accesses per call into compiled code, which looks at the control words itself.
 _CHUNKS = 4 if JIT_DISABLED else 20_000
 # How long a vCPU spins for its next stage, in tries, before it sleeps in between.
@@ -48,10 +40,6 @@ _STAGE_POLL_S = 0.0002
 
 def _enter(name: str, plan: Plan, who: int) -> Segment:
     """Set this process up as number ``who`` of the run that owns segment ``name``."""
-    # Neither the forkserver's death nor the supervisor's may leave this process running.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    end_with_supervisor()
-    threading.Thread(target=_follow_supervisor, daemon=True).start()
     segment = Segment.attach(name, plan.geo, len(plan.orders))
     if not membarrier_register() and segment.machine.control[FENCED] == 0:
         raise RunBroken("the kernel refuses membarrier to a worker", "run outside of the sandbox that does")
@@ -61,14 +49,6 @@ def _enter(name: str, plan: Plan, who: int) -> Segment:
         hypervisor = who == plan.geo.hypervisor or not others
         os.sched_setaffinity(0, {first if hypervisor else others[who % len(others)]})
     return segment
-
-
-def _follow_supervisor() -> None:
-    """End this process when the supervisor is gone, whatever compiled code is doing."""
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        wait([supervisor.sentinel])
-        os._exit(1)
 
 
 def _leave() -> None:

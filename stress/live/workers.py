@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import time
@@ -11,8 +12,10 @@ from typing import Any
 
 import psutil
 
+from stress.errors import MachineError
 from stress.live import server
 from stress.live.plan import Plan
+from stress.live.pulse import Watch, pulse
 from stress.live.worker import hypervisor_main, vcpu_main
 from stress.orders import STEPS
 from stress.shm import words
@@ -31,41 +34,59 @@ SHORT_GRACE_S = 0.5
 _LOOK_S = 0.02
 
 
+class StartFailed(Exception):  # noqa: N818 - an event
+    """The workers cannot be started; ``failure`` says who is to blame, as a result does."""
+
+    def __init__(self, failure: dict[str, Any]) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
 class Workers:
     """N vCPU processes and the hypervisor, forked from a server that has the kernels loaded."""
 
-    def __init__(self, plan: Plan, machine: Machine) -> None:
+    def __init__(self, plan: Plan, machine: Machine, patience_s: float) -> None:
         self._plan = plan
         self._machine = machine
-        self._processes: list[Any] = []
-        self._beats: list[tuple[int, float]] = []
+        self._patience_s = patience_s  # who makes no progress for longer hangs
+        self._processes: list[server.Process] = []
+        self._beats = [Watch() for _ in range(plan.geo.hypervisor + 1)]
+        self._server_beat = Watch()
 
     def start(self, name: str, interrupted: threading.Event) -> bool:
-        """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels."""
-        server.ensure_running()
-        with ThreadPoolExecutor(1) as starter:
-            starting = starter.submit(self._start, name, interrupted)
-            while not starting.done():
-                if interrupted.wait(_LOOK_S):
+        """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels.
+
+        Raises StartFailed, and MachineError if the machine allows no more processes or open files.
+        """
+        try:
+            server.ensure_running()
+            with ThreadPoolExecutor(1) as starter:
+                starting = starter.submit(self._start, name, interrupted)
+                hung = None
+                while not (starting.done() or hung or interrupted.wait(_LOOK_S)):
+                    hung = self._server_hung(may_sleep=False)
+                in_time = starting.done()
+                if not in_time:
                     server.kill()
-                    return False
-            starting.result()
-        return True
+            if in_time:
+                starting.result()
+                return True
+        except server.ServerDied as death:
+            self._stop_at_once()
+            raise StartFailed(_forkserver("died", _ending(death.exit_code))) from None
+        except OSError as error:
+            raise _too_many(self._plan.geo.hypervisor, error) from error
+        self._stop_at_once()  # they went with the server
+        if hung:
+            raise StartFailed(hung)
+        return False
 
     def _start(self, name: str, interrupted: threading.Event) -> None:
-        vcpus = self._plan.geo.hypervisor
-        for vcpu in range(vcpus):
+        for vcpu in range(self._plan.geo.hypervisor):
             if interrupted.is_set():
                 return
-            self._launch(server.Process(target=vcpu_main, args=(name, self._plan, vcpu), name=f"vcpu {vcpu}"))
-        self._launch(server.Process(target=hypervisor_main, args=(name, self._plan), name="hypervisor"))
-        now = time.monotonic()
-        self._beats = [(-1, now)] * len(self._processes)
-
-    def _launch(self, process: Any) -> None:
-        process.daemon = True
-        process.start()
-        self._processes.append(process)
+            self._processes.append(server.Process(f"vcpu {vcpu}", vcpu_main, name, self._plan, vcpu))
+        self._processes.append(server.Process("hypervisor", hypervisor_main, name, self._plan))
 
     @property
     def pids(self) -> dict[str, int]:
@@ -83,42 +104,70 @@ class Workers:
     def casualty(self) -> dict[str, Any] | None:
         """Who died other than in order, how, and in which state; None if nobody did."""
         for who, process in enumerate(self._processes):
-            if not process.is_alive() and (process.exitcode != 0 or self._state(who) is not State.DONE):
-                code = process.exitcode
-                how = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
-                return self._describe(who, "died", how)
+            if process.is_alive() or (process.exitcode == 0 and self._state(who) is State.DONE):
+                continue
+            if process.exitcode is None:  # it went with the server
+                return _forkserver("died", _ending(server.last_exit_code()))
+            return self._describe(who, "died", _ending(process.exitcode))
         return None
 
-    def hung(self, limit_s: float) -> dict[str, Any] | None:
-        """Who has made no progress for ``limit_s``; whoever holds mmu_lock before those who wait for it."""
-        now = time.monotonic()
-        late = []
-        for who in range(len(self._processes)):
-            beat = int(self._machine.procs[who, words.HEARTBEAT])
-            if beat != self._beats[who][0]:
-                self._beats[who] = (beat, now)
-            elif now - self._beats[who][1] > limit_s and self._state(who) is not State.DONE:
-                late.append(who)
+    def hung(self) -> dict[str, Any] | None:
+        """Who has made no progress for too long; whoever holds mmu_lock before those who wait for it."""
+        late = [
+            who
+            for who, process in enumerate(self._processes)
+            if self._beats[who].unchanged_s(self._beat(who, process)) > self._patience_s
+            and self._state(who) is not State.DONE
+        ]
         # Who waits for mmu_lock has to wait as long as others use it, and get on.
         busy = {who for who in range(len(self._processes)) if self._state(who) is State.LOCK_HELD}
         if busy - set(late) or not self._machine.control[words.LOCK]:
             late = [who for who in late if self._state(who) is not State.LOCK_WAIT]
         if not late:
-            return None
+            return self._server_hung(may_sleep=True)
         owner = self._owner()
-        return self._describe(owner if owner in late else late[0], "hung", f"no progress for {limit_s:g} s")
+        return self._describe(owner if owner in late else late[0], "hung", self._no_progress())
 
-    def stop(self, grace_s: float) -> bool:
-        """Wait for workers that were told to stop, then end the others; whether all of them left by themselves."""
+    def _beat(self, who: int, process: server.Process) -> tuple[int, float]:
+        """What changes as long as process ``who`` gets on."""
+        starting = self._state(who) is State.STARTING  # and cannot show anything yet
+        return int(self._machine.procs[who, words.HEARTBEAT]), pulse(process.pid) if starting else 0.0
+
+    def _server_hung(self, may_sleep: bool) -> dict[str, Any] | None:
+        """The forkserver, if it was stopped, or unless it ``may_sleep`` gets nowhere otherwise."""
+        pid = server.pid()
+        if pid is None:
+            return None
+        beat = (pulse(pid, may_sleep), len(self._processes))
+        if self._server_beat.unchanged_s(beat) <= self._patience_s:
+            return None
+        return _forkserver("hung", self._no_progress())
+
+    def _no_progress(self) -> str:
+        return f"no progress for {self._patience_s:g} s"
+
+    def stop(self, grace_s: float) -> dict[str, Any] | None:
+        """Wait for workers that were told to stop, then end the others; who died or did not leave, None if all left."""
         deadline = time.monotonic() + grace_s
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
-        for process in self._processes:
+        failure = self.casualty()
+        for who, process in enumerate(self._processes):
             if process.is_alive():
-                process.kill()
+                failure = failure or self._describe(who, "hung", f"did not leave within {grace_s:g} s")
+        self._stop_at_once()
+        return failure
+
+    def _stop_at_once(self) -> None:
+        """End all that still run; afterwards there are none."""
         for process in self._processes:
-            process.join()
-        return all(process.exitcode == 0 for process in self._processes)
+            process.kill()
+        for process in self._processes:
+            while process.join(_LOOK_S):
+                if self._server_hung(may_sleep=True):  # nobody tells how workers end
+                    server.kill()
+            process.close()
+        self._processes = []
 
     def unique_bytes(self) -> dict[str, int]:
         """Memory that only this process has (USS), by name; the mapped part of the segment is shared."""
@@ -126,7 +175,7 @@ class Workers:
         for name, pid in {"supervisor": None, **self.pids}.items():
             try:
                 found[name] = int(psutil.Process(pid).memory_full_info().uss)
-            except psutil.Error:
+            except (psutil.Error, OSError):
                 continue
         return found
 
@@ -150,3 +199,19 @@ class Workers:
             "ipa": f"{int(self._machine.procs[who, words.AT_GFN]) << self._plan.geo.granule_shift:#x}",
             "held_mmu_lock": self._owner() == who or state is State.LOCK_HELD,
         }
+
+
+def _ending(exit_code: int) -> str:
+    return f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def _forkserver(what: str, how: str) -> dict[str, Any]:
+    return {"process": "forkserver", "what": what, "how": how}
+
+
+def _too_many(vcpus: int, error: OSError) -> MachineError:
+    """The machine does not allow what a run with so many vCPUs needs."""
+    limit = {errno.EMFILE: "`ulimit -n`", errno.EAGAIN: "`ulimit -u`"}.get(error.errno or 0, "the machine's limits")
+    return MachineError(
+        f"cannot start {vcpus} vCPUs and the hypervisor: {error.strerror}", f"use fewer vCPUs, or raise {limit}"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import secrets
 from collections.abc import Callable
@@ -61,8 +62,8 @@ class _FileLock:
 class _Memory(shared_memory.SharedMemory):
     """Shared memory whose mapping may outlive the object, for as long as a view needs it; no open file keeps it."""
 
-    def __init__(self, name: str, create: bool = False, size: int = 0) -> None:
-        super().__init__(name, create, size)
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(name, create=True, size=size)
         # SharedMemory would lose the file where a view outlives it, and with that all of the memory.
         os.close(self._fd)  # type: ignore[has-type]
         self._fd = -1
@@ -72,7 +73,17 @@ class _Memory(shared_memory.SharedMemory):
             self.close()
 
 
-def _magic(memory: _Memory) -> npt.NDArray[np.int64]:
+class _Mapping:
+    """Another process's shared memory. `SharedMemory` would have the resource tracker remove it with this process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        with (SHM / name).open("r+b") as file:
+            self.buf = mmap.mmap(file.fileno(), 0)
+        self.size = len(self.buf)
+
+
+def _magic(memory: _Memory | _Mapping) -> npt.NDArray[np.int64]:
     """The segment's first word."""
     buffer: Any = memory.buf
     return np.frombuffer(buffer, dtype=np.int64, count=1)
@@ -86,7 +97,7 @@ def _check(stop: Callable[[], bool]) -> None:
 class Segment:
     """One shared segment and its views. Use ``create`` or ``attach``."""
 
-    def __init__(self, memory: _Memory, geo: Geo, orders: int, lease: Lease | None = None) -> None:
+    def __init__(self, memory: _Memory | _Mapping, geo: Geo, orders: int, lease: Lease | None = None) -> None:
         self._memory = memory
         self._lease = lease  # the creator's
         self.name = memory.name
@@ -107,12 +118,12 @@ class Segment:
             raise _too_large(size, free)
         name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            memory = _Memory(name, create=True, size=size)
+            memory = _Memory(name, size)
         except OSError as error:
             raise MachineError(
                 f"cannot create shared memory: {error.strerror}", "check that /dev/shm is mounted and writable"
             ) from error
-        lease = None
+        complete = False
         try:
             lease = Lease(SHM / name)
             # Without a reservation a store past a full /dev/shm is a SIGBUS.
@@ -123,31 +134,31 @@ class Segment:
             segment = cls(memory, geo, orders, lease)
             for _ in initialise(segment.machine):
                 _check(stop)
+            complete = True
         except OSError as error:
-            memory.unlink()
             if error.errno == errno.ENOSPC:
                 raise _too_large(size, _free_bytes()) from error
             raise MachineError(
                 f"cannot reserve {format_bytes(size)} in /dev/shm: {error.strerror}",
                 "use fewer or smaller blocks",
             ) from error
-        except Interrupted:
-            memory.unlink()
-            raise
+        finally:
+            if not complete:  # whatever came: an interrupt, a MemoryError
+                memory.unlink()
         _magic(memory)[0] = MAGIC
         return segment
 
     @classmethod
     def attach(cls, name: str, geo: Geo, orders: int) -> Segment:
         """Map the segment of another process of this run."""
-        memory = _Memory(name)
+        memory = _Mapping(name)
         if _magic(memory)[0] != MAGIC:
             raise MachineError(f"{name} is not a segment of this version", "run `stress clean`")
         return cls(memory, geo, orders)
 
     def remove(self) -> None:
         """Unlink the segment (creator only). The views stay usable until they are garbage."""
-        if self._lease is not None:
+        if self._lease is not None and isinstance(self._memory, _Memory):
             with suppress(FileNotFoundError):  # somebody was faster
                 self._memory.unlink()
             self._lease.release()
