@@ -22,8 +22,8 @@ from stress.config import COMPARED, ConfigError, RunConfig, from_sources, load_s
 from stress.errors import Interrupted, UsageError
 from stress.results.document import build, plain
 from stress.results.result import Result
+from stress.results.stored import stored
 from stress.results.sweep_result import SweepResult
-from stress.results.trials import is_sweep
 
 if TYPE_CHECKING:  # loads numba
     from stress.live import Progress
@@ -141,12 +141,11 @@ def sweep(
 
 def load(path: str | Path) -> Result | SweepResult:
     """What ``--output``, `Result.save` or a sweep wrote to ``path``; `UsageError` if it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            swept = is_sweep(file.read(64))
-    except OSError:
-        swept = False  # `Result.load` says it better
-    return SweepResult.load(Path(path)) if swept else Result.load(Path(path))
+    found = stored(Path(path))
+    if found.document is not None:
+        return Result.of(found.document, str(path))
+    assert found.sweep is not None
+    return SweepResult.of(found.sweep.trials, found.swept, found.sweep.header["trials"])
 
 
 def _configured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
@@ -15,6 +16,12 @@ class ExitCode(IntEnum):
     MACHINE = 3  # the machine cannot: shared memory too small, wrong operating system
     BROKEN = 4  # no verdict: the run broke (a process died or hung), or nothing was at stake in it
     INTERRUPTED = 130  # Ctrl-C, as shells report SIGINT
+
+
+def weightiest(codes: Iterable[int]) -> int:
+    """The exit code of several things done: what was found wrong outweighs all else; 0 if there are none."""
+    found = set(codes)
+    return ExitCode.CHECK_FAILED if ExitCode.CHECK_FAILED in found else max(found, default=ExitCode.OK)
 
 
 def one_line(text: str) -> str:

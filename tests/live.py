@@ -7,6 +7,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,14 @@ def _views(mapped: mmap.mmap) -> Machine:
         views[name] = found[at : at + int(np.prod(shape))].reshape(shape)
     geo = found[DIRECTORY + len(REGIONS) * DIRECTORY_ENTRY :][: len(Geo._fields)]
     return Machine(**views, geo=Geo(*map(int, geo)))
+
+
+def kept_waiting_s(pid: int) -> float:
+    """How long the main thread of ``pid`` was runnable without a processor so far; 0 if the kernel does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 class LiveRun:
@@ -122,10 +131,28 @@ class LiveRun:
         return machine
 
     def finish(self, timeout_s: float = PATIENCE_S) -> tuple[int, str, str, float]:
-        """Wait for the end; (exit code, stdout, stderr, seconds waited)."""
-        start = time.monotonic()
-        out, err = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, out, err, time.monotonic() - start
+        """Wait for the end; (exit code, stdout, stderr, seconds it took).
+
+        Not among these: how long the command was kept from a processor that others had.
+        """
+        start, before = time.monotonic(), kept_waiting_s(self.pid)
+        kept = before
+        over = threading.Event()
+
+        def follow() -> None:
+            nonlocal kept
+            while not over.wait(0.01):
+                kept = max(kept, kept_waiting_s(self.pid))
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        try:
+            out, err = self.process.communicate(timeout=timeout_s)
+        finally:
+            took = time.monotonic() - start
+            over.set()
+            follower.join()
+        return self.process.returncode, out, err, took - (kept - before)
 
 
 @contextmanager

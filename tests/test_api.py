@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -16,11 +17,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from live import segments_of
+from live import PATIENCE_S, segments_of
 
 import stress
 from stress import Result, RunInterrupted, compare, load, run
 from stress.errors import UsageError
+from stress.live.server import kill, pid
 
 TINY: dict[str, Any] = {"vcpus": 1, "block_size": "2M", "blocks": 2, "dwell": "1ms", "pin": False}
 
@@ -98,7 +100,7 @@ def test_a_run_in_a_thread_excludes_others() -> None:
         assert started.wait(60)
         with pytest.raises(UsageError, match="another run of this process is under way"):
             run(**TINY)
-        assert other.result(60).order.rebuilds == 20
+        assert other.result(PATIENCE_S).order.rebuilds == 20
 
 
 def when_running(action: Any) -> Any:
@@ -124,7 +126,9 @@ def test_ctrl_c_carries_the_partial_result() -> None:
     assert result.order.rebuilds > 5
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(run, rebuilds=5, **TINY).result(60).complete, "the interrupt was about the run before"
+        assert pool.submit(run, rebuilds=5, **TINY).result(PATIENCE_S).complete, (
+            "the interrupt was about the run before"
+        )
 
 
 def test_sigterm_reaches_the_callers_handler_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +142,26 @@ def test_sigterm_reaches_the_callers_handler_after_the_run(monkeypatch: pytest.M
     assert seen == [[]], "once, with the segment gone"
 
 
-def test_an_exception_in_progress_ends_the_run() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.ENOSPC, "no room"), EOFError("over")])
+def test_an_exception_in_progress_ends_the_run(error: Exception) -> None:
     def fail() -> None:
-        raise ZeroDivisionError
+        raise error
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(type(error)) as raised:
         run(duration="1h", progress=when_running(fail), **TINY)
+    assert raised.value is error
+    assert segments_of(os.getpid()) == []
+
+
+def test_a_run_outlives_the_thread_that_started_the_forkserver() -> None:
+    """The kernel would end the server with its parent, which is a thread."""
+    kill()  # the one that earlier tests left
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, rebuilds=3, **TINY).result(PATIENCE_S).complete
+    before = pid()
+    assert before is not None
+    assert run(rebuilds=3, **TINY).complete
+    assert pid() == before, "another one was started"
 
 
 RUNS = f"""
@@ -166,7 +184,7 @@ with multiprocessing.get_context("forkserver").Pool(1) as pool:
 
 
 def output(*arguments: str) -> list[str]:
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -191,7 +209,7 @@ print(queue.get())
 context = multiprocessing.get_context("fork")
 child = context.Process(target=verdict, args=(queue,))
 child.start()
-child.join(60)
+child.join(100)
 print(child.exitcode, queue.get() if child.exitcode == 0 else None)
 verdict(queue)
 print(queue.get())

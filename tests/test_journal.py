@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import head_to_head, version_1
 
+from stress import Result, SweepResult, load
 from stress.config import SweepPlan, plan_sweep
 from stress.errors import ExitCode, RunBroken, UsageError
 from stress.results.document import SCHEMA_VERSION, build
@@ -142,6 +144,25 @@ def test_a_trial_that_tested_nothing_runs_again(tmp_path: Path) -> None:
     found = read_sweep(path)
     assert (found.done, idle.exit_code, reason(idle)) == (frozenset(), 4, "no rebuild by block-first")
     assert sweep_table(found.trials, (), 1).startswith("INCOMPLETE: 0 of 1 run done (1 nothing-tested)")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("what", ["result", "sweep"])
+def test_a_result_is_loaded_from_a_pipe(what: str, tmp_path: Path) -> None:
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    result = results()[0]
+    if what == "result":
+        assert result.document is not None
+        file.write_text(json.dumps(result.document))
+    else:
+        write(file, [result])
+    writer = threading.Thread(target=pipe.write_bytes, args=(file.read_bytes(),))
+    writer.start()
+    found = load(pipe)
+    writer.join()
+    assert isinstance(found, Result if what == "result" else SweepResult)
+    assert str(found) == str(load(file))
 
 
 def test_two_sweeps_never_write_one_file(path: Path) -> None:

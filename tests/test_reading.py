@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stress import interrupt, reading
+from stress import interrupt, load, reading
 from stress.config import SweepPlan, load_sweep
 from stress.errors import Interrupted, UsageError
 from stress.results.stored import stored
@@ -22,7 +22,7 @@ def test_an_endless_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         load_sweep(Path("/dev/zero"))
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(interrupt, "requested", threading.Event())
@@ -31,7 +31,12 @@ def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path, monkeypatch: pyte
         stored(tmp_path / "pipe")
 
 
-@pytest.mark.timeout(20)
+def test_a_path_with_a_null_byte_is_refused() -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        load("a\0b")
+
+
+@pytest.mark.timeout(60)
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

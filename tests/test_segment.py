@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,35 @@ def test_a_failed_reservation_leaves_nothing(monkeypatch: pytest.MonkeyPatch, nu
         Segment.create(GEO, 1)
     assert reserved == [segment_bytes(GEO, 1)]
     assert own_segments() == []
+
+
+@pytest.mark.parametrize("step", ["carve", "initialise"])
+def test_running_out_of_memory_leaves_nothing(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*arguments: Any) -> None:
+        assert len(own_segments()) == 1
+        raise MemoryError
+
+    monkeypatch.setattr(segment, step, fail)
+    with pytest.raises(MemoryError):
+        Segment.create(GEO, 1)
+    assert own_segments() == []
+
+
+def test_a_process_that_attaches_leaves_the_segment_alone() -> None:
+    """Python's resource tracker would take it for its own, and remove it with the process."""
+    created = Segment.create(GEO, 1)
+    code = (
+        "from test_segment import GEO, Segment\n"
+        f"assert Segment.attach({created.name!r}, GEO, 1).name == {created.name!r}\n"
+        "from multiprocessing.resource_tracker import _resource_tracker as tracker\n"
+        "assert tracker._fd is None, 'it was started'\n"
+    )
+    try:
+        path = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+        subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True)
+        assert own_segments() == [created.name]
+    finally:
+        created.remove()
 
 
 def test_shared_memory_that_cannot_be_created(monkeypatch: pytest.MonkeyPatch) -> None:

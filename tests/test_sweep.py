@@ -148,6 +148,16 @@ def test_a_sweep_goes_on_after_trouble_and_its_worst_is_its_exit_code(
     assert (again, len(executor.configs)) == ((1, 8) if code == 1 else (0, 9))
 
 
+@pytest.mark.parametrize("other", [broken, too_small, interrupted])
+def test_a_violation_outweighs_whatever_else_befell_a_sweep(
+    stress: Command, executor: Executor, other: Callable[[RunData], RunData]
+) -> None:
+    executor.trouble = {1: wrong, 2: other}
+    assert stress("sweep", "four.toml")[0] == 1
+    executor.trouble = {}
+    assert stress("sweep", "four.toml", "--resume")[0] == 1
+
+
 def test_a_file_that_exists_and_a_config_that_makes_no_sense_are_refused(stress: Command, executor: Executor) -> None:
     Path("four.jsonl").write_text("mine\n")
     assert "four.jsonl exists already; continue it with --resume" in refused(stress("sweep", "four.toml"))

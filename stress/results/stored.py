@@ -45,7 +45,7 @@ def stored(path: Path) -> Stored:
     """The result in a file; `UsageError` if it cannot be read or is none."""
     try:
         content = read_bytes(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the path holds a null byte
         raise store.unreadable(path, error) from error
     if is_sweep(content):
         return Stored(sweep=parse_sweep(content, str(path)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from stress import interrupt
 from stress.config import SweepPlan, Trial
-from stress.errors import ExitCode, Interrupted, StressError
+from stress.errors import ExitCode, Interrupted, StressError, weightiest
 from stress.results.trials import TrialResult
 from stress.sweeps.journal import opened
 
@@ -48,10 +48,9 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """The worst of all trials' exit codes, unless the user ended the sweep."""
-        if self.interrupted:
-            return ExitCode.INTERRUPTED
-        return max((result.exit_code for result in self.results), default=0)
+        """The weightiest of all trials' exit codes; an interrupt is one."""
+        codes = [result.exit_code for result in self.results]
+        return weightiest([*codes, ExitCode.INTERRUPTED] if self.interrupted else codes)
 
 
 def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Observer, *, resume: bool) -> Outcome:
