@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -329,8 +330,10 @@ def test_sigkill_of_the_supervisor_while_the_forkserver_loads() -> None:
         server = wait_until(run.server, PATIENCE_S, "start of the forkserver")
         server.send_signal(signal.SIGSTOP)
         run.process.kill()
+        run.process.wait()
+        with suppress(psutil.NoSuchProcess):  # it may have been stopped before it asked the kernel to end it
+            server.send_signal(signal.SIGCONT)
         run.process.communicate()
-        server.send_signal(signal.SIGCONT)  # it may have been stopped before it asked the kernel to end it
         wait_until(lambda: is_gone([server]), PATIENCE_S, "end of the forkserver")
 
 
