@@ -20,24 +20,37 @@ from machines import (
     violations,
 )
 
-from stress.arch.descriptors import POISON
+from stress.arch.descriptors import AF, CONTIGUOUS, DBM, MEMATTR, POISON, S2AP, SH, SOFTWARE, XN, Field
 from stress.arch.geometry import GIB, KIB, MIB
 from stress.kernels.audit import audit
+from stress.kernels.clean import write_through_cache
 from stress.kernels.codes import (
     COUNT,
     LINKED_TWICE,
     LINKED_WHEN_FREE,
+    MAPPED,
     NOT_POISONED,
     NOT_THE_HOSTS,
     POPULATION,
+    WRONG_ATTRIBUTES,
     WRONG_LEVEL,
 )
-from stress.kernels.descriptor import leaf_descriptor, next_page, table_descriptor
+from stress.kernels.descriptor import leaf_descriptor, next_page, table_descriptor, write_protected
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table, free_table
 from stress.kernels.split import DONE
 from stress.shm.layout import Machine
-from stress.shm.words import FREE, HOST_MOVING, POOL_HEAD, POOL_TAIL, SLOT_BASE, SLOT_PAGES, Kind
+from stress.shm.words import (
+    FREE,
+    HOST_MOVING,
+    POOL_HEAD,
+    POOL_TAIL,
+    SLOT_BASE,
+    SLOT_LOGGING,
+    SLOT_PAGES,
+    SLOT_PROTECTED,
+    Kind,
+)
 
 BLOCK = 2  # the one that is mapped as a block
 
@@ -339,3 +352,60 @@ def test_scratch_needs_no_preparation() -> None:
     audit(s, 1, seen, starts)
     audit(s, 1, seen, starts)
     assert violations(s) == {}
+
+
+# Attributes: every bit of a descriptor.
+
+
+@pytest.mark.parametrize("field", [MEMATTR, SH, AF, S2AP, Field(7, 7), XN, DBM, CONTIGUOUS, SOFTWARE])
+@pytest.mark.parametrize("level", [2, 3])
+def test_a_leaf_with_other_attributes_than_its_mapping(level: int, field: Field) -> None:
+    s = small_machine()
+    assert fault(s, s.geo.base_gfn) == POPULATION
+    if level == 3:
+        assert split_block(s, 0) == DONE
+    index, found = find(s, s.geo.base_gfn, 3)
+    assert found == level
+    run_audit(s)
+    assert violations(s) == {}
+    s.tables[index] ^= 1 << field.lo
+    run_audit(s)
+    assert violations(s) == {"stale-translation": 1}
+    piece = evidence(s, Kind.STALE_TRANSLATION)
+    assert (piece["detail"], piece["gfn"], piece["level"]) == (WRONG_ATTRIBUTES, s.geo.base_gfn, level)
+    assert piece["found"] ^ piece["expected"] == 1 << field.lo
+
+
+@pytest.mark.parametrize("word", [SLOT_LOGGING, SLOT_PROTECTED])
+def test_only_logging_may_take_write_permission(word: int) -> None:
+    s = small_machine()
+    assert fault(s, s.geo.base_gfn) == POPULATION
+    index, _ = find(s, s.geo.base_gfn, 3)
+    s.tables[index] = int(write_protected(int(s.tables[index])))
+    s.memslots[0, word] = 1
+    run_audit(s)
+    assert violations(s) == {}
+    s.memslots[0, word] = 0
+    run_audit(s)
+    assert violations(s) == {"stale-translation": 1}
+
+
+def test_a_table_descriptor_with_other_bits_than_its_own() -> None:
+    s = small_machine()
+    assert split_block(s, 0) == DONE
+    index, level = find(s, s.geo.base_gfn, 2)
+    s.tables[index] |= 1 << 59
+    run_audit(s)
+    assert (level, violations(s)) == (2, {"stale-translation": 1})
+
+
+def test_mapped_memory_is_at_the_poc_where_the_guest_sees_it() -> None:
+    s = small_machine(fwb=False, guest_caches=False)
+    assert fault(s, s.geo.base_gfn) == POPULATION
+    run_audit(s)
+    assert violations(s) == {}
+    write_through_cache(s, 77)
+    run_audit(s)
+    assert violations(s) == {"not-at-poc": 1}
+    piece = evidence(s, Kind.NOT_AT_POC)
+    assert (piece["detail"], piece["gfn"], piece["rule"]) == (MAPPED, s.geo.base_gfn + 77, 0)

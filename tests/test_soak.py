@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from basic_orders import BASIC, is_correct, orders_of
 from live import run_json
 
+from stress import run
 from stress.bugs import BUGS
 from stress.orders import NAMED_ORDERS
 
@@ -101,6 +103,24 @@ def test_wrong_orders_are_caught_every_time(size: str) -> None:
             )  # fmt: skip
             assert document["exit"] == 1
             assert kind in {violation["kind"] for violation in document["violations"]}
+
+
+@pytest.mark.timeout(3600)
+def test_every_basic_order_has_the_verdict_of_the_rule() -> None:
+    """No FWB, guest caches off, blocks half mapped: of 261 orders the seven that the rule names are correct."""
+    orders = orders_of(*BASIC)
+    correct = []
+    for steps in orders:
+        result = run(
+            ",".join(steps), duration=os.environ.get("STRESS_SOAK_ORDER", "2s"), block_size="2M", populated=0.5,
+            dwell="1ms", fwb=False, guest_caches=False,
+        )  # fmt: skip
+        assert result.verdict in ("correct", "violations"), (steps, result.failure)
+        if result.verdict == "correct":
+            correct.append(steps)
+    assert len(orders) == 261
+    assert correct == [steps for steps in orders if is_correct(steps)]
+    assert len(correct) == 7
 
 
 @pytest.mark.parametrize("name", BUGS)

@@ -8,8 +8,21 @@ import pytest
 from machines import small_machine
 
 from stress.bugs import MISSING_DSB
+from stress.kernels import tlbi
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid, wait_for_completion
-from stress.shm.words import SEQUENCE, TLBI_DONE, TLBI_END, TLBI_NUMBER, TLBI_RING, TLBI_START
+from stress.shm.atomics import JIT_DISABLED
+from stress.shm.words import (
+    BARRIER_REFUSED,
+    FENCED,
+    FINISH,
+    FINISH_ASKED,
+    SEQUENCE,
+    TLBI_DONE,
+    TLBI_END,
+    TLBI_NUMBER,
+    TLBI_RING,
+    TLBI_START,
+)
 
 
 def test_numbers_count_up_and_rows_say_what_was_invalidated() -> None:
@@ -77,3 +90,15 @@ def test_with_a_missing_dsb_each_takes_effect_when_the_next_is_issued() -> None:
     assert s.control[SEQUENCE] == 2
     assert (s.tlbi[2, TLBI_START], s.tlbi[2, TLBI_END]) == (5, 7)
     assert s.control[TLBI_DONE] == 0
+
+
+@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code calls the kernel")
+@pytest.mark.parametrize("fenced", [0, 1])
+def test_a_membarrier_that_fails_ends_the_run(monkeypatch: pytest.MonkeyPatch, fenced: int) -> None:
+    """Unless there never was one, and every access fences."""
+    s = small_machine()
+    s.control[FENCED] = fenced
+    monkeypatch.setattr(tlbi, "membarrier", lambda: -1)
+    tlbi_range(s, 1, 2, 0)
+    assert s.control[BARRIER_REFUSED] == 1 - fenced
+    assert s.control[FINISH] == (0 if fenced else FINISH_ASKED)
