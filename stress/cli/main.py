@@ -19,6 +19,9 @@ DEBUG_VARIABLE = "STRESS_DEBUG"
 
 _COMMANDS = ("run", "compare", "sweep", "bench", "show", "report", "orders", "platforms", "bugs", "doctor", "clean")
 
+#: Those that start processes of a run themselves.
+_MEASURING = ("run", "compare")
+
 
 class _Commands(click.Group):
     """The commands, each imported when it is used: a list of names must not wait for what a run needs."""
@@ -31,6 +34,15 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(f"stress.cli.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _MEASURING and not {*args} & {*ctx.help_option_names}:
+            from stress.live.server import start_early
+
+            start_early()  # it loads the kernels while we import what the command needs
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
