@@ -159,6 +159,7 @@ def run_data(
         failure=failure,
         scenario=scenario,
         stages=stages or [],
+        passes=len({stage.repeat for stage in stages or []}),
         life_cycle=life_cycle or {},
         intervals=[Interval(start * 100_000_000, 100_000_000, 30_000_000 + start, 7) for start in range(100)],
         trace=trace,
@@ -251,7 +252,9 @@ def page_table_test(
                 20,
             ),
         ):
-            stages.append(StageData(name, 0, repeat, duration_ns * (repeat + 1), counters, rebuilds, order))
+            stages.append(
+                StageData(name, 0, repeat // len(orders), duration_ns * (repeat + 1), counters, rebuilds, order)
+            )
     return run_data(
         [vcpu_rebuilt(order_data(rng, order, rebuilds=20 * passes // len(orders), vcpus=4)) for order in orders],
         config=selftest_config("kvm-page-table-test", "hugetlb-1g", 20, 1 << 30),
@@ -314,6 +317,7 @@ def version_3(document: dict[str, Any]) -> dict[str, Any]:
     old = copy.deepcopy(document)
     old["schema_version"] = 3
     del old["untested"]
+    old.pop("passes", None)
     for order in old["orders"]:
         del order["cycles"]
     return old

@@ -80,6 +80,7 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         "memslots": 2,
         "populated": 0.5,
         "rebuilds": 9,
+        "passes": None,
         "duration_ns": 500_000_000,
         "dwell_ns": 1_000_000,
         "iterations": 7,
@@ -102,10 +103,10 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         "audit_interval_ns": 250_000_000,
         "watchdog_ns": 3_000_000_000,
     }
-    # Nothing here is what a plain run has anyway, but for these, whose default is another one here.
+    # Nothing here is what a plain run has anyway, but for these: their default is another here, or belongs to stages.
     default = RunConfig().to_json()
     same = {key for key, value in given.items() if default[key] == value}
-    assert same <= {"granule_bytes", "pin", "fwb", "rebuilder"}
+    assert same <= {"granule_bytes", "pin", "fwb", "rebuilder", "passes"}
     assert out.startswith("CORRECT")
     assert "clean-first" in out
     # Not a terminal: a plain line at the start, the executor's notes, no escape code.
@@ -228,7 +229,7 @@ def test_a_mode_overrides_the_file_and_keeps_other_options(stress: Command, exec
         ("run --inject no-brake", "--inject: unknown bug 'no-brake'; did you mean no-break"),
         ("run --inject no-break --order bbml2", "--inject: no-break changes nothing in bbml2"),
         ("run --scenario thp --block-size 1G", "--block-size: a transparent huge page has 2M"),
-        ("run --scenario dirty-log-perf --rebuilds 3", "--rebuilds: scenario dirty-log-perf ends with its stages"),
+        ("run --scenario dirty-log-perf --rebuilds 3", "--rebuilds: scenario dirty-log-perf goes through its stages"),
         ("run --bbm-level 3", "--bbm-level: must be at most 2"),
         ("run --order=install,install-nt", "'install' and 'install-nt' install the block twice"),
     ],

@@ -68,6 +68,7 @@ def test_defaults() -> None:
         "memslots": 1,
         "populated": 1.0,
         "rebuilds": None,
+        "passes": None,
         "duration_ns": 10_000_000_000,
         "dwell_ns": 5_000_000,
         "iterations": 2,
@@ -142,11 +143,14 @@ def test_rebuilds_alone_lift_the_default_duration() -> None:
 
 
 @pytest.mark.parametrize("scenario", STAGED)
-def test_a_staged_scenario_is_one_pass_or_repeats_for_a_duration(scenario: Scenario) -> None:
-    assert from_sources(None, {"scenario": scenario}).duration_ns is None
+def test_a_staged_scenario_plays_passes_for_a_duration_or_so_many(scenario: Scenario) -> None:
+    assert from_sources(None, {"scenario": scenario}).duration_ns == 10_000_000_000
+    one = from_sources(None, {"scenario": scenario, "passes": 1})
+    assert (one.passes, one.duration_ns) == (1, None)
     assert from_sources(None, {"scenario": scenario, "duration": "3s"}).duration_ns == 3_000_000_000
     text = problem({"scenario": scenario, "rebuilds": 5})
-    assert text.startswith(f"--rebuilds: scenario {scenario} ends with its stages")
+    assert text == f"--rebuilds: scenario {scenario} goes through its stages in passes; use --passes"
+    assert problem({"scenario": "thp", "passes": 5}).startswith("--passes: scenario thp has no stages; use --rebuilds")
 
 
 @pytest.mark.parametrize("scenario", Scenario)

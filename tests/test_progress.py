@@ -38,7 +38,7 @@ def test_headline() -> None:
     ("changes", "text"),
     [
         (
-            {"scenario": Scenario.PAGE_TABLE_TEST, "blocks": 20},
+            {"scenario": Scenario.PAGE_TABLE_TEST, "blocks": 20, "passes": 1},
             "kvm-page-table-test: block-first, 1 vCPU, 20 blocks of 1G (4K granule), one pass",
         ),
         (

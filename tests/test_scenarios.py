@@ -96,8 +96,8 @@ def test_the_selftest_costs_what_it_costs_in_the_kernel(order: str) -> None:
     # Real kernels: 257 faults in UPDATE for each 2 MiB block, and with one vCPU one fault per rebuild in any order.
     blocks = 4 if JIT_DISABLED else 64
     document = correct(
-        "run", "--scenario", "kvm-page-table-test", "-b", f"{2 * blocks}M", "-s", "anonymous_hugetlb_2mb",
-        "-v", "1", f"--order={order}",
+        "run", "--scenario", "kvm-page-table-test", "--passes", "1", "-b", f"{2 * blocks}M", "-v", "1",
+        "-s", "anonymous_hugetlb_2mb", f"--order={order}",
     )  # fmt: skip
     found = stages(document)
     create, update, adjust = (found[f"KVM_{name}_MAPPINGS"] for name in ("CREATE", "UPDATE", "ADJUST"))
@@ -112,7 +112,9 @@ def test_the_selftest_costs_what_it_costs_in_the_kernel(order: str) -> None:
 
 
 def test_a_misaligned_memslot_is_mapped_as_pages() -> None:
-    document = correct("run", "--scenario", "kvm-page-table-test", "-b", "4M", "-s", "hugetlb-2m", "-p", "1048580K")
+    document = correct(
+        "run", "--scenario", "kvm-page-table-test", "--passes", "1", "-b", "4M", "-s", "hugetlb-2m", "-p", "1048580K"
+    )
     [order] = document["orders"]
     assert order["mappings"]["blocks"] == 0
     assert order["mappings"]["pages"] >= 1024
@@ -122,7 +124,19 @@ def test_a_misaligned_memslot_is_mapped_as_pages() -> None:
 def test_what_reaches_outside_its_memslot_is_mapped_as_pages() -> None:
     # 3 blocks and half a one; cut in the middle of the second one too.
     document = correct(
-        "run", "--scenario", "kvm-page-table-test", "-b", "7M", "-s", "hugetlb-2m", "-v", "1", "--memslots", "2"
+        "run",
+        "--scenario",
+        "kvm-page-table-test",
+        "--passes",
+        "1",
+        "-b",
+        "7M",
+        "-s",
+        "hugetlb-2m",
+        "-v",
+        "1",
+        "--memslots",
+        "2",
     )
     create, adjust = stages(document)["KVM_CREATE_MAPPINGS"], stages(document)["KVM_ADJUST_MAPPINGS"]
     assert create["mappings"]["blocks"] == 2  # the first and the third
@@ -132,7 +146,21 @@ def test_what_reaches_outside_its_memslot_is_mapped_as_pages() -> None:
 
 def test_dirty_log_perf_harvests_what_was_written() -> None:
     document = correct(
-        "run", "--scenario", "dirty-log-perf", "-b", "8M", "-s", "hugetlb-2m", "-v", "2", "-i", "3", "-f", "2"
+        "run",
+        "--scenario",
+        "dirty-log-perf",
+        "--passes",
+        "1",
+        "-b",
+        "8M",
+        "-s",
+        "hugetlb-2m",
+        "-v",
+        "2",
+        "-i",
+        "3",
+        "-f",
+        "2",
     )
     names = [(stage["name"], stage["iteration"]) for stage in document["stages"]]
     rounds = [(name, iteration) for iteration in (1, 2, 3) for name in ("dirty", "get-dirty-log")]
@@ -167,7 +195,19 @@ def test_cleaning_per_fault_multiplies_the_cost_by_the_faulting_vcpus() -> None:
     times = {}
     for cmo in ("per-install", "per-fault"):
         document = correct(
-            "run", "--scenario", "kvm-page-table-test", "-b", "1G", "-v", "3", "--platform", "kunpeng920", "--cmo", cmo
+            "run",
+            "--scenario",
+            "kvm-page-table-test",
+            "--passes",
+            "1",
+            "-b",
+            "1G",
+            "-v",
+            "3",
+            "--platform",
+            "kunpeng920",
+            "--cmo",
+            cmo,
         )
         times[cmo] = stages(document)["KVM_ADJUST_MAPPINGS"]["duration_ns"]
     assert times["per-fault"] > 1.5 * times["per-install"]

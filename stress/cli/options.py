@@ -27,6 +27,7 @@ SECTIONS: Final = {
         "scenario",
         "duration_ns",
         "rebuilds",
+        "passes",
         "dwell_ns",
         "iterations",
         "populated",

@@ -38,7 +38,9 @@ def headline(config: RunConfig) -> str:
         limits.append(format_duration(config.duration_ns))
     if config.rebuilds is not None:
         limits.append(f"{config.rebuilds} rebuilds")
-    return ", ".join([*parts, " or ".join(limits) or "one pass"])
+    if config.passes is not None:
+        limits.append("one pass" if config.passes == 1 else f"{config.passes} passes")
+    return ", ".join([*parts, " or ".join(limits)])
 
 
 def _memory(config: RunConfig) -> str:

@@ -136,11 +136,14 @@ class RunConfig(BaseModel):
     rebuilds: int | None = Field(
         default=None, ge=1, le=1 << 40, description="Stop after this many rebuilds of each order"
     )
+    passes: int | None = Field(
+        default=None, ge=1, le=1 << 40, description="Stop after this many passes over the stages under each order"
+    )
     duration_ns: Duration | None = Field(
         default=None,
         gt=0,
         le=MAX_NS,
-        description="Stop after this time; 10s if left out, unlimited with --rebuilds, one pass of staged scenarios",
+        description="Stop after this time; 10s if left out, unlimited with --rebuilds or --passes",
     )
     dwell_ns: Duration = Field(
         default=5 * MILLISECOND_NS,
@@ -270,8 +273,16 @@ class RunConfig(BaseModel):
     def _not_staged(cls, rebuilds: int | None, info: ValidationInfo) -> int | None:
         scenario = info.data.get("scenario")
         if rebuilds is not None and scenario in STAGED:
-            raise problem(f"scenario {scenario} ends with its stages, or repeats them for a duration; leave it out")
+            raise problem(f"scenario {scenario} goes through its stages in passes; use --passes")
         return rebuilds
+
+    @field_validator("passes")
+    @classmethod
+    def _staged(cls, passes: int | None, info: ValidationInfo) -> int | None:
+        scenario = info.data.get("scenario", STAGED[0])
+        if passes is not None and scenario not in STAGED:
+            raise problem(f"scenario {scenario} has no stages; use --rebuilds or --duration")
+        return passes
 
     @field_validator("platform")
     @classmethod
@@ -307,7 +318,7 @@ class RunConfig(BaseModel):
             room = rules.room_in_blocks(ipa_bits, size, self.phys_offset)
             given["blocks"] = self.blocks or min(rules.DEFAULT_BLOCKS, room)
             given["memory"] = given["blocks"] * size
-        endless = self.rebuilds is None and self.scenario not in STAGED
+        endless = self.rebuilds is None and self.passes is None
         derived = {
             "duration_ns": 10 * SECOND_NS if endless else None,
             "rebuilder": Rebuilder.HYPERVISOR if self.scenario is Scenario.REBUILD else Rebuilder.VCPU,

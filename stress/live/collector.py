@@ -25,6 +25,8 @@ from stress.shm.layout import (
 _ROWS_KEPT = 1 << 17
 _STALLS_KEPT = 1 << 18
 _BATCH = 4096
+# Rows of stages kept before every other pass is left out.
+_STAGES_KEPT = 1 << 12
 _RECENT = 64  # windows whose median the progress display shows
 # A vCPU that was descheduled right after a window fault charges its rebuild late: rows are read after this time.
 _SETTLE_S = 0.25
@@ -51,6 +53,10 @@ class Collector:
         self._drained_of = np.zeros(len(orders), np.int64)
         self.timeline = Timeline()
         self._settling: deque[tuple[float, int]] = deque()  # (when seen, rebuilds complete by then)
+        self._stages: list[npt.NDArray[np.int64]] = []
+        self._stages_kept = _STAGES_KEPT
+        self._stride = 1  # passes whose number is a multiple of it are kept
+        self.passes = 0  # begun, under each order
         self._next = 1
         self._overwritten = 0
         geo = machine.geo
@@ -111,6 +117,7 @@ class Collector:
         # Better a window fault too few in a row than a row overwritten.
         self._take_records(max(settled, self._closed - words.RECORD_RING // 2))
         cycles_waiting = self._take_cycles()
+        self._take_stages()
         fullest = 0
         for vcpu in range(self._machine.geo.hypervisor):
             before = self._drained[vcpu]
@@ -164,6 +171,20 @@ class Collector:
         for kept, rows in zip(self._cycles, taken, strict=True):
             kept.extend(np.array(rows, CYCLE_ROW))
         return self._next_cycle - first
+
+    def _take_stages(self) -> None:
+        """Take every stage that is over; of very many passes keep every 2nd, 4th, ... one."""
+        machine = self._machine
+        for number in range(int(machine.control[words.STAGES_TAIL]), int(machine.control[words.STAGES_HEAD])):
+            row = machine.stages[number % words.STAGE_ROWS].copy()
+            machine.control[words.STAGES_TAIL] = number + 1
+            self.passes = max(self.passes, int(row[words.G_REPEAT]) + 1)
+            if row[words.G_REPEAT] % self._stride == 0:
+                self._stages.append(row)
+            if len(self._stages) > self._stages_kept:
+                self._stride *= 2
+                self._stages = [each for each in self._stages if each[words.G_REPEAT] % self._stride == 0]
+                self._stages_kept = max(_STAGES_KEPT, 2 * len(self._stages))  # a single pass may have more
 
     def _keep_rows(self, records: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(records), REBUILD_ROW)
@@ -247,8 +268,7 @@ class Collector:
         )
 
     def stages(self) -> list[StageData]:
-        """What was measured of each stage."""
-        rows = self._machine.stages
+        """What was measured of each stage, after a final poll."""
         return [
             StageData(
                 name=words.STAGE_NAMES[row[words.G_WHAT]],
@@ -259,7 +279,7 @@ class Collector:
                 rebuilds=int(row[words.G_REBUILDS]),
                 order=self._orders[row[words.G_ORDER]].name if len(self._orders) > 1 else "",
             )
-            for row in rows[rows[:, words.G_READY] != 0]
+            for row in self._stages
         ]
 
     def life_cycle(self) -> dict[str, int]:

@@ -25,7 +25,7 @@ class Plan:
     share: int  # pages mapped after a split, in 2**-20 of the block's pages
     dwell_ns: int
     duration_ns: int | None
-    rebuilds: int | None  # per order
+    rounds: int | None  # cycles of each order: rebuilds, or passes
     iterations: int
     eager_split: bool
     one_page_blocks: bool  # the backing has no blocks: a selftest's "large pages" are pages

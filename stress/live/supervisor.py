@@ -229,6 +229,7 @@ class _Run:
             scenario=str(self._config.scenario),
             orders=self._collector.results(),
             stages=self._collector.stages(),
+            passes=self._collector.passes,
             life_cycle=self._collector.life_cycle(),
             intervals=self._collector.timeline.intervals(),
             violations=violations,

@@ -8,7 +8,6 @@ from stress.report.axes import spans_much, time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, spec
 from stress.results import cells
-from stress.results.layout import counted
 from stress.results.stages import passes, typical
 
 
@@ -56,7 +55,7 @@ def stages(document: dict[str, Any]) -> Figure | None:
         )
         for point, stage in zip(points, found, strict=True)
     ]
-    note = f"Medians of times and means of counts over {counted(passes(document), 'pass', 'passes')}."
+    note = f"Medians of times and means of counts over {passes(document)}."
     return Figure("Stages", note, [plot], Table(("stage", "order", "time", "faults", "rebuilds", "accesses"), rows))
 
 

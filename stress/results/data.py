@@ -186,7 +186,8 @@ class RunData:
     failure: dict[str, Any] | None = None  # who died or hung, in which state
     extra: dict[str, Any] = field(default_factory=dict)
     scenario: str = "rebuild"
-    stages: list[StageData] = field(default_factory=list)
+    stages: list[StageData] = field(default_factory=list)  # of all passes, or of every 2nd, 4th, ... one
+    passes: int = 0  # begun, under each order
     life_cycle: dict[str, int] = field(default_factory=dict)
     intervals: list[Interval] = field(default_factory=list)
     trace: TraceData | None = None  # if one was asked for

@@ -82,6 +82,7 @@ def build(data: RunData) -> dict[str, Any]:
     if data.life_cycle:
         document["life_cycle"] = {name: int(count) for name, count in data.life_cycle.items()}
     if data.stages:
+        document["passes"] = int(data.passes)
         document["stages"] = [_stage(stage) for stage in data.stages]
     if comparison:
         document["comparison"] = comparison

@@ -153,6 +153,7 @@ _LIFE_CYCLE: Final = [
 ]
 
 _STAGE: Final = [
+    ResultKey("passes", "integer", "", "passes over all stages begun, under each order", optional=True),
     ResultKey("stages[].name", "string", "", "the stage's name, as the selftest calls it", optional=True),
     ResultKey("stages[].iteration", "integer", "", "its iteration within the pass, from 1; 0 if none", optional=True),
     ResultKey("stages[].repeat", "integer", "", "its pass over all stages, from 0", optional=True),

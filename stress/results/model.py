@@ -287,5 +287,6 @@ class Document(Part):
     extra: Mapping[str, Any]
     timeline: Timeline | None = None
     life_cycle: LifeCycle | None = None
+    passes: int | None = None
     stages: tuple[Stage, ...] = ()
     comparison: tuple[Comparison, ...] = ()

@@ -32,7 +32,7 @@ def selftest_lines(document: dict[str, Any]) -> str:
         return ""
     text = "\n".join(lines).strip("\n")
     count = passes(document)
-    return f"{text}\n\nEach time is the median of {count:,} passes." if count > 1 else text
+    return text if count in ("0 passes", "1 pass") else f"{text}\n\nEach time is the median of {count}."
 
 
 def _page_table_test(config: dict[str, Any], stages: list[dict[str, Any]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from stress.results import cells
@@ -13,9 +13,17 @@ from stress.results.statistics import rank
 Stage = dict[str, Any]
 
 
-def passes(document: dict[str, Any]) -> int:
-    """How many passes over its stages the run began."""
-    return max((stage["repeat"] + 1 for stage in document.get("stages", ())), default=0)
+def passes(document: dict[str, Any]) -> str:
+    """Of how many passes the figures of `typical` are, in words; "1 pass" if that is all they are of.
+
+    A run that was cut short has fewer of its later stages, a very long one keeps a sample of its passes.
+    """
+    counts = [len(group) for group in _groups(document)]
+    fewest, most = min(counts, default=0), max(counts, default=0)
+    kept = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    if (begun := document.get("passes", 0)) > most + 1:
+        return f"{kept} of {begun:,} passes"
+    return f"{kept} pass{'' if most == 1 else 'es'}"
 
 
 def typical(document: dict[str, Any]) -> list[Stage]:
@@ -23,10 +31,15 @@ def typical(document: dict[str, Any]) -> list[Stage]:
 
     Passes under different orders stay apart.
     """
+    return [_typical(group) for group in _groups(document)]
+
+
+def _groups(document: dict[str, Any]) -> Iterable[list[Stage]]:
+    """The passes over each stage, under each order."""
     groups: dict[tuple[str, str, int], list[Stage]] = {}
     for stage in document.get("stages", ()):
         groups.setdefault((stage.get("order", ""), stage["name"], stage["iteration"]), []).append(stage)
-    return [_typical(group) for group in groups.values()]
+    return groups.values()
 
 
 def _typical(group: list[Stage]) -> Stage:
@@ -62,7 +75,7 @@ def stage_tables(document: dict[str, Any], fmt: str) -> str:
     if levels and max(map(len, text.splitlines())) > WIDTH:
         text = joined(_table(stages, [*times, *_MAPPINGS], fmt), _table(stages, levels, fmt))
     count = passes(document)
-    title = "Stages" if count == 1 else f"Stages: medians of times and means of counts over {count:,} passes"
+    title = "Stages" if count == "1 pass" else f"Stages: medians of times and means of counts over {count}"
     notes = "trans., perm.: translation and permission faults by the level at which the walk met them."
     return joined(title, text, wrapped(notes) if levels else "")
 

@@ -35,12 +35,14 @@ POOL_LEAKED = 3 * LINE + 6  # non-zero: the pool ran dry although nothing waited
 DEFERRED_HEAD = 3 * LINE + 4  # detached tables that wait for a grace period: next one to free
 DEFERRED_TAIL = 3 * LINE + 5
 FINISH = 4 * LINE  # non-zero: the hypervisor winds up and sets STOP
+STAGES_TAIL = 4 * LINE + 1  # stages that the collector has read
 FINISH_ASKED, FINISH_EXHAUSTED = 1, 2  # by the user or fail-fast; because the table pool ran dry
 VIOLATIONS = 5 * LINE  # count per violation kind, two lines
 REBUILDS = 7 * LINE  # numbers handed out to rebuilds; the newest
 CLOSED = 7 * LINE + 1  # every record up to this number is complete
 TLBI_PENDING = 7 * LINE + 2  # only with the injected bug missing-dsb: the TLBI that has not taken effect, or 0
 VOIDED = 7 * LINE + 3  # rebuilds whose record is void
+STAGES_HEAD = 7 * LINE + 4  # stages measured so far
 TRACE_NEXT = 8 * LINE  # next row of region "trace"; beyond its last row: the trace is over
 TRACE_ENDED = 8 * LINE + 1  # non-zero: over because it covers the rebuilds asked for, not because it is full
 BY_RULE = 9 * LINE  # of VIOLATIONS those that a rule told at the step, two lines
@@ -262,15 +264,14 @@ P_WRITE_BELOW = 5
 P_ACCESSES = 6
 PROGRAM_WORDS = LINE
 
-# Region "stages": what the hypervisor measured of each stage.
-STAGE_ROWS = 256
+# Region "stages": ring of what the hypervisor measured of each stage; it waits while the ring is full.
+STAGE_ROWS = 1024
 G_WHAT = 0  # index into STAGE_NAMES
 G_ITERATION = 1
 G_REPEAT = 2
 G_DURATION_NS = 3
 G_REBUILDS = 4
 G_ORDER = 5
-G_READY = 6
 G_COUNTERS = LINE  # of all vCPUs
 STAGE_WORDS = G_COUNTERS + COUNTER_WORDS
 

@@ -39,4 +39,6 @@ def _planned_s(config: RunConfig) -> float:
     if config.rebuilds is not None:
         # A cycle is a dwell on pages and one on the block; the rebuild itself is short.
         limits.append(config.rebuilds * len(config.orders) * 2 * config.dwell_ns / _SECOND_NS)
-    return min(limits, default=_UNKNOWN_S)
+    if config.passes is not None:
+        limits.append(config.passes * len(config.orders) * _UNKNOWN_S)
+    return min(limits)

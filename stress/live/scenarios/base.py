@@ -12,8 +12,8 @@ from stress.shm.words import SLOT_BASE
 class Scenario(ABC):
     """A script for the hypervisor process."""
 
-    #: One pass is enough if no duration was asked for.
-    one_pass = False
+    #: A cycle is a pass over stages: one under each order is played to its end, however long it takes.
+    in_passes = False
 
     def __init__(self, hypervisor: Hypervisor) -> None:
         self.hypervisor = hypervisor
@@ -50,7 +50,7 @@ class Scenario(ABC):
 
 
 def play(scenario: Scenario) -> None:
-    """Cycles until the time is up, the rebuilds are done, or the run winds up.
+    """Cycles until the time is up, the rebuilds or passes are done, or the run winds up.
 
     With several orders each round takes every order once, in an order drawn anew per round, so that noise and the
     state of the caches hit all of them alike.
@@ -61,11 +61,12 @@ def play(scenario: Scenario) -> None:
         start = audited = time.monotonic_ns()
         rounds = 0
         turns = list(range(len(plan.orders)))
-        while plan.rebuilds is None or rounds < plan.rebuilds:
+        while plan.rounds is None or rounds < plan.rounds:
             hypervisor.random.shuffle(turns)
             for order in turns:
                 now = time.monotonic_ns()
-                if hypervisor.finishing or (plan.duration_ns is not None and now - start >= plan.duration_ns):
+                over = plan.duration_ns is not None and now - start >= plan.duration_ns
+                if hypervisor.finishing or (over and (rounds or not scenario.in_passes)):
                     return
                 if now - audited >= plan.audit_interval_ns:
                     hypervisor.audit()
@@ -73,7 +74,5 @@ def play(scenario: Scenario) -> None:
                 with hypervisor.cycle(order):
                     scenario.cycle(order, rounds)
             rounds += 1
-            if scenario.one_pass and plan.duration_ns is None:
-                return
     except Finished:
         return

@@ -19,7 +19,6 @@ from stress.shm.words import (
     G_DURATION_NS,
     G_ITERATION,
     G_ORDER,
-    G_READY,
     G_REBUILDS,
     G_REPEAT,
     G_WHAT,
@@ -36,6 +35,8 @@ from stress.shm.words import (
     STAGE_END_NS,
     STAGE_NAMES,
     STAGE_ROWS,
+    STAGES_HEAD,
+    STAGES_TAIL,
     VOIDED,
 )
 
@@ -59,7 +60,7 @@ class Program:
 class StagedScenario(LoggingScenario):
     """A scenario made of stages."""
 
-    one_pass = True
+    in_passes = True
 
     def begin_pass(self, order: int, turn: int) -> None:
         """Start with nothing mapped, as the selftest's new VM does."""
@@ -106,11 +107,9 @@ class StagedScenario(LoggingScenario):
         counters = machine.counters.sum(axis=(0, 1))
         rebuilds = int(machine.control[REBUILDS] - machine.control[VOIDED])
         duration_ns = run()
-        ready = machine.stages[:, G_READY]
-        free = ready.argmin()
-        if ready[free] or free >= STAGE_ROWS:
-            return  # a long run's later passes
-        row = machine.stages[free]
+        head = int(machine.control[STAGES_HEAD])
+        self.hypervisor.wait_until(lambda: bool(head - machine.control[STAGES_TAIL] < STAGE_ROWS))
+        row = machine.stages[head % STAGE_ROWS]
         row[G_WHAT] = STAGE_NAMES.index(name)
         row[G_ITERATION] = iteration
         row[G_REPEAT] = self._pass
@@ -118,7 +117,7 @@ class StagedScenario(LoggingScenario):
         row[G_ORDER] = self._order
         row[G_REBUILDS] = int(machine.control[REBUILDS] - machine.control[VOIDED]) - rebuilds
         row[G_COUNTERS : G_COUNTERS + COUNTER_WORDS] = machine.counters.sum(axis=(0, 1)) - counters
-        row[G_READY] = 1
+        machine.control[STAGES_HEAD] = head + 1
 
     @property
     def accesses(self) -> int:
