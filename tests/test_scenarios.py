@@ -9,8 +9,13 @@ from live import run_json
 
 from stress.orders import NAMED_ORDERS
 from stress.shm.atomics import JIT_DISABLED
+from stress.shm.words import STAGE_ROWS
 
 SMALL = ("--block-size", "2M", "--blocks", "4")
+
+#: One pass, as the selftests themselves make.
+SELFTEST = ("run", "--scenario", "kvm-page-table-test", "--passes", "1")
+DIRTY_LOG = ("run", "--scenario", "dirty-log-perf", "--passes", "1")
 
 
 def correct(*arguments: str) -> dict[str, Any]:
@@ -96,8 +101,8 @@ def test_the_selftest_costs_what_it_costs_in_the_kernel(order: str) -> None:
     # Real kernels: 257 faults in UPDATE for each 2 MiB block, and with one vCPU one fault per rebuild in any order.
     blocks = 4 if JIT_DISABLED else 64
     document = correct(
-        "run", "--scenario", "kvm-page-table-test", "--passes", "1", "-b", f"{2 * blocks}M", "-v", "1",
-        "-s", "anonymous_hugetlb_2mb", f"--order={order}",
+        *SELFTEST, "-b", f"{2 * blocks}M", "-s", "anonymous_hugetlb_2mb",
+        "-v", "1", f"--order={order}",
     )  # fmt: skip
     found = stages(document)
     create, update, adjust = (found[f"KVM_{name}_MAPPINGS"] for name in ("CREATE", "UPDATE", "ADJUST"))
@@ -112,9 +117,7 @@ def test_the_selftest_costs_what_it_costs_in_the_kernel(order: str) -> None:
 
 
 def test_a_misaligned_memslot_is_mapped_as_pages() -> None:
-    document = correct(
-        "run", "--scenario", "kvm-page-table-test", "--passes", "1", "-b", "4M", "-s", "hugetlb-2m", "-p", "1048580K"
-    )
+    document = correct(*SELFTEST, "-b", "4M", "-s", "hugetlb-2m", "-p", "1048580K")
     [order] = document["orders"]
     assert order["mappings"]["blocks"] == 0
     assert order["mappings"]["pages"] >= 1024
@@ -123,21 +126,7 @@ def test_a_misaligned_memslot_is_mapped_as_pages() -> None:
 
 def test_what_reaches_outside_its_memslot_is_mapped_as_pages() -> None:
     # 3 blocks and half a one; cut in the middle of the second one too.
-    document = correct(
-        "run",
-        "--scenario",
-        "kvm-page-table-test",
-        "--passes",
-        "1",
-        "-b",
-        "7M",
-        "-s",
-        "hugetlb-2m",
-        "-v",
-        "1",
-        "--memslots",
-        "2",
-    )
+    document = correct(*SELFTEST, "-b", "7M", "-s", "hugetlb-2m", "-v", "1", "--memslots", "2")
     create, adjust = stages(document)["KVM_CREATE_MAPPINGS"], stages(document)["KVM_ADJUST_MAPPINGS"]
     assert create["mappings"]["blocks"] == 2  # the first and the third
     assert create["mappings"]["pages"] == 2
@@ -145,23 +134,7 @@ def test_what_reaches_outside_its_memslot_is_mapped_as_pages() -> None:
 
 
 def test_dirty_log_perf_harvests_what_was_written() -> None:
-    document = correct(
-        "run",
-        "--scenario",
-        "dirty-log-perf",
-        "--passes",
-        "1",
-        "-b",
-        "8M",
-        "-s",
-        "hugetlb-2m",
-        "-v",
-        "2",
-        "-i",
-        "3",
-        "-f",
-        "2",
-    )
+    document = correct(*DIRTY_LOG, "-b", "8M", "-s", "hugetlb-2m", "-v", "2", "-i", "3", "-f", "2")
     names = [(stage["name"], stage["iteration"]) for stage in document["stages"]]
     rounds = [(name, iteration) for iteration in (1, 2, 3) for name in ("dirty", "get-dirty-log")]
     assert names == [("populate", 0), ("enable", 0), *rounds, ("disable", 0), ("recover", 0)]
@@ -194,20 +167,30 @@ def test_the_published_gain_was_the_missing_clean() -> None:
 def test_cleaning_per_fault_multiplies_the_cost_by_the_faulting_vcpus() -> None:
     times = {}
     for cmo in ("per-install", "per-fault"):
-        document = correct(
-            "run",
-            "--scenario",
-            "kvm-page-table-test",
-            "--passes",
-            "1",
-            "-b",
-            "1G",
-            "-v",
-            "3",
-            "--platform",
-            "kunpeng920",
-            "--cmo",
-            cmo,
-        )
+        document = correct(*SELFTEST, "-b", "1G", "-v", "3", "--platform", "kunpeng920", "--cmo", cmo)
         times[cmo] = stages(document)["KVM_ADJUST_MAPPINGS"]["duration_ns"]
     assert times["per-fault"] > 1.5 * times["per-install"]
+
+
+def test_passes_take_turns_until_the_time_is_up() -> None:
+    """At least one under each order; every pass is in the result, and is a cycle of its own."""
+    document = run_json(
+        "compare", "unmap-first", "block-first", "--scenario", "kvm-page-table-test", "-b", "4M", "-s", "hugetlb-2m",
+        "-v", "1", "--duration", "1ms",
+    )  # fmt: skip
+    assert [order["cycles"] for order in document["orders"]] == [1, 1]
+    assert document["passes"] == 1
+    assert len(document["stages"]) == 2 * 3
+    window = document["comparison"][0]["ratios"]["window"]
+    assert window["low"] is None
+    assert "has rebuilds in 1 cycle, an interval needs 10" in window["reason"]
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="in Python a pass takes long")
+def test_more_passes_than_the_ring_of_stages_has_rows_for() -> None:
+    passes = STAGE_ROWS // 3 + 50
+    document = run_json(
+        "run", "--scenario", "kvm-page-table-test", "-b", "2M", "-s", "hugetlb-2m", "-v", "1", "--passes", str(passes)
+    )
+    assert document["passes"] == document["orders"][0]["cycles"] == passes
+    assert [stage["repeat"] for stage in document["stages"]] == [repeat for repeat in range(passes) for _ in range(3)]

@@ -124,6 +124,16 @@ def test_passes_are_summed_up() -> None:
     assert row(text, "KVM_ADJUST_MAPPINGS ").split()[1:5] == ["691", "ms", "42.7", "2.13"]
 
 
+def test_what_the_passes_shown_are_of_is_said() -> None:
+    """The last pass was cut short; or there were more than the result keeps."""
+    data = page_table_test(rng(), passes=3)
+    data.stages = data.stages[:-1]
+    assert "Each time is the median of 2 to 3 passes.\n" in run_table(build(data))
+    data = page_table_test(rng(), passes=4)
+    data.passes = 4096
+    assert "median of 4 of 4,096 passes" in run_table(build(data))
+
+
 def test_stages_of_different_orders_stay_apart() -> None:
     orders = (UNMAP_FIRST, BLOCK_FIRST, NAMED_ORDERS["clean-unmapped-first"])
     text = compare_table(build(page_table_test(rng(), passes=6, orders=orders)))

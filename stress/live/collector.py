@@ -184,7 +184,8 @@ class Collector:
             if len(self._stages) > self._stages_kept:
                 self._stride *= 2
                 self._stages = [each for each in self._stages if each[words.G_REPEAT] % self._stride == 0]
-                self._stages_kept = max(_STAGES_KEPT, 2 * len(self._stages))  # a single pass may have more
+                if len(self._stages) >= self._stages_kept:  # a single pass may have that many
+                    self._stages_kept *= 2
 
     def _keep_rows(self, records: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(records), REBUILD_ROW)
