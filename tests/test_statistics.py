@@ -72,7 +72,7 @@ UNEQUAL = np.arange(40) % 7
 
 
 def test_resamples_are_those_of_a_loop_over_the_drawn_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_spread", lambda value, resampled, weights: resampled)
+    monkeypatch.setattr(module, "spread", lambda value, resampled, weights: resampled)
     data = order_data(np.random.default_rng(1), sizes=UNEQUAL, stalls_per_cycle=30)
     cycles = [data.rows[data.rows["cycle"] == number] for number in np.unique(data.rows["cycle"])]
     draws = np.concatenate(list(module._multiplicities(np.random.default_rng(2), len(cycles), data.rows.size)))
@@ -102,11 +102,11 @@ def test_a_quotient_of_sums_scatters_as_the_cycles_do() -> None:
 def test_resamples_of_few_cycles_are_spread_as_students_t() -> None:
     resampled = np.exp(np.array([-1.96, 0.0, 1.96]))
     for cycles, t in ((10, 2.262), (20, 2.093), (1000, 1.962)):
-        found = np.log(module._spread(1.0, resampled, np.ones(cycles)))
+        found = np.log(module.spread(1.0, resampled, np.ones(cycles)))
         assert found == pytest.approx(np.array([-1, 0, 1]) * t * (cycles / (cycles - 1)) ** 0.5, rel=2e-3)
     uneven = np.array([64.0] * 10 + [1.0] * 90)  # tell little more than the ten
-    assert np.log(module._spread(1.0, resampled, uneven))[2] > 2.1
-    assert module._spread(0.0, resampled, np.ones(10)) is resampled, "of nothing, no multiple"
+    assert np.log(module.spread(1.0, resampled, uneven))[2] > 2.1
+    assert module.spread(0.0, resampled, np.ones(10)) is resampled, "of nothing, no multiple"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_quantiles_of_students_t(freedom: float, t: float) -> None:
 
 def test_stalls_of_one_cycle_are_drawn_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_TAIL_CYCLES", 1)
-    monkeypatch.setattr(module, "_spread", lambda value, resampled, weights: resampled)
+    monkeypatch.setattr(module, "spread", lambda value, resampled, weights: resampled)
     stalls = np.zeros(1650, STALL_ROW)
     stalls["cycle"] = np.maximum(np.arange(1650) // 100 - 4, 1)  # 12 cycles, the first of 600 stalls
     stalls["stall_ns"] = np.random.default_rng(1).permutation(1650)

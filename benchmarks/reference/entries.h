@@ -60,26 +60,35 @@ static inline void unlock_pool(const struct machine *m)
 	store(&m->control[POOL_LOCK], 0);
 }
 
-/* Stores `new` into an entry that is ours. */
-static inline void set_entry(const struct machine *m, int64_t index, int64_t new, int64_t level)
-{
-	const int64_t old = load(&m->tables[index]);
-
-	if (unlikely(verdict(old, new, level, load(&m->control[TLBI_DONE]), m->geo.bbm_level) != OK))
-		abort(); /* a violation */
-	store(&m->tables[index], new);
-}
-
-/* Replaces `old` by `new`; false if somebody else was faster. */
-static inline bool swap_entry(const struct machine *m, int64_t index, int64_t old, int64_t new, int64_t level)
+/* Replaces `old` by `new`, which evidence would name as our last store; false if something else is there. */
+static inline bool write_entry(const struct machine *m, int64_t index, int64_t old, int64_t new, int64_t level,
+			       int64_t who, int64_t traced)
 {
 	const int64_t judged = verdict(old, new, level, load(&m->control[TLBI_DONE]), m->geo.bbm_level);
 
 	if (!compare_exchange(&m->tables[index], old, new))
 		return false;
-	if (unlikely(judged != OK))
-		abort(); /* a violation */
+	if (unlikely(m->geo.trace_rows != 0))
+		abort(); /* not traced here */
+	m->procs[who * PROC_WORDS + CHANGED] = traced;
+	m->procs[who * PROC_WORDS + CHANGED_ROW] = 0;
+	if (unlikely(judged != OK || m->geo.poc_checked != 0))
+		abort(); /* a violation, or one to be looked for */
 	return true;
+}
+
+/* Puts `new` into an entry that is ours. */
+static inline void set_entry(const struct machine *m, int64_t index, int64_t new, int64_t level, int64_t who)
+{
+	while (!write_entry(m, index, load(&m->tables[index]), new, level, who, TRACED_SET))
+		;
+}
+
+/* Replaces `old` by `new`; false if somebody else was faster. */
+static inline bool swap_entry(const struct machine *m, int64_t index, int64_t old, int64_t new, int64_t level,
+			      int64_t who)
+{
+	return write_entry(m, index, old, new, level, who, TRACED_SWAP);
 }
 
 /* Whether a walk that met `descriptor` must be given up: a freed table's word, or owned by another. */

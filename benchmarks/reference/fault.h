@@ -80,9 +80,10 @@ static inline void clean_frames(const struct machine *m)
 }
 
 /* Lets the guest write through leaf `old` (kvm_pgtable_stage2_relax_perms). */
-static inline void relax(const struct machine *m, int64_t index, int64_t old, int64_t level, int64_t gfn)
+static inline void relax(const struct machine *m, int64_t index, int64_t old, int64_t level, int64_t gfn,
+			 int64_t who)
 {
-	if (unlikely(!swap_entry(m, index, old, old | S2AP_W, level)))
+	if (unlikely(!swap_entry(m, index, old, old | S2AP_W, level, who)))
 		abort(); /* lost a race */
 	if (unlikely(m->geo.inject & LEAK_ON_UPDATE))
 		get_page(m, index >> m->geo.index_bits);
@@ -90,7 +91,7 @@ static inline void relax(const struct machine *m, int64_t index, int64_t old, in
 }
 
 /* Maps `gfn` to `frame` as a page, in a table that is there. */
-static inline void map_page(const struct machine *m, int64_t gfn, int64_t frame, bool writable)
+static inline void map_page(const struct machine *m, int64_t gfn, int64_t frame, bool writable, int64_t who)
 {
 	const struct geo *geo = &m->geo;
 	const struct found found = find(m, gfn, LAST_LEVEL);
@@ -107,7 +108,7 @@ static inline void map_page(const struct machine *m, int64_t gfn, int64_t frame,
 	int64_t leaf = leaf_descriptor(geo, frame, LAST_LEVEL);
 	if (!writable)
 		leaf &= ~S2AP_W;
-	set_entry(m, found.index, leaf, LAST_LEVEL);
+	set_entry(m, found.index, leaf, LAST_LEVEL, who);
 	get_page(m, found.index >> geo->index_bits);
 }
 
@@ -116,7 +117,7 @@ struct resolved {
 };
 
 /* user_mem_abort, under mmu_lock. */
-static inline struct resolved resolve(const struct machine *m, int64_t gfn, bool write)
+static inline struct resolved resolve(const struct machine *m, int64_t gfn, bool write, int64_t who)
 {
 	const struct geo *geo = &m->geo;
 	const int64_t *slot = slot_of(m, gfn);
@@ -141,12 +142,12 @@ static inline struct resolved resolve(const struct machine *m, int64_t gfn, bool
 		abort();
 	switch (action) {
 	case DO_RELAX:
-		relax(m, found.index, old, found.level, gfn);
+		relax(m, found.index, old, found.level, gfn, who);
 		result.kind = PERMISSION;
 		result.did = RELAXED;
 		break;
 	case DO_MAP_PAGE:
-		map_page(m, gfn, frame, write || logging == 0);
+		map_page(m, gfn, frame, write || logging == 0, who);
 		result.kind = permission ? PERMISSION : POPULATION;
 		result.did = MAPPED_PAGE;
 		break;
@@ -178,7 +179,7 @@ static inline int64_t bucket(int64_t value_ns)
 
 /* Appends one event; false if the ring is full. */
 static inline bool log_fault(const struct machine *m, int64_t vcpu, int64_t time_ns, int64_t gfn, int64_t stall_ns,
-			     int64_t lock_wait_ns, int64_t number, int64_t what)
+			     int64_t lock_wait_ns, int64_t number, int64_t what, int64_t cycle)
 {
 	int64_t *index = &m->event_index[vcpu * EVENT_INDEX_WORDS];
 
@@ -195,6 +196,7 @@ static inline bool log_fault(const struct machine *m, int64_t vcpu, int64_t time
 	row[E_LOCK_WAIT_NS] = lock_wait_ns;
 	row[E_NUMBER] = number;
 	row[E_WHAT] = what;
+	row[E_CYCLE] = cycle;
 	store(&index[EVENT_HEAD], head + 1);
 	return true;
 }
@@ -215,7 +217,7 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 		abort(); /* mmu_lock is held alone here */
 	acquire(m, vcpu);
 	const int64_t locked = clock_ns();
-	const struct resolved resolved = resolve(m, gfn, write);
+	const struct resolved resolved = resolve(m, gfn, write, vcpu);
 	const int64_t done = clock_ns();
 	release(m, vcpu, STATE_GUEST);
 
@@ -238,7 +240,7 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 		const int64_t what = kind | (level < 0 ? 0 : level) << 4 | (int64_t)write << 8 | slot << 16;
 
 		m->stalls[((vcpu * orders + (slot >> 1)) * FAULT_KINDS + kind) * HISTOGRAM_BUCKETS + bucket(stall)]++;
-		if (!log_fault(m, vcpu, start, gfn, stall, locked - start, phase >> PHASE_SLOT_BITS, what))
+		if (!log_fault(m, vcpu, start, gfn, stall, locked - start, 0, what, phase >> PHASE_SLOT_BITS))
 			counters[C_DROPPED]++;
 	}
 }

@@ -8,7 +8,7 @@ than the figure's threshold too, which also covers what drifts between two runs 
 beyond the threshold and not significant is undecided, and no pass either.
 
 The interval resamples launches, and blocks of cycles within each (two-stage bootstrap; Davison and Hinkley, "Bootstrap
-Methods", 1997, section 3.8).
+Methods", 1997, section 3.8), and is spread for their number by the function that spreads those of one run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from stress.bench.suite import Figure
 from stress.errors import TooFewSamples
+from stress.results.ratios import spread
 
 #: Probability that a suite of unchanged figures has a significant one.
 ALPHA: Final = 0.05
@@ -152,7 +153,9 @@ def _medians(samples: Samples) -> tuple[float, Floats]:
     drawn = np.column_stack([_resampled(launch, rng) for launch in samples])
     chosen = rng.integers(0, len(samples), size=drawn.shape)
     resampled = np.median(np.take_along_axis(drawn, chosen, axis=1), axis=1)
-    return float(np.median(_launches(samples))), resampled
+    value = float(np.median(_launches(samples)))
+    # Fewer than four launches decide nothing (`check_enough`), and have no quantile of Student's t to speak of.
+    return value, spread(value, resampled, np.ones(len(samples))) if len(samples) > 3 else resampled
 
 
 def _resampled(launch: Sequence[float], rng: np.random.Generator) -> Floats:

@@ -149,7 +149,7 @@ def _too_few(what: str, weights: npt.NDArray[Any]) -> str:
     return ""
 
 
-def _spread(value: float, resampled: Floats, weights: npt.NDArray[Any]) -> Floats:
+def spread(value: float, resampled: Floats, weights: npt.NDArray[Any]) -> Floats:
     """Resamples of cycles with these weights, as far from ``value`` on a logarithmic scale as so few cycles demand."""
     if value <= 0:
         return resampled
@@ -188,7 +188,7 @@ def _window(rows: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
         running = np.cumsum(drawn.astype(np.int32)[:, cycles.owner], axis=1, dtype=np.int32)
         middle = (running[:, -1:] - 1) // 2  # rank(50, n)
         found.append(windows[(running <= middle).sum(axis=1)])
-    return Estimate(value, _spread(value, np.concatenate(found), cycles.sizes))
+    return Estimate(value, spread(value, np.concatenate(found), cycles.sizes))
 
 
 def _quotient(value: float, parts: Floats, wholes: Floats, rng: np.random.Generator) -> Floats:
@@ -295,7 +295,7 @@ def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
                 break
             prefix = min(count, 2 * prefix)
         found.append(longest_first[(cumulative <= allowed[:, np.newaxis]).sum(axis=1)])
-    return Estimate(value, _spread(value, np.concatenate(found), sizes))
+    return Estimate(value, spread(value, np.concatenate(found), sizes))
 
 
 def _counted(count: int, noun: str) -> str:
