@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from stress.orders import CLEANS, TEAR_DOWNS, Order, Step
+from stress.orders import CLEANS, OUTSIDE_LOCK, TEAR_DOWNS, Order, Step
 
 #: An update of a valid leaf takes a reference on its table and never gives one back.
 LEAK_ON_UPDATE: Final = 1
@@ -26,8 +27,30 @@ ENTRY_READ_AGAIN: Final = 32
 #: A harvest of the dirty bitmap write-protects again and leaves the writable translations in the TLBs.
 HARVEST_WITHOUT_TLBI: Final = 16
 
+#: No operation that changes a table invalidates any TLB.
+MISSING_TLBI: Final = 64
+#: The unmap of a range (the MMU notifier's) keeps the references of the entries it removes.
+REFERENCE_KEPT: Final = 128
+#: The root of a detached subtree is freed by the walk and by its caller.
+FREED_TWICE: Final = 256
+#: A fault is counted as logged, and its event neither put into the ring nor counted as dropped.
+EVENT_LOST: Final = 512
+#: A detached table is freed without waiting for those who still walk it.
+NO_GRACE: Final = 1024
+
 #: Small blocks and short cycles: many chances in a few seconds.
 _QUICK: Final = {"block-size": "2M", "dwell": "1ms", "duration": "3s"}
+
+
+class Need(StrEnum):
+    """What a run must do for a bug to act at all; the value says what is missing where it cannot."""
+
+    REBUILD = "no block is rebuilt there"
+    PROTECTED = "nothing is write-protected there"
+    WRITE_AFTER_LOGGING = "nothing that is still write-protected is written to there once logging is off"
+    HARVEST = "the dirty bitmap is never harvested there"
+    UNMAP = "nothing is unmapped there"
+    CLEAN = "no block is cleaned there"
 
 
 def _same(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -49,6 +72,8 @@ class Bug:
     settings: Mapping[str, object]
     flag: int = 0
     change: Callable[[tuple[Step, ...]], tuple[Step, ...]] = field(default=_same, repr=False)
+    needs: tuple[Need, ...] = ()
+    steps: tuple[Step, ...] = ()  # of which an order needs one, for a flag to act
 
     def rewrite(self, order: Order) -> Order:
         """``order`` with the bug in its steps, under the same name; ``order`` itself if it has none there."""
@@ -57,7 +82,9 @@ class Bug:
 
     def affects(self, order: Order) -> bool:
         """Whether the bug can show under ``order`` at all: an order without a break cannot forget it."""
-        return bool(self.flag) or self.rewrite(order) is not order
+        if not self.flag:
+            return self.rewrite(order) is not order
+        return not self.steps or any(step in self.steps for step in order.steps)
 
 
 def _one_ipa(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -85,10 +112,12 @@ def _bug(
     *,
     flag: int = 0,
     change: Callable[[tuple[Step, ...]], tuple[Step, ...]] = _same,
+    needs: tuple[Need, ...] = (),
+    steps: tuple[Step, ...] = (),
     **settings: object,
 ) -> Bug:
     spelled = {key.replace("_", "-"): value for key, value in settings.items()}
-    return Bug(name, source, effect, kinds, MappingProxyType(_QUICK | spelled), flag, change)
+    return Bug(name, source, effect, kinds, MappingProxyType(_QUICK | spelled), flag, change, needs, steps)
 
 
 _CATALOGUE: Final = (
@@ -98,6 +127,7 @@ _CATALOGUE: Final = (
         "only one IPA is invalidated when a table becomes a block: page and block translations coexist",
         ("tlb-conflict", "bbm"),
         change=_one_ipa,
+        needs=(Need.REBUILD,),
     ),
     _bug(
         "leak-on-update",
@@ -105,6 +135,7 @@ _CATALOGUE: Final = (
         "updating a valid entry takes a reference and gives none back: the table page is never freed",
         ("table-leak", "refcount"),
         flag=LEAK_ON_UPDATE,
+        needs=(Need.PROTECTED,),
         scenario="migration",
     ),
     _bug(
@@ -113,6 +144,7 @@ _CATALOGUE: Final = (
         "permissions are relaxed on an entry of another size: the guest faults for ever",
         ("endless-fault",),
         flag=WRONG_FAULT_LEVEL,
+        needs=(Need.WRITE_AFTER_LOGGING,),
         scenario="migration",
     ),
     _bug(
@@ -121,6 +153,8 @@ _CATALOGUE: Final = (
         "the last reference on the removed root table is kept: one table page leaks per rebuild",
         ("table-leak",),
         flag=ROOT_TABLE_KEPT,
+        needs=(Need.REBUILD,),
+        steps=TEAR_DOWNS,
         order="block-first-deferred",
     ),
     _bug(
@@ -129,6 +163,8 @@ _CATALOGUE: Final = (
         "the walk goes on from the entry as it is now, a block: the old tables are never found, nor freed",
         ("table-leak",),
         flag=ENTRY_READ_AGAIN,
+        needs=(Need.REBUILD,),
+        steps=TEAR_DOWNS,
     ),
     _bug(
         "no-cmo",
@@ -136,6 +172,7 @@ _CATALOGUE: Final = (
         "the block is installed without cleaning what was never mapped: a guest with caches off reads stale memory",
         ("not-at-poc",),
         change=_without(*CLEANS),
+        needs=(Need.REBUILD, Need.CLEAN),
         fwb=False,
         guest_caches=False,
         populated=0.5,
@@ -147,6 +184,7 @@ _CATALOGUE: Final = (
         "the tables are freed before the TLBI: a walker reads a freed table",
         ("table-use-after-free",),
         change=_free_before_tlbi,
+        needs=(Need.REBUILD,),
     ),
     _bug(
         "no-break",
@@ -154,6 +192,17 @@ _CATALOGUE: Final = (
         "the block is written over the valid table: both translations are live",
         ("bbm", "tlb-conflict"),
         change=_without(Step.INVALIDATE),
+        needs=(Need.REBUILD,),
+    ),
+    _bug(
+        "nt-kept",
+        "class of bug (DDI 0487 D8.14.1, FEAT_BBM level 1)",
+        "nobody clears nT after the TLBI: no TLB ever keeps the block",
+        ("not-installed",),
+        change=_without(Step.CLEAR_NT),
+        needs=(Need.REBUILD,),
+        order="nt",
+        bbm_level=1,
     ),
     _bug(
         "missing-dsb",
@@ -169,8 +218,52 @@ _CATALOGUE: Final = (
         "a harvest write-protects without a TLBI: the guest writes on through its TLB, unlogged",
         ("lost-dirty",),
         flag=HARVEST_WITHOUT_TLBI,
+        needs=(Need.HARVEST,),
         scenario="migration",
         pattern="uniform",  # a sweep would push every translation out of the TLB before it comes back
+    ),
+    _bug(
+        "missing-tlbi",
+        "class of bug",
+        "no change of a table invalidates a TLB: unmap, split, write protection, relaxation, rebuild",
+        ("stale-translation", "lost-dirty", "bbm"),
+        flag=MISSING_TLBI,
+        scenario="thp",
+    ),
+    _bug(
+        "reference-kept",
+        "class of bug",
+        "the MMU notifier's unmap drops no reference: the tables never become empty",
+        ("refcount",),
+        flag=REFERENCE_KEPT,
+        needs=(Need.UNMAP,),
+        scenario="thp",
+    ),
+    _bug(
+        "freed-twice",
+        "class of bug; what f6a27d6dc51b (Linux 6.4) had to avoid",
+        "the removed root table is freed by the walk and by its caller",
+        ("double-free",),
+        flag=FREED_TWICE,
+        needs=(Need.REBUILD,),
+        steps=TEAR_DOWNS,
+    ),
+    _bug(
+        "event-lost",
+        "class of bug, in our own accounts",
+        "a fault is counted, but its event gets lost on its way to the collector",
+        ("lost-event",),
+        flag=EVENT_LOST,
+    ),
+    _bug(
+        "no-grace",
+        "what call_rcu in 5c359cca1faf (Linux 6.2) prevents",
+        "tables detached under mmu_lock are freed outside of it at once: a walker without a lock still reads them",
+        ("table-use-after-free",),
+        flag=NO_GRACE,
+        needs=(Need.REBUILD,),
+        steps=OUTSIDE_LOCK,
+        order="clean-first-unlocked",
     ),
 )
 

@@ -52,6 +52,9 @@ INSTALLS: Final = (Step.INSTALL, Step.INSTALL_NT)
 #: The steps that free the old tables: an order has at most one of them.
 TEAR_DOWNS: Final = (Step.UNMAP, Step.UNMAP_DEFERRED, Step.UNMAP_UNLOCKED)
 
+#: The steps that free them outside of mmu_lock, where walkers that take no lock may still read them.
+OUTSIDE_LOCK: Final = (Step.UNMAP_DEFERRED, Step.UNMAP_UNLOCKED)
+
 #: The steps that clean memory to the Point of Coherency.
 CLEANS: Final = (Step.CLEAN, Step.CLEAN_UNMAPPED)
 

@@ -9,7 +9,8 @@ import pytest
 from stress import bugs
 from stress.bugs import BUGS
 from stress.config import from_sources
-from stress.orders import BLOCK_FIRST, CLEANS, NAMED_ORDERS, TEAR_DOWNS, Step, parse_order
+from stress.orders import BLOCK_FIRST, CLEANS, NAMED_ORDERS, OUTSIDE_LOCK, TEAR_DOWNS, Step, parse_order
+from stress.shm.words import Kind
 
 FLAGS = {
     "entry-read-again": bugs.ENTRY_READ_AGAIN,
@@ -18,8 +19,13 @@ FLAGS = {
     "root-table-kept": bugs.ROOT_TABLE_KEPT,
     "missing-dsb": bugs.MISSING_DSB,
     "harvest-without-tlbi": bugs.HARVEST_WITHOUT_TLBI,
+    "missing-tlbi": bugs.MISSING_TLBI,
+    "reference-kept": bugs.REFERENCE_KEPT,
+    "freed-twice": bugs.FREED_TWICE,
+    "event-lost": bugs.EVENT_LOST,
+    "no-grace": bugs.NO_GRACE,
 }
-REWRITES = ("tlbi-one-ipa", "no-cmo", "free-before-tlbi", "no-break")
+REWRITES = ("tlbi-one-ipa", "no-cmo", "free-before-tlbi", "no-break", "nt-kept")
 
 #: Bug, order -> the steps with the bug in them; the same steps where there is nothing to spoil.
 WRONG = {
@@ -45,9 +51,16 @@ WRONG = {
 def test_every_bug_is_either_one_bit_or_wrong_steps() -> None:
     assert set(BUGS) == {*FLAGS, *REWRITES}
     assert {name: bug.flag for name, bug in BUGS.items() if bug.flag} == FLAGS
-    assert sorted(FLAGS.values()) == [1, 2, 4, 8, 16, 32]
+    assert sorted(FLAGS.values()) == [1 << bit for bit in range(len(FLAGS))]
+    late = [step for step in Step if step in OUTSIDE_LOCK]
     for order in NAMED_ORDERS.values():
-        assert all(BUGS[name].rewrite(order) is order and BUGS[name].affects(order) for name in FLAGS)
+        assert all(BUGS[name].rewrite(order) is order for name in FLAGS)
+        assert all(BUGS[name].affects(order) for name in FLAGS.keys() - {"no-grace"})
+        assert BUGS["no-grace"].affects(order) is any(step in late for step in order.steps)
+
+
+def test_every_kind_of_violation_has_a_bug_that_shows_it() -> None:
+    assert {bug.kinds[0] for bug in BUGS.values()} == {kind.label for kind in Kind}
 
 
 def test_every_bug_says_what_it_is_in_one_line_each() -> None:
@@ -81,10 +94,12 @@ def test_every_rewrite_spoils_every_order_that_has_what_it_spoils() -> None:
             "no-cmo": any(step in CLEANS for step in steps),
             "free-before-tlbi": Step.TLBI in steps and any(step in TEAR_DOWNS for step in steps),
             "no-break": Step.INVALIDATE in steps,
+            "nt-kept": Step.CLEAR_NT in steps,
         }
         assert {name: BUGS[name].affects(order) for name in REWRITES} == expected
         spoilt += sum(expected.values())
-    assert spoilt == 4 * len(NAMED_ORDERS) - 2  # nt and bbml2 have no break to leave out
+    # nt and bbml2 have no break to leave out, and nt alone has nT to keep.
+    assert spoilt == 4 * len(NAMED_ORDERS) - 2 + 1
 
 
 @pytest.mark.parametrize("name", BUGS)

@@ -192,7 +192,7 @@ def test_the_faulting_vcpu_rebuilds_unless_the_scenario_is_about_rebuilds(scenar
         ({"eager-split": "yes"}, "--eager-split: must be a valid boolean, not 'yes'"),
         ({"platform": "kunpeng"}, "--platform: unknown platform 'kunpeng'; did you mean kunpeng920?"),
         ({"platform": 920}, "--platform: must be a valid string, not 920"),
-        ({"inject": "no-brake"}, "--inject: unknown bug 'no-brake'; did you mean no-break or no-cmo?"),
+        ({"inject": "no-brake"}, "--inject: unknown bug 'no-brake'; did you mean no-break or no-grace or nt-kept?"),
         ({"inject": "xyz"}, f"--inject: unknown bug 'xyz'; the bugs are {', '.join(BUGS)}"),
         (
             {"inject": "no-break", "order": "bbml2"},

@@ -92,6 +92,7 @@ def test_every_key_is_registered_with_its_type(data: RunData) -> None:
 def test_every_registered_key_is_written() -> None:
     broken, compared, lived = broken_run(), head_to_head(rng()), whole_life()
     idle = run_data([order_data(rng())], untested=["no rebuild"])
+    idle.config["inject"], idle.acted = "no-break", 0
     staged = page_table_test(rng(), passes=2, orders=(UNMAP_FIRST, BLOCK_FIRST))
     always, sometimes = (
         {path for data in chosen for path, _ in leaves(build(data))}

@@ -229,11 +229,16 @@ SEQUENCES: dict[str, Callable[[Machine, Guest], None]] = {
     "entry-read-again": split_and_rebuild,
     "harvest-without-tlbi": write_after_a_harvest,
     "missing-dsb": move_a_huge_page,
+    "missing-tlbi": move_a_huge_page,
+    "reference-kept": move_a_huge_page,
+    "freed-twice": split_and_rebuild,
 }
+#: Seen by the collector; only beside a walker.
+ELSEWHERE = {"event-lost", "no-grace"}
 
 
 def test_each_bug_in_the_code_has_its_sequence() -> None:
-    assert set(SEQUENCES) == {name for name, bug in BUGS.items() if bug.flag}
+    assert set(SEQUENCES) | ELSEWHERE == {name for name, bug in BUGS.items() if bug.flag}
 
 
 @pytest.mark.parametrize("injected", [True, False])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from guests import ALWAYS, RW, caught_up, counters, cpu_at, cpu_before, mapped, running, wait_until, workload
 from machines import ALL, evidence, fault, small_machine, split_block, violations
 
+from stress.bugs import HARVEST_WITHOUT_TLBI
 from stress.kernels.codes import OUTSIDE_MEMORY, POPULATION, WALKED, WRONG_FRAME
 from stress.kernels.descriptor import leaf_descriptor
+from stress.kernels.dirty import harvest, set_logging
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table, free_table
 from stress.kernels.split import DONE
@@ -164,3 +167,24 @@ def test_a_leaf_that_maps_no_guest_memory_is_stale_until_mended() -> None:
     piece = evidence(s, Kind.STALE_TRANSLATION)
     assert (piece["gfn"], piece["detail"]) == (s.geo.base_gfn + 512, OUTSIDE_MEMORY)
     assert counters(s)["accesses"] == 8 * CHUNK
+
+
+@pytest.mark.parametrize("bug", [HARVEST_WITHOUT_TLBI, 0])
+def test_a_write_through_what_a_harvest_protected_is_lost(bug: int) -> None:
+    """At the write, whatever is copied or compared later; and not while nobody logs."""
+    s = mapped(inject=bug)
+    cpu = cpu_at()
+    found = np.zeros_like(s.dirty)
+    assert run(s, cpu, workload(s, write_below=ALWAYS), 0, 1) == RAN
+    set_logging(s, s.geo.hypervisor, 1)
+    cpu = caught_up(s, cpu_at())
+    assert run(s, cpu, workload(s, write_below=ALWAYS), 0, 1) == RAN
+    assert violations(s) == {}
+    harvest(s, s.geo.hypervisor, found)
+    cpu.registers[R_PAGE] = 0
+    assert run(s, cpu, workload(s, write_below=ALWAYS), 0, 1) == RAN
+    lost = violations(s).get("lost-dirty", 0)
+    assert (lost > 0) == bool(bug)
+    set_logging(s, s.geo.hypervisor, 0)
+    assert run(s, cpu, workload(s, write_below=ALWAYS), 0, 4) == RAN
+    assert violations(s).get("lost-dirty", 0) == lost

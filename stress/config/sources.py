@@ -17,6 +17,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from stress.bugs import BUGS
+from stress.config.injection import cannot_act
 from stress.config.model import RunConfig
 from stress.config.values import key_of, shown
 from stress.errors import UsageError
@@ -118,6 +119,9 @@ def resolved(
         config = RunConfig.model_validate(values, by_alias=True, by_name=False, context="text")
     except ValidationError as error:
         found += in_words(error, values, paths)
+    else:
+        if idle := cannot_act(config):
+            found.append(f"{paths['inject']}: {idle}")
     if found:
         raise ConfigError(found)
     return config

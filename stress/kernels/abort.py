@@ -32,6 +32,7 @@ from stress.kernels.codes import (
 from stress.kernels.descriptor import WRITE, is_leaf, is_table, pages_at, permissions
 from stress.kernels.dirty import mark_dirty
 from stress.kernels.entries import find
+from stress.kernels.inject import injected
 from stress.kernels.mapping import BLOCK_SPLIT, LOST_RACE, map_leaf, not_ours, relax
 from stress.kernels.memslots import mapping_level, page_in_slot, slot_of
 from stress.kernels.oracle import report
@@ -68,7 +69,7 @@ def decide(leaf: bool, level: int, wanted: int, allowed: bool, rebuilds: bool) -
 @kernel
 def wrong_level(s: Machine, permission: bool, logging: int, write: bool) -> bool:
     """With the injected bug wrong-fault-level: v5.10-rc relaxed permissions whatever size the entry had."""
-    return s.geo.inject & WRONG_FAULT_LEVEL != 0 and permission and not (logging != 0 and write)
+    return permission and not (logging != 0 and write) and injected(s, WRONG_FAULT_LEVEL)
 
 
 @inline
@@ -101,11 +102,13 @@ def resolve(
         # permission fault made it rebuild, and so what was never mapped was not cleaned: we clean it.)
         pages = pages_at(s.geo, wanted if level <= wanted or action == DO_REBUILD else LAST_LEVEL)
         cleaned = clean_frames(s, frame & ~(pages - 1), pages)
-    if wrong_level(s, permission, logging, write):
+    if level != wanted and wrong_level(s, permission, logging, write):
         aligned = gfn & ~(pages_at(s.geo, wanted) - 1)
         index, level = find(s, aligned, LAST_LEVEL)
         old = load(s.tables, index)
         action = DO_RELAX if is_leaf(old, level) else DO_NOTHING
+    if write and logging != 0:
+        mark_dirty(s, page)  # first: a vCPU that shares the mapping may write as soon as it can
     kind, did = SPURIOUS, NOTHING
     if action == DO_RELAX:
         if relax(s, index, old, level, gfn, who) == LOST_RACE:
@@ -132,8 +135,6 @@ def resolve(
             return POOL_EXHAUSTED, NOTHING, level, 0
         kind = PERMISSION if permission else POPULATION
         did = SPLIT if done == BLOCK_SPLIT else MAPPED_PAGE if target == LAST_LEVEL else MAPPED_BLOCK
-    if write and logging != 0:
-        mark_dirty(s, page)
     if permission:
         # The fault is said to be resolved. Nobody takes the permission away while we hold mmu_lock.
         index, reached = find(s, gfn, LAST_LEVEL)

@@ -15,9 +15,11 @@ MAPPED_BLOCK, MAPPED_PAGE, RELAXED, SPLIT = range(4)
 NOTHING = -1
 
 # Detail codes of stale-translation evidence.
-WRONG_FRAME, OUTSIDE_MEMORY, NOT_THE_HOSTS, WRONG_ATTRIBUTES = range(4)
+WRONG_FRAME, OUTSIDE_MEMORY, NOT_THE_HOSTS, WRONG_ATTRIBUTES, STILL_FORBIDDEN = range(5)
 # Detail codes of table-use-after-free evidence.
-WALKED, FREED_TOO_EARLY, LINKED_WHEN_FREE, WALKED_BY_HANDLER, NOT_POISONED = range(5)
+WALKED, FREED_TOO_EARLY, LINKED_WHEN_FREE, WALKED_BY_HANDLER, NOT_POISONED, WALKED_WITHOUT_LOCK = range(6)
+# Detail codes of lost-dirty evidence.
+COPY_DIFFERS, NOT_LOGGED = range(2)
 # Detail codes of refcount evidence.
 COUNT, LINKED_TWICE, WRONG_LEVEL = range(3)
 # Detail codes of not-at-poc evidence.

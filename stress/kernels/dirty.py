@@ -9,9 +9,10 @@ from typing import Any
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import HARVEST_WITHOUT_TLBI
-from stress.kernels.codes import STOPPED
+from stress.kernels.codes import COPY_DIFFERS, STOPPED
 from stress.kernels.descriptor import WRITE, is_leaf, pages_at, permissions, write_protected
 from stress.kernels.entries import find, set_entry
+from stress.kernels.inject import injected
 from stress.kernels.oracle import report
 from stress.kernels.tlbi import tlbi_vmid
 from stress.shm.atomics import exchange, fetch_or, load, store
@@ -22,6 +23,7 @@ from stress.shm.syscalls import fence
 from stress.shm.words import (
     DIRTY_MASK,
     DIRTY_SHIFT,
+    LOGGED,
     NOT_AT_POC,
     SLOT_BASE,
     SLOT_FIRST,
@@ -42,6 +44,37 @@ def mark_dirty(s: Machine, page: int) -> None:
     word, bit = page >> DIRTY_SHIFT, 1 << (page & DIRTY_MASK)
     if load(s.dirty, word) & bit == 0:
         fetch_or(s.dirty, word, bit)
+
+
+@kernel
+def stop_watching(s: Machine) -> bool:
+    """From here on no write is judged by its dirty bit; whether one was before. Comes before any bit is cleared."""
+    logged = load(s.control, LOGGED)
+    if logged & 1 == 0:
+        return False
+    store(s.control, LOGGED, logged + 1)
+    fence()
+    return True
+
+
+@kernel
+def watch(s: Machine) -> None:
+    """From here on every guest write must find its dirty bit set: no TLB lets the guest write to other pages."""
+    store(s.control, LOGGED, load(s.control, LOGGED) | 1)
+
+
+@kernel
+def unlogged(s: Machine, page: int) -> bool:
+    """Whether a write just made to ``page`` of guest memory lacks its dirty bit.
+
+    It does if dirty logging was in force all the time that we looked. Who makes an entry writable sets the bit first,
+    who clears it ends that time first, and takes it up again once the TLBI of the write protection is complete: what
+    an access uses that sees this, and is then validated, was filled after that TLBI, and so after the bit was set.
+    """
+    logged = load(s.control, LOGGED)
+    if logged & 1 == 0 or load(s.dirty, page >> DIRTY_SHIFT) & (1 << (page & DIRTY_MASK)) != 0:
+        return False
+    return load(s.control, LOGGED) == logged
 
 
 @kernel
@@ -73,6 +106,7 @@ def set_logging(s: Machine, who: int, on: int) -> int:
     if not acquire(s, who):
         return STOPPED
     changed = 0
+    stop_watching(s)
     if on != 0:
         for word in range(len(s.dirty)):
             s.dirty[word] = 0  # a new bitmap
@@ -84,6 +118,8 @@ def set_logging(s: Machine, who: int, on: int) -> int:
             store(s.memslots, (slot, SLOT_PROTECTED), 1)
     if changed != 0:
         tlbi_vmid(s, who)
+    if on != 0:
+        watch(s)
     release(s, who, _DWELL)
     return changed
 
@@ -96,6 +132,7 @@ def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
     """
     if not acquire(s, who):
         return STOPPED
+    stop_watching(s)
     changed = write_protect(s, first, end, who)
     if changed != 0:
         tlbi_vmid(s, who)
@@ -116,6 +153,7 @@ def harvest(s: Machine, who: int, found: Any) -> int:
         return STOPPED
     pages = 0
     changed = 0
+    watched = stop_watching(s)
     for slot in range(s.geo.memslots):
         first = s.memslots[slot, SLOT_FIRST]
         shift = s.memslots[slot, SLOT_BASE] - first
@@ -132,8 +170,10 @@ def harvest(s: Machine, who: int, found: Any) -> int:
                     changed += write_protect(s, page + shift, page + shift + 1, who)
                 bits >>= 1
                 page += 1
-    if changed != 0 and s.geo.inject & HARVEST_WITHOUT_TLBI == 0:
+    if changed != 0 and not injected(s, HARVEST_WITHOUT_TLBI):
         tlbi_vmid(s, who)
+    if watched:
+        watch(s)
     release(s, who, _DWELL)
     return pages
 
@@ -177,5 +217,5 @@ def compare_copy(s: Machine, who: int) -> int:
         cell = load(s.cells, load(s.host, page))
         if (s.copy[page] ^ cell) & ~NOT_AT_POC:  # cleaning changes no data
             lost += 1
-            report(s, _LOST_DIRTY, who, s.geo.base_gfn + page, -1, s.copy[page], cell, 0)
+            report(s, _LOST_DIRTY, who, s.geo.base_gfn + page, -1, s.copy[page], cell, COPY_DIFFERS)
     return lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
+from stress.bugs import EVENT_LOST
 from stress.kernels.abort import resolve
 from stress.kernels.codes import (
     ENDLESS,
@@ -18,6 +19,7 @@ from stress.kernels.codes import (
 from stress.kernels.cost import spend
 from stress.kernels.descriptor import REBUILD_MASK, is_leaf, window_of
 from stress.kernels.grace import begin_walk, end_walk
+from stress.kernels.inject import injected
 from stress.kernels.rebuild import leave
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.events import log_fault
@@ -36,6 +38,7 @@ from stress.shm.words import (
     C_MAPPED_PAGES,
     C_PERMISSION,
     C_TRANSLATION,
+    EVENT_LOGGED,
     INSIDE,
     PHASE,
     PHASE_SLOT_BITS,
@@ -135,6 +138,8 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         stall = ended - start
         s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
         what = kind | max(level, 0) << 4 | int(write) << 8 | slot << WHAT_SLOT_SHIFT
-        if not log_fault(s, vcpu, start, gfn, stall, locked - asked, number, what, phase >> PHASE_SLOT_BITS):
+        if injected(s, EVENT_LOST):
+            s.event_index[vcpu, EVENT_LOGGED] += 1
+        elif not log_fault(s, vcpu, start, gfn, stall, locked - asked, number, what, phase >> PHASE_SLOT_BITS):
             counters[C_DROPPED] += 1
     return found if found < 0 else kind

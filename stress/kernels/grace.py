@@ -1,4 +1,4 @@
-"""Grace periods: under a shared mmu_lock a fault handler may still walk a table that was just detached.
+"""Grace periods: a fault handler under a shared mmu_lock, or a walker without a lock, may still walk a detached table.
 
 KVM walks in an RCU read-side critical section (Linux 6.2 ``kvm_pgtable_walk_begin``) and frees detached tables by
 ``call_rcu``. Here each process counts its sections: odd inside, even outside.
@@ -6,6 +6,8 @@ KVM walks in an RCU read-side critical section (Linux 6.2 ``kvm_pgtable_walk_beg
 
 from __future__ import annotations
 
+from stress.bugs import NO_GRACE
+from stress.kernels.inject import injected
 from stress.shm.atomics import load, pause, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
@@ -45,3 +47,10 @@ def synchronize(s: Machine, who: int) -> None:
                 pause()
             else:
                 sched_yield()
+
+
+@kernel
+def grace(s: Machine, who: int) -> None:
+    """Before a detached table is freed: wait for all who may still walk it, if anybody walks without excluding us."""
+    if (s.geo.shared != 0 or s.geo.lockless != 0) and not injected(s, NO_GRACE):
+        synchronize(s, who)

@@ -30,6 +30,7 @@ from stress.kernels.entries import (
     swap_entry,
     tlbi_entry,
 )
+from stress.kernels.inject import injected
 from stress.kernels.oracle import report
 from stress.kernels.pool import allocate_table, free_table, get_page
 from stress.kernels.tlbi import tlbi_range
@@ -126,7 +127,7 @@ def relax(s: Machine, index: int, old: int, level: int, gfn: int, who: int) -> i
     """
     if not swap_entry(s, index, old, make_writable(old), level, gfn, who):
         return LOST_RACE
-    if s.geo.inject & LEAK_ON_UPDATE:
+    if injected(s, LEAK_ON_UPDATE):
         get_page(s, page_of(s, index))  # v5.10-rc: the map walker took one for a valid entry too
     tlbi_range(s, gfn, gfn + 1, who)
     return MAPPED

@@ -6,10 +6,13 @@ Linux 6.1: ``kvm_mmu_notifier_invalidate_range_start``, ``stage2_unmap_walker``,
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
+from stress.bugs import REFERENCE_KEPT
 from stress.kernels.clean import count_not_at_poc
 from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import is_leaf, is_table, next_page, pages_at
 from stress.kernels.entries import break_entry, find, page_of, settle_entry, tlbi_entry
+from stress.kernels.grace import grace
+from stress.kernels.inject import injected
 from stress.kernels.pool import free_table, put_page
 from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import exchange, load, store
@@ -50,7 +53,8 @@ def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
                 descriptor = load(s.tables, index)
                 if settling == 0:
                     if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, gfn, 0, who):
-                        put_page(s, page_of(s, index))
+                        if not injected(s, REFERENCE_KEPT):
+                            put_page(s, page_of(s, index))
                         low = min(low, gfn & ~(pages - 1))
                         high = max(high, (gfn | (pages - 1)) + 1)
                         count += 1
@@ -83,6 +87,7 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
                 if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, gfn, 0, who):
                     put_page(s, page_of(s, index))
                     tlbi_entry(s, index, level, gfn, 0, who)
+                    grace(s, who)
                     free_table(s, child, gfn, who)
                     freed += 1
             gfn += pages_at(s.geo, reached)

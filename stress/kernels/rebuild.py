@@ -13,7 +13,8 @@ from stress.kernels.clean import clean_frames, clean_unmapped
 from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT, STOPPED
 from stress.kernels.descriptor import has_nt, is_leaf, is_table, leaf_descriptor, next_page, pages_at, with_nt
 from stress.kernels.entries import break_entry, find, page_of, set_entry, swap_entry
-from stress.kernels.grace import begin_walk, end_walk, synchronize
+from stress.kernels.grace import begin_walk, end_walk, grace
+from stress.kernels.inject import injected
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import broke_rule
 from stress.kernels.pool import get_page, put_page
@@ -178,7 +179,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
                 broke_rule(s, _BBM, who, gfn, level, held, leaf, bbm.NT_CLEARED)
             held, broken = leaf, False
         else:
-            if geo.inject & ENTRY_READ_AGAIN and not is_table(load(s.tables, index), level):
+            if not is_table(load(s.tables, index), level) and injected(s, ENTRY_READ_AGAIN):
                 pass  # the walker lost the way to the children
             elif step == _UNMAP_UNLOCKED:
                 record[R_DETACHED] = table
@@ -187,8 +188,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
                 if reachable(s, clock):
                     broke_rule(s, _AFTER_FREE, who, gfn, level, old, load(s.tables, index), FREED_TOO_EARLY)
                 if step == _UNMAP or not defer(s, table, level + 1, gfn, order, who):
-                    if geo.shared != 0:
-                        synchronize(s, who)
+                    grace(s, who)
                     record[R_FREED] += unmap_table(s, table, level + 1, gfn, who)
         now = clock_ns()
         if made:
@@ -224,8 +224,7 @@ def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -
         store(s.procs, (who, AT_STEP), _UNMAP_UNLOCKED)
         if reachable(s, record[R_CLOCK]):
             broke_rule(s, _AFTER_FREE, who, gfn, level, record[R_DETACHED], 0, FREED_TOO_EARLY)
-        if s.geo.shared != 0:
-            synchronize(s, who)
+        grace(s, who)
         record[R_FREED] += unmap_table(s, record[R_DETACHED], level + 1, gfn, who)
         record[R_END_NS] = clock_ns()
         store(s.procs, (who, AT_STEP), -1)

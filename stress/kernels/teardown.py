@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.bugs import ROOT_TABLE_KEPT
+from stress.bugs import FREED_TWICE, NO_GRACE, ROOT_TABLE_KEPT
 from stress.kernels.descriptor import is_table, next_page
 from stress.kernels.grace import synchronize
+from stress.kernels.inject import injected
 from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import entry, kernel
@@ -64,11 +65,15 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
                 if is_table(descriptor, level):
                     freed += unmap_last(s, next_page(s.geo, descriptor), gfn, who)
                 put_page(s, page)
-    if s.geo.inject & ROOT_TABLE_KEPT:
+    if injected(s, ROOT_TABLE_KEPT):
         return freed  # v6.2 to v6.3: what is left is the reference that the table was created with
     if level == LAST_LEVEL:
-        return unmap_last(s, page, gfn, who)
-    return freed + (1 if free_table(s, page, gfn, who) else 0)
+        freed = unmap_last(s, page, gfn, who)
+    elif free_table(s, page, gfn, who):
+        freed += 1
+    if injected(s, FREED_TWICE):
+        free_table(s, page, gfn, who)
+    return freed
 
 
 @kernel
@@ -97,7 +102,8 @@ def reap(s: Machine, who: int) -> int:
     head, tail = s.control[DEFERRED_HEAD], load(s.control, DEFERRED_TAIL)
     if head == tail:
         return 0
-    synchronize(s, who)
+    if not injected(s, NO_GRACE):
+        synchronize(s, who)
     for at in range(head, tail):
         row = s.deferred[at & (DEFERRED_RING - 1)]
         freed = unmap_table(s, row[D_PAGE], row[D_LEVEL], row[D_GFN], who)

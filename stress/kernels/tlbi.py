@@ -7,8 +7,9 @@ visible or will be thrown away (DDI 0487 D8.14: TLBI; DSB completes it).
 
 from __future__ import annotations
 
-from stress.bugs import MISSING_DSB
+from stress.bugs import MISSING_DSB, MISSING_TLBI
 from stress.kernels.cost import spend
+from stress.kernels.inject import injected
 from stress.shm.atomics import exchange, fetch_add, fetch_max, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import (
@@ -71,7 +72,7 @@ def wait_for_completion(s: Machine) -> None:
 @kernel
 def too_late(s: Machine, start: int, end: int) -> bool:
     """With the injected bug missing-dsb: the TLBI is issued, but takes effect only when the next one is."""
-    if s.geo.inject & MISSING_DSB == 0:
+    if not injected(s, MISSING_DSB):
         return False
     last = exchange(s.control, TLBI_PENDING, _IS_PENDING | start << _PAGES_BITS | (end - start))
     if last != 0:
@@ -84,6 +85,8 @@ def too_late(s: Machine, start: int, end: int) -> bool:
 @kernel
 def tlbi_vmid(s: Machine, who: int) -> None:
     """Invalidate every translation of the VMID and wait (KVM's ``__kvm_tlb_flush_vmid``)."""
+    if injected(s, MISSING_TLBI):
+        return
     trace(s, _VMID, who, 0, 0)
     if too_late(s, 0, 0):
         return
@@ -97,6 +100,8 @@ def tlbi_vmid(s: Machine, who: int) -> None:
 @kernel
 def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> None:
     """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it."""
+    if injected(s, MISSING_TLBI):
+        return
     trace(s, traced, who, start, end)
     if too_late(s, start, end):
         return

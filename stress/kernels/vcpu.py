@@ -16,14 +16,19 @@ from stress.kernels.codes import (
     ACCESSED,
     ENDLESS,
     NO_SLOT,
+    NOT_LOGGED,
     OUTSIDE_MEMORY,
     POOL_EXHAUSTED,
+    SPURIOUS,
+    STILL_FORBIDDEN,
     STOPPED,
     WALKED,
     WRONG_FRAME,
 )
 from stress.kernels.descriptor import READ, first_frame, has_nt, is_leaf, pages_at, permissions
+from stress.kernels.dirty import unlogged
 from stress.kernels.fault import handle, phase_now
+from stress.kernels.lockless import look_around
 from stress.kernels.oracle import report
 from stress.kernels.pattern import Workload, draw_accesses
 from stress.kernels.tlb import (
@@ -59,6 +64,7 @@ from stress.shm.words import (
     FENCED,
     FIRST_ACCESS_NS,
     HEARTBEAT,
+    LOGGED,
     NOT_AT_POC,
     PARK,
     PARKED,
@@ -83,6 +89,7 @@ _STALE = int(Kind.STALE_TRANSLATION)
 _CONFLICT = int(Kind.TLB_CONFLICT)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _AT_POC = int(Kind.NOT_AT_POC)
+_LOST_DIRTY = int(Kind.LOST_DIRTY)
 
 
 @kernel
@@ -150,10 +157,12 @@ def missed(
     translation: int,
     descriptor: int,
     level: int,
+    seen: int,
 ) -> int:
     """A validated access found no usable translation: report what no correct order shows, then fault.
 
-    Returns RAN if the access is to be tried again, else STOPPED, POOL_EXHAUSTED, NO_SLOT or ENDLESS.
+    ``seen`` is the TLBI number that the access was validated with. Returns RAN if the access is to be tried again, else
+    STOPPED, POOL_EXHAUSTED, NO_SLOT or ENDLESS.
     """
     bits = s.geo.index_bits
     if load(s.control, STOP) != 0:
@@ -165,6 +174,9 @@ def missed(
     outcome = handle(s, vcpu, gfn, write, descriptor, level)
     if outcome == STOPPED or outcome == POOL_EXHAUSTED or outcome == ENDLESS or outcome == NO_SLOT:
         return outcome
+    if outcome == SPURIOUS and level < 0 and s.geo.shared == 0 and load(s.control, SEQUENCE) == seen:
+        # Who changed the entry held mmu_lock alone until its TLBI was complete, and we held it since.
+        report(s, _STALE, vcpu, gfn, -1, translation, 0, STILL_FORBIDDEN)
     # A cached table pointer may be evicted at any time. After a fault it is: were it stale (a wrong order left out
     # its TLBI), the same walk would fault for ever.
     flush_range(cpu, bits, gfn, gfn + 1)
@@ -212,6 +224,9 @@ def build_run(checked: bool) -> Callable[..., Any]:
                 break
             if load(s.control, PARK) != 0:
                 park(s, vcpu)
+            if geo.lockless != 0 and s.procs[vcpu, HEARTBEAT] & 15 == 0:
+                look_around(s, vcpu, load(s.memslots, (0, SLOT_BASE)) + page)
+            logged = checked and load(s.control, LOGGED) & 1 != 0
             slot = phase_now(s) & PHASE_SLOT_MASK
             base = load(s.memslots, (0, SLOT_BASE))
             page, random = draw_accesses(work, cpu.upcoming, page, random)
@@ -237,8 +252,11 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     cell = load(s.cells, frame)
                     if (cell ^ expected) & watched != 0:
                         break
-                    if write and not compare_exchange(s.cells, frame, cell, counted_up(cell)):
-                        break
+                    if write:
+                        if not compare_exchange(s.cells, frame, cell, counted_up(cell)):
+                            break
+                        if logged and unlogged(s, access >> 1):
+                            break
                     if fenced:
                         fence()
                     if load(s.control, SEQUENCE) != seen:
@@ -262,12 +280,13 @@ def build_run(checked: bool) -> Callable[..., Any]:
                         else:
                             translation = translate(geo, descriptor, level, gfn)
                     allowed = translation & needed == needed
-                    stored = True
+                    stored, lost = True, False
                     if allowed:
                         frame = translation >> 2
                         cell = load(s.cells, frame)
                         if write and (cell ^ expected) & watched == 0:
                             stored = compare_exchange(s.cells, frame, cell, counted_up(cell))
+                            lost = logged and unlogged(s, access >> 1)
                     if fenced:
                         fence()
                     if load(s.control, SEQUENCE) != seen or not stored:
@@ -278,7 +297,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     # Validated: from here on it counts.
                     if not allowed:
                         faulted = True
-                        status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level)
+                        status = missed(s, cpu, vcpu, gfn, write, translation, descriptor, level, seen)
                         if status == NO_SLOT:  # the memslot moved: so does the guest
                             base = load(s.memslots, (0, SLOT_BASE))
                             status = RAN
@@ -304,6 +323,8 @@ def build_run(checked: bool) -> Callable[..., Any]:
                         faulted = False
                     if (cell ^ expected) & watched != 0:
                         judge_cell(s, vcpu, gfn, cell, expected)
+                    if lost:
+                        report(s, _LOST_DIRTY, vcpu, gfn, level, cell, counted_up(cell), NOT_LOGGED)
                     done += 1
                     writes += write
                     if level < 0:

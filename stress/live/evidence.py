@@ -26,6 +26,7 @@ _DETAIL = {
         codes.OUTSIDE_MEMORY: "a leaf maps something else than guest memory",
         codes.NOT_THE_HOSTS: "a leaf maps another frame than the host does",
         codes.WRONG_ATTRIBUTES: "a descriptor's attributes (MemAttr, S2AP, SH, AF, XN, ...) are not its mapping's",
+        codes.STILL_FORBIDDEN: "a TLB forbids what the entry allows: no TLBI since the entry changed",
     },
     Kind.TABLE_USE_AFTER_FREE: {
         codes.WALKED: "a committed walk read a freed table page",
@@ -33,6 +34,11 @@ _DETAIL = {
         codes.LINKED_WHEN_FREE: "a freed table page is still linked",
         codes.WALKED_BY_HANDLER: "a fault handler's walk read a freed table page",
         codes.NOT_POISONED: "a freed table page was written",
+        codes.WALKED_WITHOUT_LOCK: "a walker without a lock read a table freed within its read-side section",
+    },
+    Kind.LOST_DIRTY: {
+        codes.COPY_DIFFERS: "written after it was copied, and not logged as dirty",
+        codes.NOT_LOGGED: "a guest write under dirty logging whose page is not logged as dirty",
     },
     Kind.REFCOUNT: {
         codes.COUNT: "page_count is not 1 + counted entries",
@@ -57,7 +63,6 @@ _DETAIL = {
 _TEXT = {
     Kind.TLB_CONFLICT: "the TLB holds an entry of a smaller size inside the range of the one filled",
     Kind.DOUBLE_FREE: "freed twice",
-    Kind.LOST_DIRTY: "written after it was copied, and not logged as dirty",
     Kind.ENDLESS_FAULT: "the handler resolved the fault, but the entry still forbids the access",
 }
 

@@ -51,6 +51,7 @@ class Hypervisor:
         self.plan = plan
         self.who = plan.geo.hypervisor
         self.random = random.Random(plan.seed)
+        self._audited_ns = time.monotonic_ns()
         self._seen = np.zeros(plan.geo.table_pages, np.int64)
         self._starts = np.zeros(plan.geo.table_pages, np.int64)
 
@@ -172,6 +173,12 @@ class Hypervisor:
         self.state(State.AUDIT)
         with self.parked():
             audit(self.machine, self.who, self._seen, self._starts)
+        self._audited_ns = time.monotonic_ns()
+
+    def audit_if_due(self) -> None:
+        """Audit if the last one is an audit interval ago: between cycles, and between the stages of a long one."""
+        if time.monotonic_ns() - self._audited_ns >= self.plan.audit_interval_ns:
+            self.audit()
 
     def _reading(self) -> tuple[int, int, int, int]:
         """(clock in ns, committed accesses of all vCPUs, TLBIs published, table pages ever allocated)."""

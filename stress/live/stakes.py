@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stress.config import RunConfig, Scenario
+from stress.orders import parse_order
 from stress.shm import words
 from stress.shm.layout import Machine
 from stress.shm.words import LIFE_CYCLE
@@ -39,6 +40,15 @@ OWED: Final[Mapping[Scenario, Owed]] = {
 }
 
 
+def acted(machine: Machine, config: RunConfig) -> int:
+    """How often the injected bug acted: where its flag changed what was done, or in a rebuild by steps it changed."""
+    bug = config.bug
+    if bug is None:
+        return 0
+    rewritten = [bug.rewrite(order) is not order for order in map(parse_order, config.orders)]
+    return int(machine.control[words.ACTED] + machine.totals[rewritten, words.T_REBUILDS].sum())
+
+
 def missing(machine: Machine, config: RunConfig) -> list[str]:
     """What a run that ended in order owes and has no evidence of, in words; empty if its verdict stands."""
     return list(_missing(machine, config, OWED[config.scenario]))
@@ -60,6 +70,8 @@ def _missing(machine: Machine, config: RunConfig, owed: Owed) -> Iterator[str]:
             yield f"vCPU {vcpu} never ran into a change of the table"
     if owed.maps and not vcpus[:, [words.C_MAPPED_BLOCKS, words.C_MAPPED_PAGES]].any():
         yield "no fault mapped memory"
+    if config.bug and not acted(machine, config):
+        yield f"the bug was never exercised: nothing reached the place of {config.bug.name}"
     for name, what in owed.counts.items():
         if not machine.life[LIFE_CYCLE.index(name)]:
             yield what

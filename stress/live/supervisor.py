@@ -239,6 +239,7 @@ class _Run:
             memory={"segment_bytes": self._segment.size, "unique_bytes": self._memory},
             failure=self._failure,
             trace=trace,
+            acted=stakes.acted(machine, self._config) if self._config.bug else None,
             untested=untested,
         )
 

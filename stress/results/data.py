@@ -191,4 +191,5 @@ class RunData:
     life_cycle: dict[str, int] = field(default_factory=dict)
     intervals: list[Interval] = field(default_factory=list)
     trace: TraceData | None = None  # if one was asked for
+    acted: int | None = None  # times that the injected bug acted; None without one
     untested: list[str] = field(default_factory=list)  # evidence that a verdict needs and that is missing

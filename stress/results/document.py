@@ -79,6 +79,8 @@ def build(data: RunData) -> dict[str, Any]:
         "timeline": timeline(data),
         "extra": plain(data.extra),
     }
+    if data.acted is not None:
+        document["injected"] = {"bug": str(config["inject"]), "acted": int(data.acted)}
     if data.life_cycle:
         document["life_cycle"] = {name: int(count) for name, count in data.life_cycle.items()}
     if data.stages:

@@ -262,6 +262,13 @@ def _by_name(orders: Any) -> Any:
     return {each["order"]: each for each in orders} if isinstance(orders, list) else orders
 
 
+class Injected(Part):
+    """A bug put into the code on purpose, and how often it acted."""
+
+    bug: str
+    acted: int
+
+
 class Document(Part):
     """The whole document. Times in ns, sizes in bytes, as each name says."""
 
@@ -272,6 +279,7 @@ class Document(Part):
     exit_code: int
     failure: Mapping[str, Any] | None
     untested: tuple[str, ...]
+    injected: Injected | None = None
     seed: int
     scenario: str
     config: Mapping[str, Any]

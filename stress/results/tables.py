@@ -56,10 +56,14 @@ def _verdict(document: dict[str, Any]) -> str:
     else:
         found = "no violation"
     injected = document["config"].get("inject")
+    if "injected" in document:
+        injected = f"{injected} injected: it acted {counted(document['injected']['acted'], 'time')}"
+    elif injected:
+        injected = f"{injected} injected"
     line = (
         f"{document['verdict'].upper().replace('-', ' ')}: {found} in {counted(rebuilds, 'rebuild')} "
         f"and {cells.count(accesses)} checked accesses ({cells.time(document['elapsed_ns'])}, seed {document['seed']}"
-        f"{f', {injected} injected' if injected else ''})"
+        f"{f', {injected}' if injected else ''})"
     )
     lines = [wrapped(line)]
     if document["failure"] is not None:

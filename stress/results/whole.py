@@ -10,7 +10,7 @@ from stress.errors import UsageError
 from stress.results.keys import RESULT_KEYS
 
 #: Parts that not every run has; who has one has all of it.
-_PARTS: Final = ("comparison[]", "stages[]", "life_cycle")
+_PARTS: Final = ("comparison[]", "stages[]", "life_cycle", "injected")
 
 
 def _integer(value: object) -> bool:

@@ -82,6 +82,7 @@ class Geo(NamedTuple):
     bbm_level: int
     cmo_per_fault: int  # before v5.14: every fault cleans what it is about to map
     shared: int  # fault handlers take mmu_lock for reading (Linux 6.2)
+    lockless: int  # walkers that take no lock run beside orders that tear down outside of mmu_lock
     vcpu_rebuilds: int  # a vCPU that wants a block and meets a table rebuilds
     inject: int  # flags of stress.bugs
     clean_ps_per_page: int  # modelled costs, spun; 0: none
@@ -158,6 +159,7 @@ def geo_for(
     bbm_level: int = 0,
     cmo_per_fault: bool = False,
     shared: bool = False,
+    lockless: bool = False,
     vcpu_rebuilds: bool = False,
     inject: int = 0,
     clean_ps_per_page: int = 0,
@@ -203,6 +205,7 @@ def geo_for(
         bbm_level=bbm_level,
         cmo_per_fault=int(cmo_per_fault),
         shared=int(shared),
+        lockless=int(lockless),
         vcpu_rebuilds=int(vcpu_rebuilds),
         inject=inject,
         clean_ps_per_page=clean_ps_per_page,

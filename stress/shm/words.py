@@ -22,6 +22,7 @@ INSIDE_MASK = (1 << INSIDE_SHIFT) - 1
 CLOCK_MASK = (1 << 63 - INSIDE_SHIFT) - 1  # of the clock that INSIDE holds: differences to 104 days stay right
 STAGE = 5  # staged scenarios: number of the stage that vCPUs are to run
 CYCLE = 6  # number of the cycle under way, from 1; 0 before the first
+LOGGED = 7  # odd: a guest write must find its dirty bit set; even: logging is off, or being switched, or harvested
 LOCK = 1 * LINE  # mmu_lock: 0 free, n + 1 held by process n, -n held for reading by n processes
 LOCK_WRITERS = 1 * LINE + 1  # processes that wait to hold it alone: readers let them pass
 TLBI_DONE = 2 * LINE  # number of the newest completed VMID-wide TLBI
@@ -43,6 +44,7 @@ CLOSED = 7 * LINE + 1  # every record up to this number is complete
 TLBI_PENDING = 7 * LINE + 2  # only with the injected bug missing-dsb: the TLBI that has not taken effect, or 0
 VOIDED = 7 * LINE + 3  # rebuilds whose record is void
 STAGES_HEAD = 7 * LINE + 4  # stages measured so far
+ACTED = 7 * LINE + 5  # times that the injected bug's flag changed what code did
 TRACE_NEXT = 8 * LINE  # next row of region "trace"; beyond its last row: the trace is over
 TRACE_ENDED = 8 * LINE + 1  # non-zero: over because it covers the rebuilds asked for, not because it is full
 BY_RULE = 9 * LINE  # of VIOLATIONS those that a rule told at the step, two lines
@@ -61,9 +63,10 @@ AT_GFN = 4  # guest frame it works on
 AT_STEP = 5  # step code of the rebuild the process is in, or -1
 STAGE_DONE = 6  # number of the stage it has run to its end
 STAGE_END_NS = 7
+WALKING = LINE  # odd while it walks without excluding others (an RCU read-side section)
 CHANGED = LINE + 1  # Traced kind of the last store it made to the table, 0 before the first
 CHANGED_ROW = LINE + 2  # 1 + the store's row in the trace, 0 if it is not in it
-WALKING = LINE  # odd while its fault handler walks without excluding others (an RCU read-side section)
+LOOKED_NS = LINE + 3  # clock when it last walked without a lock
 PROC_WORDS = 2 * LINE
 
 

@@ -58,7 +58,7 @@ def play(scenario: Scenario) -> None:
     plan, hypervisor = scenario.plan, scenario.hypervisor
     try:
         scenario.prepare()
-        start = audited = time.monotonic_ns()
+        start = time.monotonic_ns()
         rounds = 0
         turns = list(range(len(plan.orders)))
         while plan.rounds is None or rounds < plan.rounds:
@@ -68,9 +68,7 @@ def play(scenario: Scenario) -> None:
                 over = plan.duration_ns is not None and now - start >= plan.duration_ns
                 if hypervisor.finishing or (over and (rounds or not scenario.in_passes)):
                     return
-                if now - audited >= plan.audit_interval_ns:
-                    hypervisor.audit()
-                    audited = time.monotonic_ns()
+                hypervisor.audit_if_due()
                 with hypervisor.cycle(order):
                     scenario.cycle(order, rounds)
             rounds += 1

@@ -104,6 +104,7 @@ class StagedScenario(LoggingScenario):
 
     def _record(self, name: str, iteration: int, run: Callable[[], int]) -> None:
         machine = self.machine
+        self.hypervisor.audit_if_due()
         counters = machine.counters.sum(axis=(0, 1))
         rebuilds = int(machine.control[REBUILDS] - machine.control[VOIDED])
         duration_ns = run()
