@@ -199,7 +199,7 @@ def test_html_is_tables_and_escaped_text(document: dict[str, Any]) -> None:
     spoiled["warnings"] = [{"name": hostile, "detail": hostile, "remedy": hostile}]
     for order in spoiled["orders"]:
         order["order"] = hostile + order["order"]
-        order["step_ns"] = {hostile: order["step_ns"]["unmap"]}
+        order["steps"], order["step_ns"] = [hostile], {hostile: order["step_ns"]["unmap"]}
     found = Result.of(spoiled)._repr_html_()
     assert "alert(1)" in found
     assert Tags(found).found <= tags

@@ -53,7 +53,7 @@ def show(
     if found.sweep and found.sweep.cut_off:
         say(f"the last line of {file} is cut off, and left out")
     if as_list:
-        emit(_listed(found.rows, table_format))
+        emit(listed(found.rows, table_format))
     elif not (wanted or as_csv or any(each is not None for each in (rows, columns, values, aggregate))):
         emit(found.table(table_format))
     else:
@@ -76,7 +76,7 @@ def _names(text: str | None, names: Sequence[str], what: str) -> tuple[str, ...]
     return tuple(known(name.strip(), names, what) for name in (text or "").split(",") if name.strip())
 
 
-def _listed(rows: Sequence[Row], fmt: str) -> str:
+def listed(rows: Sequence[Row], fmt: str) -> str:
     """Keys with the values they have, then figures with what they mean."""
     values = [(key, ", ".join(dict.fromkeys(row.text(key) for row in rows))) for key in keys_of(rows)]
     figures = [

@@ -22,7 +22,7 @@ def windows(document: Document) -> Figure:
     """How long entries were invalid."""
     title = "Invalid window"
     orders = document["orders"]
-    if not any("window_histogram" in order for order in orders):
+    if not orders or not all("window_histogram" in order for order in orders):
         return Figure(title, _OLD, table=_window_table(orders))
     measured = {order["order"]: (order["window_histogram"], order["window_ns"]) for order in orders}
     never = [
@@ -43,7 +43,7 @@ def stalls(document: Document) -> Figure:
     title = "Stalls by class of fault"
     orders = document["orders"]
     table = _stall_table(orders)
-    if not any("stall_histogram" in order for order in orders):
+    if not orders or not all("stall_histogram" in order for order in orders):
         return Figure(title, _OLD, table=table)
     plots = []
     for name in orders[0]["faults"]:

@@ -22,6 +22,7 @@ class ResultKey:
     unit: str  # "" for counts, ratios and words
     meaning: str
     optional: bool = False  # absent from some documents
+    since: int | None = None  # of an optional key: documents, or such parts of them, have it from this version on
 
 
 def _quantiles(path: str, meaning: str, *, mean: bool = True) -> list[ResultKey]:
@@ -43,33 +44,35 @@ _FAULT_WORDS: Final = {
 }
 
 
-def _faults(path: str, whose: str, *, optional: bool = False) -> list[ResultKey]:
+def _faults(path: str, whose: str, *, since: int | None = None) -> list[ResultKey]:
     return [
-        ResultKey(f"{path}.{name}", "integer", "", f"{whose} faults {words}", optional)
+        ResultKey(f"{path}.{name}", "integer", "", f"{whose} faults {words}", since is not None, since)
         for name, words in _FAULT_WORDS.items()
     ]
 
 
-def _handled(path: str, *, optional: bool = False) -> list[ResultKey]:
-    """What all vCPUs' walks met, and what their handlers did; version 1 did not count it."""
+def _handled(path: str) -> list[ResultKey]:
+    """What all vCPUs' walks met, and what their handlers did; version 2 brought it."""
     return [
         *(
-            ResultKey(f"{path}.faults_by_level.{status}[]", "integer", "", f"{status} faults at level 0 to 3", optional)
+            ResultKey(f"{path}.faults_by_level.{status}[]", "integer", "", f"{status} faults at level 0 to 3", True, 2)
             for status in ("translation", "permission")
         ),
-        ResultKey(f"{path}.mappings.blocks", "integer", "", "blocks that fault handlers mapped", optional),
-        ResultKey(f"{path}.mappings.pages", "integer", "", "pages that fault handlers mapped", optional),
-        ResultKey(f"{path}.mappings.relaxed", "integer", "", "entries that fault handlers made writable", optional),
-        ResultKey(f"{path}.mappings.splits", "integer", "", "blocks that fault handlers split", optional),
+        ResultKey(f"{path}.mappings.blocks", "integer", "", "blocks that fault handlers mapped", True, 2),
+        ResultKey(f"{path}.mappings.pages", "integer", "", "pages that fault handlers mapped", True, 2),
+        ResultKey(f"{path}.mappings.relaxed", "integer", "", "entries that fault handlers made writable", True, 2),
+        ResultKey(f"{path}.mappings.splits", "integer", "", "blocks that fault handlers split", True, 2),
     ]
 
 
 def _histogram(path: str, meaning: str) -> list[ResultKey]:
     """Version 3 brought them; one of nothing is empty."""
     return [
-        ResultKey(f"{path}.lower_ns[]", "integer", "ns", f"{meaning}: least time of each log-spaced bin", True),
-        ResultKey(f"{path}.upper_ns[]", "integer", "ns", f"{meaning}: first time beyond each bin", True),
-        ResultKey(f"{path}.count[]", "integer", "", f"{meaning}: how many in each bin; empty bins are left out", True),
+        ResultKey(f"{path}.lower_ns[]", "integer", "ns", f"{meaning}: least time of each log-spaced bin", True, 3),
+        ResultKey(f"{path}.upper_ns[]", "integer", "ns", f"{meaning}: first time beyond each bin", True, 3),
+        ResultKey(
+            f"{path}.count[]", "integer", "", f"{meaning}: how many in each bin; empty bins are left out", True, 3
+        ),
     ]
 
 
@@ -95,13 +98,14 @@ _RUN: Final = [
     ResultKey("exit_code", "integer", "", "exit code of the run"),
     ResultKey("failure", "object?", "", "who died or hung, and in which state; null if nobody did"),
     ResultKey("untested[]", "string", "", "evidence that a verdict needs and that is missing"),
-    ResultKey("injected.bug", "string", "", "bug that was put into the code; only with one", True),
+    ResultKey("injected.bug", "string", "", "bug that was put into the code; only with one", True, 4),
     ResultKey(
         "injected.acted",
         "integer",
         "",
         "times that it changed what was done; rebuilds, if it is in the order",
         True,
+        4,
     ),
     ResultKey("seed", "integer", "", "seed of every random choice in the run"),
     ResultKey("scenario", "string", "", "what the hypervisor did: rebuild, migration, thp, or a selftest's name"),
@@ -128,7 +132,7 @@ _RUN: Final = [
 ]
 
 _TIMELINE: Final = [
-    ResultKey(f"timeline.{path}", kind, unit, meaning, optional=True)
+    ResultKey(f"timeline.{path}", kind, unit, meaning, optional=True, since=3)
     for path, kind, unit, meaning in (
         ("intervals.start_ns[]", "integer", "ns", "start of each interval, since the run's first common access"),
         ("intervals.duration_ns[]", "integer", "ns", "how long each interval was"),
@@ -162,15 +166,17 @@ _LIFE_CYCLE: Final = [
 
 _STAGE: Final = [
     ResultKey("passes", "integer", "", "passes over all stages begun, under each order", optional=True),
-    ResultKey("stages[].name", "string", "", "the stage's name, as the selftest calls it", optional=True),
-    ResultKey("stages[].iteration", "integer", "", "its iteration within the pass, from 1; 0 if none", optional=True),
-    ResultKey("stages[].repeat", "integer", "", "its pass over all stages, from 0", optional=True),
+    ResultKey("stages[].name", "string", "", "the stage's name, as the selftest calls it", optional=True, since=2),
+    ResultKey(
+        "stages[].iteration", "integer", "", "its iteration within the pass, from 1; 0 if none", optional=True, since=2
+    ),
+    ResultKey("stages[].repeat", "integer", "", "its pass over all stages, from 0", optional=True, since=2),
     ResultKey("stages[].order", "string", "", "the order the pass was under, if it was one alone", optional=True),
-    ResultKey("stages[].duration_ns", "integer", "ns", "common start to the last vCPU's end", optional=True),
-    *_faults("stages[].faults", "all vCPUs'", optional=True),
-    *_handled("stages[]", optional=True),
-    ResultKey("stages[].rebuilds", "integer", "", "rebuilds completed in the stage", optional=True),
-    ResultKey("stages[].accesses", "integer", "", "checked guest accesses of all vCPUs", optional=True),
+    ResultKey("stages[].duration_ns", "integer", "ns", "common start to the last vCPU's end", optional=True, since=2),
+    *_faults("stages[].faults", "all vCPUs'", since=2),
+    *_handled("stages[]"),
+    ResultKey("stages[].rebuilds", "integer", "", "rebuilds completed in the stage", optional=True, since=2),
+    ResultKey("stages[].accesses", "integer", "", "checked guest accesses of all vCPUs", optional=True, since=2),
 ]
 
 _ORDER: Final = [
@@ -179,7 +185,12 @@ _ORDER: Final = [
     ResultKey("orders[].provenance", "string", "", "kernel versions or posting the order comes from"),
     ResultKey("orders[].steps[]", "string", "", "the order's steps in sequence"),
     ResultKey(
-        "orders[].cycles", "integer", "", "completed cycles of the scenario: what intervals rest on", optional=True
+        "orders[].cycles",
+        "integer",
+        "",
+        "completed cycles of the scenario: what intervals rest on",
+        optional=True,
+        since=4,
     ),
     ResultKey("orders[].rebuilds", "integer", "", "completed rebuilds"),
     ResultKey("orders[].rebuilds_hit", "integer", "", "rebuilds with at least one window fault"),
@@ -192,7 +203,7 @@ _ORDER: Final = [
     ResultKey("orders[].window_faults_per_rebuild", "number?", "", "mean number of window faults"),
     ResultKey("orders[].faults_per_rebuild", "number?", "", "faults of every class over rebuilds"),
     *_faults("orders[].faults", "all vCPUs'"),
-    *_handled("orders[]", optional=True),
+    *_handled("orders[]"),
     *_quantiles("orders[].stall_ns", "stall of a vCPU, faulting access to retry, all faults", mean=False),
     *(
         key
@@ -248,6 +259,17 @@ _COMPARISON: Final = [
     *_ratio("stall_p99", "ns", "99th percentile of window faults' stalls"),
     *_ratio("throughput", "1/s", "accesses per second"),
 ]
+
+#: What of the configuration a document with stages is shown with. (`stress.config` says what each means.)
+STAGED_CONFIG: Final = (
+    ResultKey("config.backing", "string", "", "backing of guest memory"),
+    *(
+        ResultKey(f"config.{name}", "integer", "bytes", "a size, more than 0")
+        for name in ("granule_bytes", "block_size_bytes", "memory_bytes")
+    ),
+    ResultKey("config.phys_offset_bytes", "integer", "bytes", "where guest memory begins"),
+    *(ResultKey(f"config.{name}", "integer", "", "a count") for name in ("ipa_bits", "vcpus", "iterations")),
+)
 
 #: Every key, in the order of the documentation.
 RESULT_KEYS: Final = (*_RUN, *_TIMELINE, *_LIFE_CYCLE, *_STAGE, *_ORDER, *_COMPARISON)

@@ -13,6 +13,7 @@ from pydantic import PrivateAttr, ValidationError
 from stress.errors import UsageError
 from stress.results import store
 from stress.results.model import Document, OrderResult
+from stress.results.whole import whole
 
 _TABLE = "<table>\n"
 _OF_THE_RUN = ("scenario", "seed", "verdict", "complete", "started_at", "elapsed_ns", "config_hash")
@@ -32,7 +33,7 @@ class Result(Document):
             first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
             where = ".".join(map(str, first["loc"])) + f": {first['msg'].lower()}" if first else "an order has no name"
             raise UsageError(f"cannot read {source}: it is no whole result of stress ({where})", "run again") from error
-        result._document = copy.deepcopy(dict(document))
+        result._document = whole(copy.deepcopy(dict(document)), source, "run again")
         return result
 
     @classmethod

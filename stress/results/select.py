@@ -82,6 +82,8 @@ def _meets(row: Row, condition: Condition) -> bool:
         if condition.comparison not in ("=", "!="):
             raise UsageError(f"{name} is a word: {condition.comparison} says nothing about it", "use = or !=")
         return compare(value, ",".join(part.strip() for part in text.split(",")))
+    if not isinstance(value, int | float):
+        raise UsageError(f"{name} is neither a word nor a number", "leave it out of --filter")
     return compare(value, _number(row, name, text))
 
 
