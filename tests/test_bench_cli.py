@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from commands import Command, command_line, refused
 
+from benchmarks import unmap
 from stress import interrupt
 from stress.bench import measure
 from stress.bench.suite import KernelCase
 from stress.errors import ExitCode, MachineError
+from stress.shm.atomics import JIT_DISABLED
 
 #: As few as can show that one of three figures changed.
 LAUNCHES, BASELINE_LAUNCHES = 4, 5
@@ -220,6 +222,13 @@ def test_a_kernel_case_is_measured_in_a_process_of_its_own() -> None:
     samples = measure._kernel_case(case)
     assert "faults: faults, pages mapped" in samples
     assert all(len(ratios) == 3 and min(ratios) > 0 for ratios in samples.values())
+
+
+@pytest.mark.skipif(JIT_DISABLED or not shutil.which("gcc"), reason="compares compiled code with C")
+def test_the_unmap_contest_is_of_the_same_work() -> None:
+    """It compares what both leave behind, first."""
+    [figure] = unmap.figures(1)
+    assert figure.ratio > 0
 
 
 def test_kernel_cases_need_a_checkout(stress: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
