@@ -24,6 +24,7 @@ from stress.results.document import build, plain
 from stress.results.result import Result
 from stress.results.stored import stored
 from stress.results.sweep_result import SweepResult
+from stress.shipped import Kind, find
 
 if TYPE_CHECKING:  # loads numba
     from stress.live import Progress
@@ -57,7 +58,8 @@ def run(
 ) -> Result:
     """Rebuild blocks under one order, block-first if none is named, while vCPU processes hammer the table.
 
-    ``order`` is a name or steps separated by commas; ``config`` a TOML file; ``options`` are those of ``stress run`` in
+    ``order`` is a name or steps separated by commas; ``config`` a TOML file, or the name of one that comes with the
+    program; ``options`` are those of ``stress run`` in
     Python's spelling (``block_size="2M"``, ``duration="2s"``, ``fwb=False``), and override the file. ``progress`` is
     called about ten times a second. Raises `StressError`; `RunInterrupted` after Ctrl-C.
     """
@@ -106,7 +108,7 @@ def sweep(
         if isinstance(config, Mapping):
             plan = plan_sweep(_plain(config), given, repeats)
         else:
-            plan = load_sweep(Path(config), given, repeats)
+            plan = load_sweep(_file(Kind.SWEEP, config), given, repeats)
     from stress.sweeps.execution import Observer, carry_out
     from stress.sweeps.local import run_here
 
@@ -153,7 +155,12 @@ def _configured(
 ) -> RunConfig:
     given = {name: value if value is None else _plain(value) for name, value in options.items()}
     with _in_python():
-        return from_sources(Path(config) if config is not None else None, given, defaults)
+        return from_sources(_file(Kind.CONFIG, config) if config is not None else None, given, defaults)
+
+
+def _file(kind: Kind, config: str | Path) -> Path:
+    """A path as it is; a text as the command line reads it."""
+    return config if isinstance(config, Path) else find(kind, config)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from stress.errors import UsageError
+from stress.guess import did_you_mean
 
 #: The most steps one order may have: the width of the per-step records in shared memory.
 MAX_STEPS: Final = 16
@@ -191,9 +192,10 @@ def parse_order(text: str) -> Order:
         raise UsageError("the order is empty", vocabulary())
     unknown = [word for word in words if word not in STEPS]
     if unknown and len(words) == 1:
-        raise UsageError(f"unknown order {shown}", vocabulary())
+        raise UsageError(f"unknown order {shown}", did_you_mean(words[0], NAMED_ORDERS, vocabulary()))
     if unknown:
-        raise UsageError(f"order {shown}: unknown step {unknown[0][:40]!r}", vocabulary())
+        hint = did_you_mean(unknown[0], STEPS, vocabulary())
+        raise UsageError(f"order {shown}: unknown step {unknown[0][:40]!r}", hint)
     steps = tuple(Step(word) for word in words)
     repeated = [step.value for index, step in enumerate(steps) if step in steps[:index]]
     if repeated:

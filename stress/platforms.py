@@ -5,25 +5,20 @@ A live run spins a modelled cost where the step is done. A cost of nothing is no
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from stress import shipped
 from stress.errors import UsageError
 from stress.reading import read_bytes
+from stress.shipped import Kind
 from stress.units import format_bytes, format_ns
 
 #: The platform without modelled costs, which every run has unless it names another.
 NATIVE: Final = "native"
-
-#: Where the profiles are: packed beside the modules in a wheel, in ``configs`` in a checkout.
-_PLACES: Final = (
-    Path(__file__).resolve().parent / "profiles",
-    Path(__file__).resolve().parent.parent / "configs" / "platforms",
-)
 
 _MAX_NS: Final = 1_000_000_000  # a longer TLBI or exit would only be a typing error
 
@@ -83,25 +78,15 @@ class Platform(BaseModel):
 
 def names() -> tuple[str, ...]:
     """Names of the profiles that come with the program, `NATIVE` first."""
-    found = {path.stem for place in _PLACES for path in place.glob("*.toml")}
-    return tuple(sorted(found, key=lambda name: (name != NATIVE, name)))
+    return tuple(sorted(shipped.names(Kind.PLATFORM), key=lambda name: (name != NATIVE, name)))
 
 
 def load(name_or_path: str) -> Platform:
-    """The profile of this name, or of the TOML file at this path (anything with a slash or ``.toml``).
+    """The profile that a name or a path (`shipped.find`) says.
 
     Raises `UsageError` for an unknown name, and for a file that cannot be read or makes no sense, with every problem.
     """
-    if "/" in name_or_path or name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-    else:
-        known = names()
-        if name_or_path not in known:
-            close = difflib.get_close_matches(name_or_path, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(known)}, or a TOML file's path"
-            raise UsageError(f"unknown platform {name_or_path[:60]!r}", hint)
-        path = next(file for place in _PLACES if (file := place / f"{name_or_path}.toml").is_file())
-    return _read(path)
+    return _read(shipped.find(Kind.PLATFORM, name_or_path))
 
 
 def _read(path: Path) -> Platform:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stress.bench import suite as module
-from stress.bench.suite import Figure, Suite, default_path, load
+from stress.bench.suite import Figure, Suite, load
 from stress.config import ConfigError
 from stress.errors import UsageError
+from stress.shipped import Kind, find
 
 ORDER_CASE: dict[str, Any] = {
     "name": "clean",
@@ -42,7 +43,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, found: Any) -> tuple[str, ...]:
 
 
 def test_the_suite_that_ships_can_decide() -> None:
-    suite = load(default_path())
+    suite = load(find(Kind.SUITE, "bench"))
     assert len(suite.order_case) >= 3
     assert {case.group for case in suite.kernel_case} >= {"vcpu", "fault", "unmap"}
     assert suite.baseline_launches >= suite.launches
@@ -170,7 +171,7 @@ def test_the_hash_stands_for_what_is_measured(monkeypatch: pytest.MonkeyPatch) -
 def test_chosen_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = loaded(monkeypatch, tables())
     assert [case.name for case in suite.only(("kernel",)).cases] == ["kernel"]
-    with pytest.raises(UsageError, match="no case 'kernels'; use clean or kernel"):
+    with pytest.raises(UsageError, match="no case 'kernels'; did you mean kernel"):
         suite.only(("kernels",))
 
 

@@ -178,7 +178,7 @@ def test_a_mode_overrides_the_file_and_keeps_other_options(stress: Command, exec
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("frobnicate", "No such command 'frobnicate'"),
+        ("frobnicate", "no such command 'frobnicate'; try stress --help"),
         ("run --frobnicate", "No such option"),
         ("run extra", "unexpected extra argument"),
         ("run --order", "requires an argument"),

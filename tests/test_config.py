@@ -29,7 +29,7 @@ from stress.errors import ExitCode, UsageError
 from stress.kernels.pattern import Pattern as Codes
 from stress.orders import NAMED_ORDERS
 
-CONFIGS = sorted(path for path in (Path(__file__).parent.parent / "configs").glob("*.toml") if path.stem != "bench")
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
 KEYS = [key_of(field) for field in RunConfig.model_fields]
 
 
@@ -186,13 +186,13 @@ def test_the_faulting_vcpu_rebuilds_unless_the_scenario_is_about_rebuilds(scenar
         ),
         ({"rebuilder": 1}, "--rebuilder: unknown rebuilder 1; use vcpu or hypervisor"),
         ({"locking": "none"}, "--locking: unknown locking 'none'; use exclusive or shared"),
-        ({"cmo": "PER-FAULT"}, "--cmo: unknown cmo 'PER-FAULT'; use per-install or per-fault"),
+        ({"cmo": "PER-FAULT"}, "--cmo: unknown cmo 'PER-FAULT'; did you mean per-fault?"),
         ({"bbm-level": 3}, "--bbm-level: must be at most 2, not 3"),
         ({"iterations": 0}, "--iterations: must be at least 1, not 0"),
         ({"eager-split": "yes"}, "--eager-split: must be a valid boolean, not 'yes'"),
         ({"platform": "kunpeng"}, "--platform: unknown platform 'kunpeng'; did you mean kunpeng920?"),
         ({"platform": 920}, "--platform: must be a valid string, not 920"),
-        ({"inject": "no-brake"}, "--inject: unknown bug 'no-brake'; did you mean no-break or no-grace or nt-kept?"),
+        ({"inject": "no-brake"}, "--inject: unknown bug 'no-brake'; did you mean no-break?"),
         ({"inject": "xyz"}, f"--inject: unknown bug 'xyz'; the bugs are {', '.join(BUGS)}"),
         (
             {"inject": "no-break", "order": "bbml2"},
@@ -347,7 +347,7 @@ def test_shipped_configs_load(path: Path) -> None:
     assert all(order.name in NAMED_ORDERS for order in config.parsed_orders)
     # The command in its first lines is the right one for its orders.
     command = "compare" if len(config.orders) > 1 else "run"
-    assert f"stress {command} --config configs/{path.name}" in path.read_text(encoding="utf-8")
+    assert f"stress {command} --config {path.stem}\n" in path.read_text(encoding="utf-8")
 
 
 def test_json_is_plain_and_has_a_key_per_field() -> None:

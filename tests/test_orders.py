@@ -129,7 +129,7 @@ def test_every_list_that_can_be_executed_as_written_is_allowed_however_wrong() -
         ("", "empty"),
         ("  ", "empty"),
         ("firstly", "unknown order 'firstly'"),
-        ("UNMAP-FIRST", "unknown order"),
+        ("FIRSTLY", "unknown order"),
         ("invalidate,flush,install", "unknown step 'flush'"),
         ("install,", "unknown step ''"),
         (",", "unknown step ''"),

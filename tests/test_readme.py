@@ -31,10 +31,9 @@ def is_wrong(arguments: list[str]) -> bool:
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the files that commands of the README read."""
     directory = tmp_path_factory.mktemp("readme")
-    (directory / "configs").symlink_to(ROOT / "configs")
     run_json("compare", "unmap-first", "block-first", "--duration", "300ms", "--output", str(directory / "result.json"))
     options = ("--duration", "300ms", "--repeats", "1", "--output", str(directory / "thread.jsonl"))
-    with live_run("sweep", str(ROOT / "configs/sweeps/thread.toml"), *options) as run:
+    with live_run("sweep", "thread", *options) as run:
         assert run.finish(250)[0] == 0  # six runs
     return directory
 

@@ -15,14 +15,11 @@ from stress.bench.metrics import METRICS, has_step
 from stress.config import ConfigError, RunConfig, Scenario, from_sources, load_toml
 from stress.config.values import listed, shown
 from stress.errors import UsageError
+from stress.guess import did_you_mean
 from stress.orders import STEPS
 
 #: Groups of ``python -m benchmarks`` that are contests between a compiled kernel and its C reference.
 GROUPS: Final = ("vcpu", "fault", "unmap", "oracle")
-
-_CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
-#: Where the suite is: in ``configs`` in a checkout, packed beside the modules in a wheel.
-_PLACES: Final = (_CHECKOUT / "configs" / "bench.toml", Path(__file__).resolve().parent / "bench.toml")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
 Threshold = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
@@ -94,7 +91,8 @@ class KernelCase(_Model):
         contests = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         for contest in self.thresholds:
             if contest not in contests:
-                raise UsageError(f"case {self.name} has no contest {shown(contest)}", f"use {listed(contests)}")
+                hint = did_you_mean(contest, contests, f"use {listed(contests)}")
+                raise UsageError(f"case {self.name} has no contest {shown(contest)}", hint)
         for contest in contests:
             yield Figure(prefix + contest, self.thresholds.get(contest, self.threshold), higher_is_better=True)
 
@@ -130,7 +128,9 @@ class Suite(_Model):
         known = [case.name for case in self.cases]
         for name in names:
             if name not in known:
-                raise UsageError(f"the suite has no case {shown(name)}", f"use {listed(known)}")
+                raise UsageError(
+                    f"the suite has no case {shown(name)}", did_you_mean(name, known, f"use {listed(known)}")
+                )
         return self.model_copy(
             update={
                 "order_case": tuple(case for case in self.order_case if case.name in names),
@@ -142,11 +142,6 @@ class Suite(_Model):
 def figure_name(case: str, metric: str, order: str) -> str:
     """What a figure of an order case is called."""
     return f"{case}: {metric} of {order}"
-
-
-def default_path() -> Path:
-    """The suite that comes with the program."""
-    return next((path for path in _PLACES if path.is_file()), _PLACES[0])
 
 
 def load(path: Path) -> Suite:
@@ -163,7 +158,8 @@ def load(path: Path) -> Suite:
         problems.append("order-case: there is no case; give at least one [[order-case]] or [[kernel-case]]")
     for index, case in enumerate(suite.kernel_case):
         if case.group not in GROUPS:
-            problems.append(f"kernel-case[{index}].group: unknown group {shown(case.group)}; use {listed(GROUPS)}")
+            hint = did_you_mean(case.group, GROUPS, f"use {listed(GROUPS)}")
+            problems.append(f"kernel-case[{index}].group: unknown group {shown(case.group)}; {hint}")
     if problems:
         raise ConfigError(problems)
     return suite

@@ -13,16 +13,24 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stress.cli.completion import Shipped
 from stress.cli.output import emit, say
 from stress.cli.result_options import result_options
 from stress.errors import StressError, UsageError
+from stress.shipped import Kind
 
 _Path = click.Path(path_type=Path)
 
 
 @click.command()
 @click.option(
-    "--suite", "suite_file", type=_Path, metavar="FILE", help="Suite to measure  [default: configs/bench.toml]"
+    "--suite",
+    "suite_file",
+    type=Shipped(Kind.SUITE),
+    default="bench",
+    metavar="FILE",
+    show_default=True,
+    help="Suite to measure: a TOML file, or a name",
 )
 @click.option("--baseline", "baseline_file", type=_Path, metavar="FILE", help="Judge by what this file holds")
 @click.option("--save-baseline", "new_file", type=_Path, metavar="FILE", help="Keep what is measured as a baseline")
@@ -32,7 +40,7 @@ _Path = click.Path(path_type=Path)
 )
 @result_options
 def bench(
-    suite_file: Path | None,
+    suite_file: Path,
     baseline_file: Path | None,
     new_file: Path | None,
     names: tuple[str, ...],
@@ -54,7 +62,7 @@ def bench(
     from stress.bench import baseline, suite, table
     from stress.results import store
 
-    chosen = suite.load(suite_file or suite.default_path())
+    chosen = suite.load(suite_file)
     for path in filter(None, (new_file, output)):
         store.check_writable(path)
     before = baseline.read(baseline_file) if baseline_file else None

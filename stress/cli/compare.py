@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from stress.cli import completion
+from stress.cli.completion import completing
 from stress.cli.help import SectionCommand
 from stress.cli.options import config_options, configured
 from stress.cli.result_options import result_options
@@ -17,7 +19,7 @@ from stress.errors import UsageError
 
 
 @click.command(cls=SectionCommand)
-@click.argument("orders", nargs=-1, metavar="[ORDERS]...")
+@click.argument("orders", nargs=-1, metavar="[ORDERS]...", shell_complete=completing(completion.orders))
 @config_options
 @trace_options
 @result_options

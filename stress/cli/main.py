@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from stress import __version__, interrupt
 from stress.cli.output import say
 from stress.errors import ExitCode, StressError, UsageError
+from stress.guess import did_you_mean
 
 #: Set it to anything to see the traceback of an internal error.
 DEBUG_VARIABLE = "STRESS_DEBUG"
 
+#: The environment variable by which a shell asks for words; click derives it from the command's name.
+VARIABLE = "_STRESS_COMPLETE"
 
 _COMMANDS = ("run", "compare", "sweep", "bench", "show", "report", "orders", "platforms", "bugs", "doctor", "clean")
 
@@ -38,11 +42,19 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] in _MEASURING and not {*args} & {*ctx.help_option_names}:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(f"no such command {name[:60]!r}", did_you_mean(name, _COMMANDS, "try stress --help"))
+        # A shell that completes words runs nothing.
+        if name in _MEASURING and not {*args} & {*ctx.help_option_names} and not ctx.resilient_parsing:
             from stress.live.server import start_early
 
             start_early()  # it loads the kernels while we import what the command needs
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
+        return commands or click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -53,6 +65,10 @@ def cli() -> None:
 
 def invoke(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (the process's own if None) and return its exit code. Raises nothing."""
+    if VARIABLE in os.environ:
+        from stress.cli import completion
+
+        completion.install()
     try:
         code = int(cli.main(arguments, prog_name="stress", standalone_mode=False) or ExitCode.OK)
         return code or (ExitCode.INTERRUPTED if interrupt.requested.is_set() else ExitCode.OK)

@@ -8,10 +8,12 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from stress.cli.completion import VALUES, Shipped, completing, words
 from stress.cli.help import SectionOption
 from stress.cli.selftest import LETTERS, mode_option, translated, write_option
 from stress.config import RunConfig, from_sources
 from stress.config.keys import Form, as_written, key
+from stress.shipped import Kind, names
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -65,7 +67,12 @@ def _config_option(field: str, section: str) -> Callable[[_Command], _Command]:
         cls=SectionOption,
         section=section,
         help=help_text,
+        shell_complete=completing(words(about.words)) if about.words else _completion(f"--{about.name}"),
     )
+
+
+def _completion(option: str) -> Any:
+    return completing(VALUES[option]) if option in VALUES else None
 
 
 def config_options(command: _Command) -> _Command:
@@ -79,11 +86,11 @@ def config_options(command: _Command) -> _Command:
     return click.option(
         "--config",
         "config_file",
-        type=click.Path(path_type=Path),
+        type=Shipped(Kind.CONFIG),
         metavar="FILE",
         cls=SectionOption,
         section=WHAT,
-        help="TOML file with a table [run] of these options, which override it",
+        help=f"TOML file with a table [run] of these options, which override it; or {', '.join(names(Kind.CONFIG))}",
     )(command)
 
 

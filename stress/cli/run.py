@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stress.cli.completion import completing, orders
 from stress.cli.help import SectionCommand, SectionOption
 from stress.cli.options import WHAT, config_options, configured
 from stress.cli.result_options import result_options
@@ -21,6 +22,7 @@ from stress.errors import UsageError
     metavar="ORDER",
     cls=SectionOption,
     section=WHAT,
+    shell_complete=completing(orders),
     help="Order under test: a name (stress orders) or steps separated by commas",
 )
 @config_options

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stress.cli.completion import Shipped
 from stress.cli.lists import table
 from stress.cli.output import emit, say
 from stress.cli.result_options import format_option
 from stress.config import SweepPlan, label, load_sweep
 from stress.errors import ExitCode
+from stress.shipped import Kind
 from stress.sweeps.estimate import expected_s, spelled
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("config_file", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.argument("config_file", metavar="CONFIG", type=Shipped(Kind.SWEEP))
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -49,6 +51,7 @@ def sweep(
 ) -> int:
     """Run every point of CONFIG, a TOML file with lists of options to try, in random order.
 
+    CONFIG is the file's path, or the name of one that comes with the program.
     Each result is in the file as soon as its run ends. After an interruption --resume goes on from there.
     """
     plan = load_sweep(config_file, {"duration": duration}, repeats)

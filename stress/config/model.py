@@ -6,7 +6,6 @@ is None while the others are checked; the last validator fills it in.
 
 from __future__ import annotations
 
-import difflib
 import os
 from typing import Annotated, Any, Final, Self
 
@@ -49,6 +48,7 @@ from stress.config.values import (
     problem,
     shown,
 )
+from stress.guess import did_you_mean
 from stress.orders import MAX_ORDERS, Order, parse_order
 from stress.platforms import NATIVE, Platform, load
 
@@ -296,8 +296,7 @@ class RunConfig(BaseModel):
         if inject is None:
             return None
         if inject not in BUGS:
-            close = difflib.get_close_matches(inject, BUGS, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the bugs are {', '.join(BUGS)}"
+            hint = did_you_mean(inject, BUGS, f"the bugs are {', '.join(BUGS)}")
             raise problem(f"unknown bug {shown(inject)}; {hint}")
         return inject
 

@@ -5,7 +5,6 @@ Keys (``block-size``) are spelled alike in files and on the command line. Each p
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -21,6 +20,7 @@ from stress.config.injection import cannot_act
 from stress.config.model import RunConfig
 from stress.config.values import key_of, shown
 from stress.errors import UsageError
+from stress.guess import did_you_mean
 from stress.reading import read_bytes
 from stress.units import format_duration
 
@@ -212,6 +212,5 @@ def in_words(
 
 def unknown(key: str, keys: Sequence[str] = KEYS) -> str:
     """What is wrong with a key that there is not, and what may have been meant."""
-    close = difflib.get_close_matches(key, keys, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(keys)}"
-    return f"unknown key; {hint}"
+    listed = ", ".join(keys)
+    return f"unknown key; {did_you_mean(key, keys, f'the keys are {listed}')}"

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from stress.errors import UsageError
+from stress.guess import did_you_mean
 from stress.orders import parse_order
 from stress.units import format_size, parse_duration, parse_size
 
@@ -149,7 +150,8 @@ def _word(kind: type[StrEnum], also: Mapping[str, StrEnum] | None = None) -> Cal
                 return also[value]
             if value in tuple(kind):
                 return kind(value)
-        raise problem(f"unknown {key_of(info.field_name or '')} {shown(value)}; use {listed(kind)}")
+        hint = did_you_mean(str(value), kind, f"use {listed(kind)}")
+        raise problem(f"unknown {key_of(info.field_name or '')} {shown(value)}; {hint}")
 
     return read
 

@@ -13,8 +13,8 @@ from stress.bench.suite import KernelCase, OrderCase, Suite
 from stress.reference.markdown import code, page, table
 
 _SUITE: Final = """\
-`stress bench` measures the suite in `configs/bench.toml`, or the one that `--suite` names. Everything that is wrong
-with a file is reported at once, each problem with the path of its key."""
+`stress bench` measures the suite in `configs/suites/bench.toml`, or the one that `--suite` names. Everything that is
+wrong with a file is reported at once, each problem with the path of its key."""
 
 _METRICS: Final = """\
 Each is compared as its ratio to that of the case's first order. Besides, the name of each step is a metric: its median

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stress.errors import UsageError
+from stress.guess import did_you_mean
 from stress.results.rows import Row, figure_key
 from stress.units import parse_duration, parse_size
 
@@ -66,8 +66,7 @@ def known(name: str, names: Sequence[str], what: str) -> str:
     """``name`` if there is such a thing, else `UsageError` with what is like it."""
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "--list shows all there are"
+    hint = did_you_mean(name, names, "--list shows all there are")
     raise UsageError(f"there is no {what} {name[:60]!r} in these results", hint)
 
 
