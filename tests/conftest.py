@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 
@@ -10,6 +11,11 @@ from hypothesis import HealthCheck, settings
 
 from stress.shm import cache
 from stress.shm.atomics import JIT_DISABLED
+
+# The commands under test inherit which signals are ignored; whoever started the tests in the background ignores some.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_number, signal.SIG_DFL)
 
 # Cores are shared with the very processes under test: a slow example says nothing.
 settings.register_profile("stress", deadline=None, suppress_health_check=[HealthCheck.too_slow])

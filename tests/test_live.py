@@ -159,7 +159,7 @@ def test_a_missing_clean_is_harmless_with_fwb() -> None:
 
 
 def test_json_document_has_the_promised_keys() -> None:
-    document = run_json("run", "--duration", "300ms", "--block-size", "2M", "--vcpus", "1")
+    document = run_json("run", "--duration", "3s", "--block-size", "2M", "--vcpus", "1")
     promised = "schema_version complete seed config host warnings orders violations"
     assert set(promised.split()) <= set(document)
     [order] = document["orders"]

@@ -117,8 +117,7 @@ class _Run:
                 if not compile_in_background(interrupted):
                     return self._result(started_at, time.monotonic_ns() - self._started_ns, True, [])
             self._started_ns = time.monotonic_ns()
-            if self._workers.start(self._segment.name, interrupted):
-                self._collector.prepare()
+            if self._workers.start(self._segment.name, interrupted, self._collector.prepare):
                 self._watch(interrupted)
         except StartFailed as error:
             self._failure = error.failure
