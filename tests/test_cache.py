@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,16 +83,39 @@ def test_every_compiled_source_counts(monkeypatch: pytest.MonkeyPatch, tmp_path:
     os.utime(package / "kernels" / "walk.py", ns=(0, 0))
     seen.add(hash_of(package, monkeypatch))
     assert len(seen) == 3, "so does when a file was changed"
-    for source in ("arch/descriptors.py", "shm/layout.py", "kernels/walk.py", "orders.py"):
+    for source in ("arch/descriptors.py", "shm/layout.py", "kernels/walk.py", "orders.py", "bugs.py"):
         with (package / source).open("a") as file:
             file.write("# changed\n")
         seen.add(hash_of(package, monkeypatch))
-    assert len(seen) == 7
+    assert len(seen) == 8
     (package / "kernels" / "new.py").touch()
     assert hash_of(package, monkeypatch) not in seen
     before = hash_of(package, monkeypatch)
     (package / "cli" / "main.py").write_text("")
     assert hash_of(package, monkeypatch) == before, "what is not compiled does not count"
+
+
+def test_what_is_not_hashed_gives_compiled_code_no_constants() -> None:
+    # A function that kernels import, to call it from Python, is no constant; data modules are hashed.
+    imported = set()
+    for part in cache._COMPILED:
+        for path in (cache._PACKAGE / part).glob("*.py"):
+            imported |= set(re.findall(r"^from stress\.(\w+)[\w.]* import", path.read_text(), re.MULTILINE))
+    assert imported - {*cache._COMPILED, "errors", "units"} == {Path(name).stem for name in cache._CONSTANTS}
+
+
+def key_of_a_process(**changes: str) -> str:
+    code = "from stress.shm import cache; print(cache.cache_directory().name)"
+    environment = os.environ | changes
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_what_numbas_own_key_has_counts() -> None:
+    keys = [key_of_a_process(), key_of_a_process(PYTHONOPTIMIZE="2"), key_of_a_process(NUMBA_CPU_NAME="generic")]
+    assert len(set(keys)) == 3
+    assert key_of_a_process() == keys[0]
 
 
 def test_complete_once_marked() -> None:

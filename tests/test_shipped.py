@@ -61,6 +61,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "site"
 
 
+def python(wheel: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the wheel's package, run in ``directory``."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
 def test_a_wheel_knows_every_name_in_an_empty_directory(wheel: Path, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     commands = set(re.findall(r"stress ((?:sweep|bench|compare|run) [^`\n]*)", readme))
@@ -69,28 +82,12 @@ def test_a_wheel_knows_every_name_in_an_empty_directory(wheel: Path, tmp_path: P
     # A configuration is read before the block size is refused.
     wanted += [f"run --config {name} --block-size 3000" for name in names(Kind.CONFIG)]
     for command in wanted:
-        done = subprocess.run(
-            [sys.executable, "-m", "stress", *shlex.split(command)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(wheel)},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        done = python(wheel, tmp_path, "-m", "stress", *shlex.split(command))
         if "3000" in command:
             assert done.returncode == 2
             assert re.fullmatch(r"stress: .*--block-size: 3000 bytes .*\n", done.stderr), (command, done.stderr)
         else:
             assert (done.returncode, done.stderr) == (0, ""), command
-    where = subprocess.run(
-        [sys.executable, "-c", "import stress.shipped as s; print(s.find(s.Kind.SUITE, 'bench'))"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(wheel)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
+    where = python(wheel, tmp_path, "-c", "import stress.shipped as s; print(s.find(s.Kind.SUITE, 'bench'))")
     assert Path(where.stdout.strip()).is_relative_to(wheel)
     assert not list(tmp_path.iterdir())

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from stress.shm.atomics import load, store
-from stress.shm.jit import entry
+from stress.shm.jit import entry, kernel
 from stress.shm.layout import (
     Machine,
 )
 from stress.shm.words import (
     CYCLE_RING,
-    CYCLE_WORDS,
     EVENT_HEAD,
     EVENT_RING,
     EVENT_TAIL,
@@ -19,7 +18,6 @@ from stress.shm.words import (
     K_DONE,
     R_DONE,
     RECORD_RING,
-    RECORD_WORDS,
 )
 
 
@@ -36,23 +34,23 @@ def drain_events(s: Machine, vcpu: int, out: Any) -> int:
     return count
 
 
+@kernel
+def copy_row(rows: Any, row: int, done: int, number: int, out: Any) -> bool:
+    """Copy a row of a ring to ``out``; False unless ``done``, the word written last, is ``number`` before and after."""
+    if load(rows, (row, done)) != number:
+        return False
+    for word in range(len(out)):
+        out[word] = load(rows, (row, word))
+    return load(rows, (row, done)) == number
+
+
 @entry
 def copy_record(s: Machine, number: int, out: Any) -> bool:
     """Copy the record of rebuild ``number`` to ``out`` (int64, (RECORD_WORDS,)); False if it is not complete."""
-    row = number & (RECORD_RING - 1)
-    if load(s.records, (row, R_DONE)) != number:
-        return False
-    for word in range(RECORD_WORDS):
-        out[word] = load(s.records, (row, word))
-    return load(s.records, (row, R_DONE)) == number
+    return copy_row(s.records, number & (RECORD_RING - 1), R_DONE, number, out)
 
 
 @entry
 def copy_cycle(s: Machine, number: int, out: Any) -> bool:
     """Copy cycle ``number`` to ``out`` (int64, (CYCLE_WORDS,)); False if it is not complete, or overwritten."""
-    row = number & (CYCLE_RING - 1)
-    if load(s.cycles, (row, K_DONE)) != number:
-        return False
-    for word in range(CYCLE_WORDS):
-        out[word] = load(s.cycles, (row, word))
-    return load(s.cycles, (row, K_DONE)) == number
+    return copy_row(s.cycles, number & (CYCLE_RING - 1), K_DONE, number, out)

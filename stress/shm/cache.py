@@ -18,14 +18,31 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _COMPILED = ("arch", "shm", "kernels")
+# Data that compiled code takes its constants from.
+_CONSTANTS = ("bugs.py", "orders.py")
+# What Numba's code depends on besides: these settings, and what /proc/cpuinfo says of the CPU.
+_SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+_CPU = ("model name", "cpu family", "model", "flags", "CPU implementer", "CPU part", "Features")
 _COMPLETE = "complete"
 _VERSIONS_KEPT = 8
 
 
+def _cpu() -> tuple[str, ...]:
+    """What the kernel says of the first processor; nothing where it says nothing."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            first = file.read(8192).partition("\n\n")[0]
+    except OSError:
+        return ()
+    return tuple(line for line in first.splitlines() if line.partition(":")[0].strip() in _CPU)
+
+
 @lru_cache(maxsize=1)
 def _sources_hash() -> str:
-    digest = hashlib.sha256(f"{sys.implementation.cache_tag} {version('numba')} {_PACKAGE}".encode())
-    files = [_PACKAGE / "orders.py"]
+    compiler = (sys.implementation.cache_tag, sys.flags.optimize, version("numba"), _cpu())
+    settings = [os.environ.get(name, "") for name in _SETTINGS]
+    digest = hashlib.sha256(f"{compiler} {settings} {_PACKAGE}".encode())
+    files = [_PACKAGE / name for name in _CONSTANTS]
     for part in _COMPILED:
         files += sorted((_PACKAGE / part).glob("*.py"))
     for path in files:
