@@ -97,8 +97,9 @@ def play_many(
         s = small_machine(blocks=1, fwb=fwb, guest_caches=fwb, **options)
         assert split_block(s, 0, share) == DONE
         write_unmapped(s, s.geo.hypervisor, block_gfn(s.geo, 0))
-        # Starts early, while the TLB fills, or late; several steps at once, or accesses between them.
-        gaps = (random.choice([0, 0, 0, 0, 1, 2, 4, 8, 16, 64]) for _ in range(20))
+        # Starts early, while the TLB fills, or late; several steps at once, or accesses between them: up to so many
+        # that one vCPU faults and rebuilds while the other has read the entry and not broken it yet.
+        gaps = (random.choice([0, 0, 0, 0, 1, 2, 4, 8, 16, 64, 256, 256]) for _ in range(20))
         points = list(accumulate(gaps, initial=random.randrange(600)))
         play(monkeypatch, s, order, points, random.choice([Pattern.SEQUENTIAL, Pattern.UNIFORM]))
         reap(s, s.geo.hypervisor)
