@@ -214,6 +214,17 @@ def test_without_a_trace_evidence_names_the_line_and_no_record() -> None:
     assert not piece.keys() & {"record", "trace_row"}
 
 
+@pytest.mark.parametrize("steps", ["clean,install-nt,tlbi,unmap", "clean,install,tlbi,invalidate,unmap"])
+def test_a_store_that_is_missing_has_no_line(steps: str, tmp_path: Path) -> None:
+    """What the rebuild stored last, here the tear-down's, is not what left the entry so."""
+    s = rebuilt(parse_order(steps).steps, bbm_level=2)
+    found = violations_of(s, 0)
+    name_records(tmp_path / "a.casemate", trace_of(s), found)
+    [piece] = next(each.evidence for each in found if each.kind == "not-installed")
+    assert piece.keys() >= {"entry", "above"}
+    assert not piece.keys() & {"stored_at", "record", "trace_row"}
+
+
 def test_a_full_trace_is_a_prefix() -> None:
     whole = lines_of(rebuilt(BLOCK_FIRST.steps))
     part = lines_of(rebuilt(BLOCK_FIRST.steps, trace_rows=20))

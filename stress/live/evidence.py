@@ -89,7 +89,11 @@ _WORDS_OF_DETAIL = {
 }
 
 
-def _place(machine: Machine, row: Any) -> dict[str, Any]:
+# Kinds whose rule a store is missing from: the process's last one, a tear-down say, has nothing to do with it.
+_WITHOUT_STORE = {Kind.NOT_INSTALLED}
+
+
+def _place(machine: Machine, kind: Kind, row: Any) -> dict[str, Any]:
     """What a checker of traces would name: the entry, those above it, the line that stored, and the trace's row."""
     # Here, because it searches the sources: only a violation is worth that.
     from stress.kernels import sources
@@ -107,6 +111,8 @@ def _place(machine: Machine, row: Any) -> dict[str, Any]:
             above.append(f"level {at} at {entry:#x}: {descriptor:#x}")
             table = output_address(geo.granule_shift).take(descriptor) << geo.granule_shift
     place: dict[str, Any] = {"entry": f"{entry:#x}", "above": above}
+    if kind in _WITHOUT_STORE:
+        return place
     if row[words.V_CHANGED]:
         place["stored_at"] = sources.OF[Traced(int(row[words.V_CHANGED]))]
     if row[words.V_CHANGED_ROW]:
@@ -133,7 +139,7 @@ def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str,
         found: f"{int(row[words.V_FOUND]):#x}",
         expected: f"{int(row[words.V_EXPECTED]):#x}",
         "detail": _DETAIL.get(kind, {}).get(detail) or _TEXT.get(kind, ""),
-        **(_place(machine, row) if row[words.V_RULE] and level >= 0 else {}),
+        **(_place(machine, kind, row) if row[words.V_RULE] and level >= 0 else {}),
     }
 
 
