@@ -53,7 +53,7 @@ def write_sweep(path: Path, repeats: int = 2) -> Path:
     """vCPUs and granules swept, with two orders in every point."""
     rng = np.random.default_rng(2)
     header = {"sweep_schema": 1, "sweep": "0" * 16, "trials": 6 * repeats, "swept": ["vcpus", "granule"], "tables": {}}
-    lines = [json.dumps(header).encode() + b"\n"]
+    lines = [json.dumps(header)]
     for repeat in range(repeats):
         for point, (vcpus, granule) in enumerate(product((1, 2, 4), ("4K", "64K"))):
             orders = [
@@ -63,8 +63,8 @@ def write_sweep(path: Path, repeats: int = 2) -> Path:
             values = {"vcpus": vcpus, "granule": granule}
             document = build(run_data(orders))
             trial = TrialResult(f"{point}-{repeat}", point, values, repeat, "2026-01-01", document)
-            lines.append(trial.to_line())
-    path.write_bytes(b"".join(lines))
+            lines.append(json.dumps(trial.to_record()))
+    path.write_text("\n".join([*lines, ""]))
     return path
 
 

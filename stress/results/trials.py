@@ -3,20 +3,19 @@
     {"sweep_schema": 1, "stress_version": ..., "sweep": hash, "trials": N, "swept": [...], "tables": {...}, ...}
     {"trial": id, "point": 0, "values": {...}, "repeat": 0, "started_at": ..., "document": {...} or null, "error": ...}
 
-A line counts once it ends. Only the last one may be cut off: lines are appended, so a damaged one in the midst was
-damaged afterwards. The last line of a trial holds. A trial is done if its result would not come out more complete
-another time; one that broke, was interrupted or could not run is not.
+The last line of a trial holds. A trial is done if its result would not come out more complete another time; one that
+broke, was interrupted or could not run is not.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from stress.errors import ExitCode, UsageError
 from stress.reading import read_bytes
+from stress.results import lines
 from stress.results.store import checked
 from stress.results.whole import whole
 
@@ -24,7 +23,6 @@ from stress.results.whole import whole
 SWEEP_SCHEMA: Final = 1
 
 _KEY: Final = "sweep_schema"
-_START: Final = f'{{"{_KEY}": '.encode()
 _OTHER: Final = "name a sweep's file, or remove it"
 _REPAIR: Final = "remove that line, and run its trial again with --resume"
 
@@ -59,9 +57,9 @@ class TrialResult:
             return False
         return bool(self.document["complete"] or self.document["failure"] is not None)
 
-    def to_line(self) -> bytes:
+    def to_record(self) -> dict[str, Any]:
         """Its line in the file."""
-        fields = {
+        return {
             "trial": self.id,
             "point": self.point,
             "values": self.values,
@@ -70,7 +68,6 @@ class TrialResult:
             "document": self.document,
             "error": self.error,
         }
-        return json.dumps(fields, allow_nan=False).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +92,7 @@ class SweepResult:
 
 def is_sweep(content: bytes) -> bool:
     """Whether a file that starts so is a sweep's."""
-    return content.startswith(_START)
-
-
-def never_began(content: bytes) -> bool:
-    """Whether the file of a sweep ends before its header does: nothing is in it."""
-    return b"\n" not in content and (is_sweep(content) or _START.startswith(content))
+    return lines.is_of(_KEY, content)
 
 
 def read_sweep(path: Path) -> SweepResult:
@@ -114,33 +106,16 @@ def read_sweep(path: Path) -> SweepResult:
 
 def parse_sweep(content: bytes, name: str) -> SweepResult:
     """The sweep that a file of this name contains."""
-    first, *lines = content.split(b"\n")
-    if not is_sweep(content) or never_began(content):
+    if not is_sweep(content) or lines.never_began(_KEY, content):
         raise UsageError(f"cannot read {name}: it is no result of stress sweep, or cut off in its first line", _OTHER)
-    header = _header(_parsed(first, f"{name} line 1", _OTHER), name)
-    end = len(first) + 1
-    last = lines.pop()  # what stands after the last line break
+    read = lines.parse(content, name, _OTHER)
+    header = _header(read.header, name)
     trials: dict[str, TrialResult] = {}
-    for number, line in enumerate(lines, start=2):
-        found = _trial(_parsed(line, f"{name} line {number}", _REPAIR), f"{name} line {number}")
+    for where, line in read.records(_REPAIR):
+        found = _trial(line, where)
         trials.pop(found.id, None)
         trials[found.id] = found
-        end += len(line) + 1
-    return SweepResult(header, tuple(trials.values()), end, bool(last))
-
-
-def _parsed(line: bytes, where: str, remedy: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(where, remedy) from error
-    if not isinstance(found, dict):
-        raise _damaged(where, remedy)
-    return found
-
-
-def _damaged(where: str, remedy: str = _REPAIR) -> UsageError:
-    return UsageError(f"{where} is damaged", remedy)
+    return SweepResult(header, tuple(trials.values()), read.end, read.cut_off)
 
 
 def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
@@ -152,19 +127,19 @@ def _header(header: dict[str, Any], name: str) -> dict[str, Any]:
         raise UsageError(message, "read it with the newer stress that wrote it")
     kinds = {"sweep": str, "swept": list, "tables": dict, "trials": int}
     if not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
-        raise _damaged(f"{name} line 1", _OTHER)
+        raise lines.damaged(f"{name} line 1", _OTHER)
     if not all(isinstance(key, str) for key in header["swept"]):
-        raise _damaged(f"{name} line 1", _OTHER)
+        raise lines.damaged(f"{name} line 1", _OTHER)
     return header
 
 
 def _trial(line: dict[str, Any], where: str) -> TrialResult:
     kinds = {"trial": str, "point": int, "values": dict, "repeat": int, "started_at": str}
     if not all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
-        raise _damaged(where)
+        raise lines.damaged(where, _REPAIR)
     document, error = line.get("document"), line.get("error")
     if document is None and not isinstance(error, dict):
-        raise _damaged(where)
+        raise lines.damaged(where, _REPAIR)
     if document is not None:
         document = whole(checked(document, where, _REPAIR), where, _REPAIR)
     values, started_at = line["values"], line["started_at"]
