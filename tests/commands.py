@@ -32,7 +32,7 @@ class FakeProgress:
     rebuilds: int = 40
     rebuilds_target: int | None = 50
     accesses_per_s: float = 3.9e8
-    window_p50_ns: float = 31_234.0
+    window_p50_ns: dict[str, float | None] = field(default_factory=lambda: {"block-first": 31_234.0})
     faults: dict[str, int] = field(default_factory=lambda: {"window": 12, "spurious": 3})
     violations: int = 0
     phase: str = "rebuilding"

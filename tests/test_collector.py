@@ -1,4 +1,4 @@
-"""What the collector keeps of a run that is longer than its memory."""
+"""What the collector keeps of a run that is longer than its memory, and what it tells while the run goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from machines import small_machine
 
 from stress.live import collector as module
 from stress.live.collector import Collector
-from stress.orders import BLOCK_FIRST
+from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
 from stress.shm import words
 
 
@@ -28,3 +28,17 @@ def test_of_very_many_passes_a_sample_of_whole_ones_is_kept(monkeypatch: pytest.
     repeats = [stage.repeat for stage in kept]
     assert repeats == [repeat for repeat in range(0, 1000, 128) for _ in range(3)]
     assert [stage.duration_ns for stage in kept] == [3 * repeat + at % 3 for at, repeat in enumerate(repeats)]
+
+
+def test_recent_windows_are_told_order_by_order() -> None:
+    s = small_machine(orders=3)
+    collector = Collector(s, (UNMAP_FIRST, BLOCK_FIRST, CLEAN_FIRST), 1)
+    # The last rebuild's window has no end.
+    windows = [(0, 900_000), (1, 30_000), (0, 1_000_000), (1, 31_000), (1, 29_000), (0, 1_100_000), (0, -7)]
+    for number, (order, window_ns) in enumerate(windows, 1):
+        row = s.records[number & (words.RECORD_RING - 1)]
+        row[words.R_ORDER], row[words.R_INVALID_NS], row[words.R_VALID_NS] = order, 7, 7 + window_ns
+        row[words.R_NUMBER] = row[words.R_DONE] = number
+    s.control[words.CLOSED] = len(windows)
+    collector.poll(final=True)
+    assert collector.recent_window_p50_ns() == {"unmap-first": 1e6, "block-first": 3e4, "clean-first": None}

@@ -9,8 +9,15 @@ import pytest
 from commands import FakeProgress
 from rich.console import Console
 
-from stress.cli.progress import display, fraction_done, headline
+from stress.cli.progress import display, fraction_done, headline, render
 from stress.config import Backing, RunConfig, Scenario
+from stress.orders import NAMED_ORDERS, Step
+
+#: Orders that have no name but their steps.
+LONGEST = (
+    (Step.INVALIDATE, Step.TLBI, Step.CLEAN_UNMAPPED, Step.INSTALL, Step.UNMAP_DEFERRED),
+    (Step.CLEAN, Step.CLEAN_UNMAPPED, Step.INVALIDATE, Step.TLBI, Step.INSTALL, Step.UNMAP_UNLOCKED),
+)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,40 @@ def test_headline() -> None:
 )
 def test_headline_of_other_scenarios(changes: dict[str, Any], text: str) -> None:
     assert headline(RunConfig(vcpus=1, **changes)) == text
+
+
+def drawn(p50_ns: dict[str, float | None], width: int) -> list[str]:
+    """The lines of the live display, on a terminal of this width."""
+    console = Console(file=io.StringIO(), width=width, height=24, color_system=None, _environ={})
+    config = RunConfig(orders=tuple(p50_ns), vcpus=2, bbm_level=2)
+    faults = dict.fromkeys(("window", "spurious", "population", "permission", "rebuild"), 123_456) | {"retry": 0}
+    report: Any = FakeProgress(window_p50_ns=p50_ns, faults=faults)
+    with console.capture() as found:
+        console.print(render(headline(config), report))
+    return found.get().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_order_has_its_own_window(width: int) -> None:
+    lines = drawn({"unmap-first": 983_000.0, "block-first": 10_000.0, "clean-first": None}, width)
+    assert [line.split() for line in lines[-3:]] == [
+        ["window", "p50", "unmap-first", "983", "us"],
+        ["block-first", "10.0", "us"],
+        ["clean-first", "-"],
+    ]
+    assert ["window", "p50", "0", "ns"] in [line.split() for line in drawn({"bbml2": 0.0}, width)]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_ten_orders_fit_a_terminal(width: int) -> None:
+    names = [*NAMED_ORDERS, *(",".join(map(str, steps)) for steps in LONGEST)]
+    assert len(names) == 10
+    lines = drawn({name: 1000.0 * place for place, name in enumerate(names, 1)}, width)
+    assert len(lines) < 24  # with the line of a sweep above
+    assert max(map(len, lines)) <= width
+    for line, name in zip(lines[-10:], names, strict=True):
+        assert f"{name}  " in line
+    assert "retry" not in "".join(lines)
 
 
 def shown(violations: int) -> str:

@@ -76,19 +76,29 @@ def render(title: str, progress: Progress) -> RenderableType:
         ProgressBar(total=1.0, completed=fraction_done(progress), width=40, complete_style="cyan"),
         Text(f"{elapsed}  {progress.phase}"),
     )
-    faults = "  ".join(f"{name} {format_si(count)}" for name, count in progress.faults.items())
-    figures = Table.grid(padding=(0, 2))
-    figures.add_row(
-        "rebuilds",
-        f"{progress.rebuilds}",
-        "window p50",
-        format_ns(progress.window_p50_ns) if progress.window_p50_ns else "-",
-    )
-    figures.add_row("accesses", f"{format_si(progress.accesses_per_s)}/s", "faults", faults or "none")
     verdict = Text("violations 0", style="green")
     if progress.violations:
         verdict = Text(f"violations {progress.violations}", style="bold red")
-    return Group(Text(title, style="bold"), bar, figures, verdict)
+    faults = "  ".join(f"{name} {format_si(count)}" for name, count in progress.faults.items() if count)
+    figures = Table.grid(padding=(0, 2))
+    figures.add_row("rebuilds", f"{progress.rebuilds}")
+    figures.add_row("accesses", f"{format_si(progress.accesses_per_s)}/s")
+    figures.add_row("faults", faults or "none")
+    figures.add_row("window p50", _windows(progress.window_p50_ns))  # last: a low terminal cuts off the last orders
+    return Group(Text(title, style="bold"), bar, verdict, figures)
+
+
+def _windows(p50_ns: dict[str, float | None]) -> RenderableType:
+    """The window of a single order, or a line per order with its name."""
+    times = {order: "-" if p50 is None else format_ns(p50) for order, p50 in p50_ns.items()}
+    if len(times) == 1:
+        return "".join(times.values())
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(no_wrap=True)
+    lines.add_column(no_wrap=True, justify="right")
+    for order, time in times.items():
+        lines.add_row(Text(order, overflow="ellipsis"), time)
+    return lines
 
 
 @contextmanager

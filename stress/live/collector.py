@@ -95,9 +95,12 @@ class Collector:
         """Smallest share of a block's pages that was mapped when a rebuild began; 1 without rebuilds."""
         return min((float(kept.rows["mapped_share"].min(initial=1.0)) for kept in self._rows), default=1.0)
 
-    def recent_windows(self, order: int) -> npt.NDArray[np.int64]:
-        """The last invalid windows of an order in ns, at most `_RECENT`."""
-        return np.array(self._recent[order], np.int64)
+    def recent_window_p50_ns(self) -> dict[str, float | None]:
+        """The median of every order's last invalid windows, at most `_RECENT`; None before the first."""
+        return {
+            order.name: float(np.median(recent)) if recent else None
+            for order, recent in zip(self._orders, self._recent, strict=True)
+        }
 
     def prepare(self) -> None:
         """Load the kernels that `poll` calls, so that no second of the run passes over it."""
@@ -205,7 +208,8 @@ class Collector:
         for order, kept in enumerate(self._rows):
             its = rows[records[:, words.R_ORDER] == order]
             kept.extend(its)
-            self._recent[order].extend(np.maximum(its["window_ns"][-_RECENT:], 0).tolist())
+            windows = its["window_ns"][its["window_ns"] != NOT_MEASURED]
+            self._recent[order].extend(windows[-_RECENT:].tolist())
 
     def _take_events(self, events: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(events), STALL_ROW)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from stress import interrupt
 from stress.config import RunConfig, Scenario
 from stress.errors import ExitCode, MachineError
@@ -48,7 +46,7 @@ class Progress:
     rebuilds: int
     rebuilds_target: int | None
     accesses_per_s: float  # since the last report
-    window_p50_ns: float  # of the first order's recent rebuilds
+    window_p50_ns: dict[str, float | None]  # by order, of its recent rebuilds; None before the first
     faults: dict[str, int]  # by class, so far
     violations: int
     phase: str
@@ -176,7 +174,6 @@ class _Run:
         then, before = self._last if self._last[0] else (self._started_ns, 0)
         self._last = (now, accesses)
         faults = machine.counters[:, :, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].sum(axis=(0, 1))
-        windows = self._collector.recent_windows(0)
         config = self._config
         return Progress(
             elapsed_ns=now - self._started_ns,
@@ -184,7 +181,7 @@ class _Run:
             rebuilds=self._collector.rebuilds,
             rebuilds_target=config.rebuilds * len(config.orders) if config.rebuilds else None,
             accesses_per_s=(accesses - before) / max(1, now - then) * 1e9,
-            window_p50_ns=float(np.median(windows)) if len(windows) else 0.0,
+            window_p50_ns=self._collector.recent_window_p50_ns(),
             faults=dict(zip(FAULT_CLASSES, map(int, faults), strict=True)),
             violations=self._violation_count(),
             phase="running" if self._running() else "starting",
