@@ -17,11 +17,11 @@ from live import PATIENCE_S, segments_of, wait_until
 
 from stress import __version__
 from stress.config import Trial, plan_sweep
-from stress.errors import Interrupted, MachineError, RunBroken, UsageError
+from stress.errors import RunBroken, UsageError
 from stress.results.trials import TrialResult, read_sweep
 from stress.sweeps.cluster import RESOURCE, on_cluster
 from stress.sweeps.execution import Observer, carry_out
-from stress.sweeps.measure import answer, request, turn
+from stress.sweeps.measure import answer, request
 
 MEASURE = "stress.sweeps.measure"
 SMALL: dict[str, Any] = {"duration": "200ms", "blocks": 1, "block-size": "2M", "vcpus": 1, "dwell": "1ms"}
@@ -203,30 +203,3 @@ def test_errors_come_back_as_answers() -> None:
     assert found == {"error": {"exit_code": 2, "message": "--vcpus: must be at least 1, not 0"}}
     found = answer(request({}).replace(__version__.encode(), b"0.0.7"))
     assert found["error"]["message"].endswith("the sweep is of 0.0.7; install the same version everywhere")
-
-
-def test_one_host_measures_one_thing_at_a_time(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    with subprocess.Popen([sys.executable, "-c", HOLDER.format(str(lock))], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"mine\n"
-        with pytest.raises(Interrupted, match="while another run was measured"), turn(lambda: True, lock):
-            raise AssertionError("two at a time")
-        killer = threading.Timer(0.2, other.kill)
-        killer.start()
-        with turn(lambda: False, lock):
-            assert not killer.is_alive()
-    lock.unlink()
-    lock.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(MachineError, match="cannot open"), turn(lambda: False, lock):
-        raise AssertionError("followed a link")
-
-
-HOLDER = """
-import time
-from pathlib import Path
-from stress.sweeps.measure import turn
-with turn(lambda: False, Path({!r})):
-    print("mine", flush=True)
-    time.sleep(60)
-"""

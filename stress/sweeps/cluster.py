@@ -1,7 +1,7 @@
 """The scheduler of a Dask cluster: points go to its workers, results come back as they are done.
 
 Each trial takes the resource ``stress`` of its worker, of which a host should offer one, and waits its turn on the host
-(`stress.sweeps.measure`) should several workers offer it there. Dask runs the trials of a lost worker again elsewhere,
+(`stress.sweeps.turn`) should several workers offer it there. Dask runs the trials of a lost worker again elsewhere,
 until it has lost too many workers to the same one.
 """
 

@@ -4,29 +4,20 @@ Reads one line of JSON, the point's options, from standard input, and prints one
 Whoever started it holds standard input open: when that ends, because it wants no result any more or was killed, so does
 the run, and leaves no process and no segment behind.
 
-One host measures one thing at a time, whoever asks: a lock on a file says whose turn it is. The kernel drops it with
-the process, however that ends.
+One host measures one thing of a user at a time (`stress.sweeps.turn`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from stress import __version__, interrupt
-from stress.errors import ExitCode, Interrupted, MachineError, StressError, UsageError
-
-_LOCK: Final = Path(tempfile.gettempdir()) / "stress-measuring.lock"
-_POLL_S: Final = 0.05
+from stress.errors import ExitCode, StressError, UsageError
+from stress.sweeps.turn import turn
 
 
 def request(options: dict[str, Any]) -> bytes:
@@ -56,31 +47,6 @@ def _measured(options: dict[str, Any]) -> dict[str, Any]:
         from stress.results.document import build
 
         return build(execute(config))
-
-
-@contextmanager
-def turn(stop: Callable[[], bool], path: Path = _LOCK) -> Iterator[None]:
-    """Wait until nobody else measures on this host. Raises Interrupted once ``stop()``, MachineError if it cannot."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        try:
-            lock = os.open(path, flags | os.O_CREAT, 0o644)
-        except PermissionError:  # another user's, in a directory where only its owner may have it created
-            lock = os.open(path, flags)
-    except OSError as error:
-        raise MachineError(f"cannot open {path}: {error.strerror}", "make it readable for everybody") from error
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if stop():
-                    raise Interrupted("interrupted while another run was measured", "nothing was measured") from None
-                time.sleep(_POLL_S)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _stop_with_input() -> None:
