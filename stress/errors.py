@@ -26,9 +26,13 @@ def weightiest(codes: Iterable[int]) -> int:
 
 def one_line(text: str) -> str:
     """``text`` fit for one line of a terminal."""
-    # Text may quote what a user or a file gave us: no line breaks, no escape codes, no lone surrogates.
-    words = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """``text`` that a terminal only shows: line breaks and tabs stay, escape codes and the like are spelt out."""
+    # Text may quote what a user or a file gave us, lone surrogates among it.
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class StressError(Exception):

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -172,16 +172,6 @@ def test_without_a_lease_the_pid_decides(shm: Path) -> None:
     assert remove_stale() == []
 
 
-def test_links_and_pipes_are_not_followed(shm: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    target = tmp_path_factory.mktemp("elsewhere") / "file"
-    target.write_text("mine")
-    dead = dead_pid()
-    (shm / f"{PREFIX}{dead}-link").symlink_to(target)
-    os.mkfifo(shm / f"{PREFIX}{dead}-pipe")
-    assert len(remove_stale()) == 2
-    assert target.read_text() == "mine"
-
-
 def test_another_users_live_process_counts_as_alive(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(pid: int, number: int) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -210,13 +200,50 @@ def test_one_that_vanishes_meanwhile(shm: Path, monkeypatch: pytest.MonkeyPatch)
     assert remove_stale() == []
 
 
-def test_one_that_cannot_be_removed(shm: Path, stress: Command) -> None:
+def test_one_that_cannot_be_removed(shm: Path, monkeypatch: pytest.MonkeyPatch, stress: Command) -> None:
     directory = shm / f"{PREFIX}{dead_pid()}-0a"
+    directory.touch()
+    found = stale_segments()
+    directory.unlink()
     directory.mkdir()  # unlink refuses it, even for root
+    monkeypatch.setattr(stale, "stale_segments", lambda: found)
     with pytest.raises(MachineError, match=r"cannot remove .* \(Is a directory\)"):
         remove_stale()
     assert "cannot remove" in refused(stress("clean"), ExitCode.MACHINE)
-    assert directory.exists()
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "link"])
+def test_what_is_no_regular_file_is_no_segment(
+    kind: str, shm: Path, tmp_path_factory: pytest.TempPathFactory, stress: Command
+) -> None:
+    path = shm / f"{PREFIX}{dead_pid()}-0a"
+    target = tmp_path_factory.mktemp("elsewhere") / "file"
+    target.write_text("mine")
+    make: dict[str, Callable[[Path], object]] = {
+        "directory": Path.mkdir,
+        "pipe": os.mkfifo,
+        "link": lambda path: path.symlink_to(target),
+    }
+    make[kind](path)
+    stale_one = shm / f"{PREFIX}{dead_pid()}-0b"
+    stale_one.touch()
+    code, out, err = stress("clean")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"removed {stale_one.name} (")
+    assert len(out.splitlines()) == 1
+    assert os.path.lexists(path)
+    assert target.read_text() == "mine"
+
+
+def test_names_that_a_terminal_would_act_on_are_spelt_out(shm: Path, stress: Command) -> None:
+    name = f"{PREFIX}{dead_pid()}-\x1b]0;title\a\nremoved everything"
+    (shm / name).touch()
+    code, out, _ = stress("clean")
+    assert code == 0
+    assert out.startswith(f"removed {PREFIX}")
+    assert out.count("\n") == 1
+    assert "\\x1b]0;title\\x07 removed everything" in out
+    assert not (shm / name).exists()
 
 
 def test_nothing_to_remove(shm: Path, stress: Command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from stress.cli.output import emit
+from stress.errors import one_line
 from stress.units import format_bytes
 
 
@@ -19,5 +20,5 @@ def clean(dry_run: bool) -> int:
     verb = "would remove" if dry_run else "removed"
     lines = [f"{verb} {each.name} ({format_bytes(each.bytes)}, of process {each.creator})" for each in done]
     lines += [f"left {each.name} to its owner" for each in found if not each.ours]
-    emit("\n".join(lines) or "nothing to remove")
+    emit("\n".join(map(one_line, lines)) or "nothing to remove")  # anybody may have chosen the names
     return 0

@@ -8,13 +8,13 @@ from contextlib import suppress
 
 import click
 
-from stress.errors import RunBroken
+from stress.errors import RunBroken, one_line, printable
 
 
 def emit(text: str) -> None:
     """Print to standard output. A reader that left (``| head``) is fine; a full disk raises `RunBroken`."""
     try:
-        click.echo(text)
+        click.echo(printable(text))
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
@@ -26,7 +26,7 @@ def emit(text: str) -> None:
 def say(text: str) -> None:
     """Print one line about the run to standard error."""
     with suppress(OSError):  # the terminal may be gone
-        click.echo(f"stress: {text}", err=True)
+        click.echo(f"stress: {one_line(text)}", err=True)
 
 
 def _discard_stdout() -> None:

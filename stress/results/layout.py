@@ -9,7 +9,7 @@ from typing import Any, Final
 import tabulate
 
 from stress.errors import UsageError
-from stress.results import cells
+from stress.results import cells, spreadsheet
 
 WIDTH: Final = 100
 
@@ -27,6 +27,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> st
     """Text left, numbers right: whatever starts with a digit or says that there is nothing is a number."""
     if fmt not in FORMATS:
         raise UsageError(f"unknown table format {fmt!r}", f"use one of {', '.join(FORMATS)}")
+    if fmt == spreadsheet.FORMAT:
+        headers, rows = spreadsheet.inert(headers), [spreadsheet.inert(row) for row in rows]
     numeric = [
         all(not row[index] or row[index][0].isdigit() or row[index] == cells.NONE for row in rows)
         and any(row[index] for row in rows)

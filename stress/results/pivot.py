@@ -11,6 +11,7 @@ from typing import Final
 
 from stress.results.layout import joined, table
 from stress.results.rows import Row, figure_key, figure_text
+from stress.results.spreadsheet import inert
 
 #: How several runs' figures become one.
 AGGREGATES: Final[dict[str, Callable[[Sequence[float]], float]]] = {
@@ -84,12 +85,12 @@ def pivot_csv(found: Pivot) -> str:
     """One line per row and column with plain numbers in the units that the figures' names say."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*found.row_keys, *found.column_keys, *found.figures])
+    writer.writerow(inert([*found.row_keys, *found.column_keys, *found.figures]))
     for at in found.rows:
         for across in found.columns:
             numbers = [found.cells.get((at, across, figure)) for figure in found.figures]
             if any(number is not None for number in numbers):
-                writer.writerow([*at, *across, *map(_plain, numbers)])
+                writer.writerow([*inert([*at, *across]), *map(_plain, numbers)])
     return text.getvalue().rstrip("\n")
 
 

@@ -7,6 +7,7 @@ lease to ask for (a segment of an older version, or one whose creation was cut s
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +37,11 @@ class StaleSegment:
 
 
 def stale_segments() -> list[StaleSegment]:
-    """Segments whose creator is dead, everybody's."""
+    """Segments whose creator is dead, everybody's. What is no regular file is none, whatever its name."""
     found = []
     for path in sorted(SHM.glob(f"{PREFIX}*")):
         try:
-            if _creator(path.name) and _is_abandoned(path):
+            if _creator(path.name) and stat.S_ISREG(path.lstat().st_mode) and _is_abandoned(path):
                 found.append(StaleSegment.at(path))
         except FileNotFoundError:  # its run has just ended
             continue
@@ -74,7 +75,7 @@ def _creator(name: str) -> int:
 
 def _is_abandoned(path: Path) -> bool:
     try:
-        # Whatever else lies there under such a name: no link is followed, and no pipe waited for.
+        # Whatever has taken its place meanwhile: no link is followed, and no pipe waited for.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
