@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from commands import process, refused
 
 from stress import interrupt, load, reading
 from stress.config import SweepPlan, load_sweep
@@ -20,6 +23,35 @@ def test_an_endless_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         stored(Path("/dev/zero"))
     with pytest.raises(UsageError, match=r"cannot read /dev/zero: File too large"):
         load_sweep(Path("/dev/zero"))
+
+
+def test_a_sparse_file_is_refused_by_every_reader(tmp_path: Path) -> None:
+    """Of 60 GB, which take no room on the disk: no reader starts to fill memory with it."""
+    for name in ("sparse.json", "sparse.jsonl", "sparse.toml"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(60 << 30)
+    json, lines, toml = (str(tmp_path / f"sparse.{ending}") for ending in ("json", "jsonl", "toml"))
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text("[sweep]\nvcpus = [1, 2]\n")
+    for arguments in (
+        ("show", json),
+        ("report", json, "--output", str(tmp_path / "page.html")),
+        ("report", lines, "--output", str(tmp_path / "page.html")),
+        ("run", "--config", toml),
+        ("run", "--platform", toml),
+        ("sweep", toml, "--output", str(tmp_path / "new.jsonl")),
+        ("sweep", str(sweep), "--output", lines, "--resume"),
+        ("bench", "--suite", toml),
+        ("bench", "--baseline", json),
+    ):
+        done = process(*arguments, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=_little_memory)
+        line = refused((done.returncode, done.stdout, done.stderr))
+        assert "sparse" in line, arguments
+        assert "file too large" in line.lower(), arguments
+
+
+def _little_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 
 
 @pytest.mark.timeout(60)
