@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stress.errors import RunBroken, UsageError
+from stress.reading import read_open
 
 _ELSEWHERE: Final = "choose another file with --output"
 
@@ -83,8 +84,10 @@ class Lines:
     def begin(self, header: Mapping[str, Any], resume: bool) -> bytes:
         """Write the header into a new file; or what an old one contains, which the caller judges and `keep`s."""
         key = next(iter(header))
-        with open(self._descriptor, "rb", closefd=False) as file:
-            content = file.read()
+        try:
+            content = read_open(self._descriptor, self._path)
+        except OSError as error:
+            raise UsageError(f"cannot read {self._path}: {_why(error)}", _ELSEWHERE) from error
         # Who ended before there was anything to write has left nothing to lose.
         empty = is_of(key, content) and content.find(b"\n") == len(content) - 1
         if content and not resume and not empty:
