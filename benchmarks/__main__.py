@@ -14,9 +14,9 @@ from tabulate import tabulate
 from benchmarks import compilation, fault, memory, oracle, startup, unmap, vcpu, window
 from benchmarks.figure import HEADS, Figure
 from stress.errors import ExitCode, StressError, UsageError
-from stress.live.warm import compile_in_background
+from stress.live.compilation import compile_in_background
 from stress.shm import cache
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 
 #: What can be measured, each with the number of rounds of its contests.
 GROUPS: dict[str, Callable[[int], Iterator[Figure]]] = {

@@ -21,9 +21,9 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.errors import RunBroken
 from stress.kernels.codes import MAPPED_PAGE, PERMISSION, POPULATION, RELAXED
 from stress.kernels.dirty import set_logging
-from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.tlb import CHUNK, Cpu
 from stress.kernels.vcpu import RAN, run
+from stress.kernels.workload import Pattern, Workload
 from stress.shm.histogram import bucket
 from stress.shm.layout import Machine
 from stress.shm.words import (

@@ -11,9 +11,9 @@ from benchmarks.figure import Figure
 from benchmarks.machine import VCPU, Snapshot, cpu_for
 from benchmarks.rounds import Floats, cpu_s, interleave
 from stress.errors import RunBroken
-from stress.kernels.pattern import Workload
 from stress.kernels.tlb import CHUNK, Cpu
 from stress.kernels.vcpu import RAN
+from stress.kernels.workload import Workload
 from stress.shm.layout import Machine
 
 #: A version of the loop, with the arguments of ``stress.kernels.vcpu.run``.

@@ -10,10 +10,10 @@ import numpy as np
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import GIB, Geometry
 from stress.errors import RunBroken
-from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
 from stress.kernels.split import DONE, split
 from stress.kernels.tlb import R_RANDOM, R_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import RAN, run
+from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
 from stress.shm.layout import Machine, geo_for
 from stress.shm.segment import Segment
 from stress.shm.words import PHASE, PHASE_SLOT_BITS, SEQUENCE

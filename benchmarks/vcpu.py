@@ -9,9 +9,9 @@ from benchmarks.figure import Figure
 from benchmarks.loop import Case, contest
 from benchmarks.machine import machine_of, workload
 from stress.arch.geometry import MIB
-from stress.kernels.pattern import Pattern
 from stress.kernels.tlb import PER_LEVEL
 from stress.kernels.vcpu import run
+from stress.kernels.workload import Pattern
 from stress.shm.layout import Machine
 from stress.shm.words import C_ACCESSES, C_HITS, C_WALKS
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from stress.shm import cache
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 
 # The commands under test inherit which signals are ignored; whoever started the tests in the background ignores some.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,7 +25,7 @@ settings.load_profile("stress")
 def compile_once() -> None:
     """Compile the kernels unless they are: no test's time must pass over it."""
     if not (JIT_DISABLED or cache.is_complete()):
-        from stress.live.warm import compile_in_background
+        from stress.live.compilation import compile_in_background
 
         compile_in_background(threading.Event())
 

@@ -11,10 +11,10 @@ from typing import Any
 from machines import block_gfn, fault, small_machine, split_block
 
 from stress.kernels.codes import POPULATION
-from stress.kernels.pattern import Pattern, Workload, scatter_for, seed_for
 from stress.kernels.split import DONE
 from stress.kernels.tlb import R_PAGE, R_RANDOM, R_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import run
+from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
 from stress.shm.layout import Machine
 from stress.shm.words import C_ACCESSES, C_FAULTS, C_HITS, C_REDONE, C_WALKS, C_WRITES, FAULT_KINDS, SEQUENCE, STOP
 

@@ -18,12 +18,12 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import codes
 from stress.kernels.dirty import compare_copy, harvest, send, send_all, set_logging, stop_logging_at
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots, unmap_memslots
-from stress.kernels.pattern import Workload
 from stress.kernels.rebuild import rebuild
 from stress.kernels.records import settled
 from stress.kernels.split import populate, split, write_unmapped
 from stress.kernels.teardown import reap
 from stress.kernels.tlb import new_cpu
+from stress.kernels.workload import Workload
 from stress.orders import NAMED_ORDERS
 from stress.results.data import FAULT_CLASSES
 from stress.shm.words import (

@@ -20,8 +20,8 @@ from stress.kernels.rebuild import rebuild
 from stress.kernels.split import split
 from stress.orders import Step
 from stress.shm import layout, words
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Geo, Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import Kind
 
 #: All of a block's pages, as a share in 2**-20.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.tlb import R_LEFT, R_PAGE, Cpu
 from stress.kernels.vcpu import FINISHED, run
+from stress.kernels.workload import Pattern, Workload
 from stress.shm.layout import Machine
 
 

@@ -23,8 +23,8 @@ from stress.kernels.abort import resolve
 from stress.kernels.dirty import set_logging
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST_DEFERRED, UNMAP_FIRST
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import HOST_MOVING, POOL_HEAD, POOL_TAIL
 
 #: Backing -> (hugetlbfs level or None for that of the blocks, THP, whether the host has huge pages now).

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import WORKERS, run_workers, shared_machine
 
-from stress.shm import atomics, syscalls
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm import atomics, membarrier, syscalls
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import CONTROL_WORDS
 
 # Intrinsics exist inside compiled code only.
@@ -125,14 +125,14 @@ def test_clock_is_that_of_python() -> None:
 
 
 def test_system_calls() -> None:
-    assert kernel(_system_calls)() == (0 if syscalls.membarrier_available() else -1)
-    assert syscalls.membarrier_register() == syscalls.membarrier_available()
+    assert kernel(_system_calls)() == (0 if membarrier.membarrier_available() else -1)
+    assert membarrier.membarrier_register() == membarrier.membarrier_available()
 
 
 def test_unknown_machine_has_no_membarrier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(syscalls, "SYS_MEMBARRIER", -1)
-    assert not syscalls.membarrier_available()
-    assert not syscalls.membarrier_register()
+    monkeypatch.setattr(membarrier, "SYS_MEMBARRIER", -1)
+    assert not membarrier.membarrier_available()
+    assert not membarrier.membarrier_register()
 
 
 # Words of "control" that a machine nobody runs on does not use otherwise, each on a line of its own.

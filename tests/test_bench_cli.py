@@ -15,7 +15,7 @@ from stress import interrupt
 from stress.bench import measure
 from stress.bench.suite import KernelCase
 from stress.errors import ExitCode, MachineError
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 
 #: As few as can show that one of three figures changed.
 LAUNCHES, BASELINE_LAUNCHES = 4, 5

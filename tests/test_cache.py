@@ -16,7 +16,7 @@ import pytest
 
 import stress.shm.jit  # noqa: F401 - sets numba.config.CACHE_DIR
 from stress.shm import cache
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from stress.kernels.descriptor import next_page, table_descriptor
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table, get_page, put_page
 from stress.kernels.split import DONE
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import NOT_AT_POC, VALUE_MASK
 
 NO_FWB, FWB = small_machine(fwb=False), small_machine(fwb=True)

@@ -42,3 +42,33 @@ def test_recent_windows_are_told_order_by_order() -> None:
     s.control[words.CLOSED] = len(windows)
     collector.poll(final=True)
     assert collector.recent_window_p50_ns() == {"unmap-first": 1e6, "block-first": 3e4, "clean-first": None}
+
+
+def test_cycles_are_taken_once_they_are_over_and_counted_where_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 7)
+    s = small_machine(orders=2)
+    collector = Collector(s, (BLOCK_FIRST, UNMAP_FIRST), 1)
+
+    def begin(number: int) -> None:
+        row = s.cycles[number % words.CYCLE_RING]
+        row[words.K_DONE], row[words.K_ORDER], s.control[words.CYCLE] = 0, number % 2, number
+
+    def end(number: int) -> None:
+        row = s.cycles[number % words.CYCLE_RING]
+        row[words.K_TIME_NS], row[words.K_ACCESSES], row[words.K_DONE] = 10 * number, 100 * number, number
+
+    for number in range(1, 15):
+        begin(number)
+        collector.poll()
+        end(number)
+    collector.poll()
+    for number in range(15, 40):
+        begin(number)
+        if number != 20:  # its row was used again before it was read
+            end(number)
+    collector.poll(final=True)
+    found = [order.cycles for order in collector.results()]
+    for order, cycles in enumerate(found):
+        numbers = [number for number in range(1, 40) if number % 2 == order and number != 20]
+        assert cycles.tolist() == [(number, 10 * number, 100 * number) for number in numbers]
+    assert collector.shortfall() == "1 cycles were overwritten before they were read"

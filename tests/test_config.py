@@ -26,7 +26,7 @@ from stress.config import (
     load_toml,
 )
 from stress.errors import ExitCode, UsageError
-from stress.kernels.pattern import Pattern as Codes
+from stress.kernels.workload import Pattern as Codes
 from stress.orders import NAMED_ORDERS
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))

@@ -14,7 +14,7 @@ from stress.live.timeline import Timeline
 from stress.results.distribution import EDGES, of_counts, of_values
 from stress.results.document import build
 from stress.results.encode import encode
-from stress.shm.histogram import lower_edges
+from stress.shm.edges import lower_edges
 
 TIMES = st.lists(st.integers(0, 2**61), min_size=1, max_size=50)
 

@@ -185,7 +185,7 @@ def test_a_compiler_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_no_membarrier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert check("membarrier", tmp_path).found.startswith("membarrier takes ")
-    monkeypatch.setattr("stress.shm.syscalls._membarrier", lambda command: -1)
+    monkeypatch.setattr("stress.shm.membarrier._membarrier", lambda command: -1)
     assert check("membarrier", tmp_path).status is WARNING
 
 

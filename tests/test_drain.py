@@ -1,18 +1,15 @@
-"""Rebuild records as the collector reads them: whole, or not at all. (Events: test_events.)"""
+"""Rebuild records and cycles as the collector reads them: whole, or not at all. (Events: test_events.)"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
 from machines import small_machine
 
-from stress.kernels import drain
-from stress.kernels.drain import copy_record
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm import drain
+from stress.shm.drain import copy_cycles, copy_records
 from stress.shm.layout import Machine
-from stress.shm.words import R_DONE, R_NUMBER, RECORD_RING, RECORD_WORDS
+from stress.shm.words import CYCLE_RING, CYCLE_WORDS, K_DONE, R_DONE, R_NUMBER, RECORD_RING, RECORD_WORDS
 
 MACHINE = small_machine()
 
@@ -27,41 +24,49 @@ def write(s: Machine, number: int, done: int) -> np.ndarray[tuple[int], np.dtype
 @pytest.mark.parametrize("number", [1, 2, RECORD_RING - 1, RECORD_RING, RECORD_RING + 1, 5 * RECORD_RING + 7])
 def test_a_complete_record_is_copied(number: int) -> None:
     row = write(MACHINE, number, number)
-    out = np.zeros(RECORD_WORDS, np.int64)
-    assert copy_record(MACHINE, number, out)
-    assert (out == row).all()
+    records, whole = copy_records(MACHINE, np.array([number]))
+    assert whole.tolist() == [True]
+    assert (records == row).all()
 
 
 @pytest.mark.parametrize("done", [0, 7, 7 + RECORD_RING])
 def test_one_that_is_not_complete_or_was_overwritten_is_not(done: int) -> None:
     number = 7 + 2 * RECORD_RING
     write(MACHINE, number, done)
-    assert not copy_record(MACHINE, number, np.zeros(RECORD_WORDS, np.int64))
+    assert not copy_records(MACHINE, np.array([number]))[1].any()
 
 
-@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two loads")
-@pytest.mark.parametrize("after", [1, 2, RECORD_WORDS, RECORD_WORDS + 1])
-def test_one_that_is_reused_meanwhile_is_not(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """The next rebuild that uses the row begins between two of the copy's loads."""
-    write(MACHINE, 9, 9)
-    loads = 0
+@pytest.mark.parametrize("fence", range(1, 4))
+def test_one_that_is_reused_meanwhile_is_not(monkeypatch: pytest.MonkeyPatch, fence: int) -> None:
+    """The next rebuild that uses the row begins before the copy's first look, before the copy, or after it."""
+    for number in (8, 9, 10):
+        write(MACHINE, number, number)
+    fences = 0
 
-    def reused(array: Any, index: Any) -> int:
-        nonlocal loads
-        loads += 1
-        word = int(load(array, index))
-        if loads == after:
+    def reused() -> None:
+        nonlocal fences
+        fences += 1
+        if fences == fence:
             write(MACHINE, 9 + RECORD_RING, 0)
-        return word
 
-    load: Any = vars(drain)["load"]
-    monkeypatch.setattr(drain, "load", reused)
-    assert not copy_record(MACHINE, 9, np.zeros(RECORD_WORDS, np.int64))
+    monkeypatch.setattr(drain, "fence", reused)
+    _, whole = copy_records(MACHINE, np.arange(8, 11))
+    assert fences == 3
+    assert whole.tolist() == [True, False, True]
 
 
-def test_copied_into_a_row_of_a_batch() -> None:
-    row = write(MACHINE, 3, 3)
-    batch = np.zeros((2, RECORD_WORDS), np.int64)
-    assert copy_record(MACHINE, 3, batch[1])
-    assert (batch[1] == row).all()
-    assert not batch[0].any()
+def test_copied_in_order_across_the_rings_end() -> None:
+    numbers = np.arange(RECORD_RING - 2, RECORD_RING + 3)
+    rows = [write(MACHINE, int(number), int(number)).copy() for number in numbers]
+    records, whole = copy_records(MACHINE, numbers)
+    assert whole.all()
+    assert (records == rows).all()
+
+
+def test_a_cycle_is_whole_once_it_is_over() -> None:
+    for number in (CYCLE_RING, CYCLE_RING + 1):
+        MACHINE.cycles[number % CYCLE_RING] = np.arange(CYCLE_WORDS) + number
+    MACHINE.cycles[1, K_DONE] = 1  # of the ring's last round: this one is under way
+    cycles, whole = copy_cycles(MACHINE, np.array([CYCLE_RING, CYCLE_RING + 1]))
+    assert whole.tolist() == [True, False]
+    assert (cycles[0] == np.arange(CYCLE_WORDS) + CYCLE_RING).all()

@@ -16,8 +16,8 @@ from stress.kernels.descriptor import LOCKED, broken, leaf_descriptor, table_des
 from stress.kernels.entries import break_entry, find, lock_entry, owned, set_entry, swap_entry, tlbi_entry
 from stress.kernels.split import DONE
 from stress.kernels.tlbi import publish, tlbi_vmid
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import R_ENDED, RECORD_RING, SEQUENCE, TLBI_END, TLBI_START, Kind
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import small_machine
 
-from stress.kernels.drain import drain_events
+from stress.shm.drain import drain_events
 from stress.shm.events import log_fault
 from stress.shm.layout import Machine
 from stress.shm.words import EVENT_DROPPED, EVENT_HEAD, EVENT_LOGGED, EVENT_RING, EVENT_TAIL, EVENT_WORDS

@@ -12,10 +12,10 @@ from machines import small_machine
 from numba import typeof
 
 from stress.kernels import pattern, rebuild, tlb, vcpu
-from stress.kernels.pattern import Workload
 from stress.kernels.tlb import CHUNK, EMPTY, new_cpu
-from stress.shm.atomics import JIT_DISABLED
+from stress.kernels.workload import Workload
 from stress.shm.jit import kernel
+from stress.shm.mode import JIT_DISABLED
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="without the compiler there is no generated code")
 

@@ -17,9 +17,10 @@ from stress.arch.descriptors import POISON
 from stress.kernels.descriptor import is_table, table_descriptor
 from stress.kernels.grace import begin_walk, end_walk, synchronize
 from stress.kernels.pool import allocate_table, free_table
-from stress.shm.atomics import JIT_DISABLED, fetch_add, load, store
+from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
 from stress.shm.words import STOP, STOP_ABORT, STOP_DONE, WALKING
 

@@ -6,7 +6,7 @@ import pytest
 from live import run_json
 
 from stress.bugs import BUGS
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 
 pytestmark = pytest.mark.alone
 

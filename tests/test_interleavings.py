@@ -21,12 +21,12 @@ from machines import ALL, block_gfn, naive_tree, run_audit, set_order, small_mac
 
 from stress.kernels import abort, entries, fault, grace, mapping, rebuild, tlb, vcpu, walk
 from stress.kernels.codes import REBUILT, RETRY, WINDOW
-from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.split import DONE, write_unmapped
 from stress.kernels.teardown import reap
+from stress.kernels.workload import Pattern, Workload
 from stress.orders import NAMED_ORDERS, Order, parse_order
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import C_FAULTS, C_REDONE, C_WRITES, LOCK, NOT_AT_POC, R_VOID, REBUILDS, TAG_SHIFT, VALUE_MASK
 
 pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")

@@ -25,8 +25,8 @@ from stress.kernels.notifier import invalidate_end, invalidate_start, move_frame
 from stress.kernels.teardown import reap
 from stress.kernels.tlb import new_cpu
 from stress.orders import BLOCK_FIRST, BLOCK_FIRST_DEFERRED, NAMED_ORDERS
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 
 #: Lets a vCPU access a page, and write there or not.
 Guest = Callable[[int, bool], None]

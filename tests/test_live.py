@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-from live import run_json
+from live import PATIENCE_S, run_json
 
 from stress.arch.geometry import BLOCK_SIZES
 from stress.orders import NAMED_ORDERS, Step
 from stress.results.data import FAULT_CLASSES
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 from stress.units import format_size
 
 GEOMETRIES = [
@@ -185,3 +187,12 @@ def test_a_guest_that_fills_partial_tables_is_pointed_out() -> None:
     partial = run_json(*options, "--dwell", "0ms")
     assert 0.5 <= partial["orders"][0]["mapped_share"] < 1
     assert "full-tables" not in {warning["name"] for warning in partial["warnings"]}
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="words are then changed under a lock, beside the compiler")
+def test_the_supervisor_loads_no_compiler() -> None:
+    """It would take longer than starting the workers, whose server has the kernels."""
+    arguments = ["run", "--vcpus", "1", "--rebuilds", "2"]
+    measure = f"import sys; from stress.cli.main import invoke; code = invoke({arguments})"
+    command = [sys.executable, "-c", f"{measure}; sys.exit(code or 'numba' in sys.modules)"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, timeout=PATIENCE_S, check=True)

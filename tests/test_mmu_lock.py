@@ -12,10 +12,11 @@ from guests import wait_until
 from machines import small_machine
 from processes import WORKERS, run_workers, shared_machine
 
-from stress.shm.atomics import JIT_DISABLED, fetch_add, load
+from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
 from stress.shm.words import LOCK, LOCK_WRITERS, STATE, STOP, STOP_ABORT, State
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stress.kernels import pattern
-from stress.kernels.pattern import Pattern, Workload, draw_accesses, scatter_for, seed_for
-from stress.shm.atomics import JIT_DISABLED
+from stress.kernels.pattern import draw_accesses
+from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
+from stress.shm.mode import JIT_DISABLED
 
 LONG = 20_000 if JIT_DISABLED else 200_000
 

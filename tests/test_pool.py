@@ -17,9 +17,10 @@ from processes import WORKERS, run_workers, shared_machine
 from stress.arch.descriptors import POISON
 from stress.kernels.codes import POOL_RAN_DRY
 from stress.kernels.pool import allocate_table, free_table, get_page, lock_pool, put_page, unlock_pool
-from stress.shm.atomics import JIT_DISABLED, fetch_add, load
+from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
 from stress.shm.words import (
     DEFERRED_TAIL,

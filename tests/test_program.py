@@ -14,9 +14,10 @@ from machines import assert_sound, block_leaf, set_order, small_machine, violati
 
 from stress.kernels.codes import PERMISSION, POPULATION, REBUILT
 from stress.kernels.dirty import set_logging
-from stress.kernels.pattern import Pattern, Workload, draw_accesses, seed_for
+from stress.kernels.pattern import draw_accesses
 from stress.kernels.tlb import CHUNK, R_LEFT, R_PAGE, Cpu
 from stress.kernels.vcpu import FINISHED, RAN, run
+from stress.kernels.workload import Pattern, Workload, seed_for
 from stress.orders import BLOCK_FIRST
 from stress.shm.layout import Machine
 from stress.shm.words import C_PERMISSION, C_TRANSLATION, VALUE_MASK

@@ -21,8 +21,8 @@ from stress.kernels.dirty import set_logging
 from stress.kernels.split import DONE
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST_DEFERRED, CLEAN_FIRST_UNLOCKED, NAMED_ORDERS, NT, UNMAP_FIRST, Order
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import DIRTY_SHIFT, SLOT_LOGGING
 
 pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")

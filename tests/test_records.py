@@ -14,7 +14,7 @@ from stress.kernels.rebuild import DONE, rebuild
 from stress.kernels.records import close_cycle, close_inside, close_records, open_cycle, open_record, settled
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Order, Step
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import (
     AT_STEP,
     CLOCK_MASK,

@@ -8,7 +8,7 @@ import pytest
 from live import run_json
 
 from stress.orders import NAMED_ORDERS
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import STAGE_ROWS
 
 SMALL = ("--block-size", "2M", "--blocks", "4")

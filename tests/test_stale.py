@@ -17,7 +17,7 @@ from machines import small_machine
 
 from stress.errors import ExitCode, MachineError
 from stress.shm import segment, stale
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.segment import Segment
 from stress.shm.stale import PREFIX, SHM, remove_stale, stale_segments
 

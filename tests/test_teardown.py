@@ -31,9 +31,10 @@ from stress.kernels.grace import begin_walk, end_walk
 from stress.kernels.pool import allocate_table, put_page
 from stress.kernels.split import DONE
 from stress.kernels.teardown import defer, reap, unmap_table
-from stress.shm.atomics import JIT_DISABLED, fetch_add, load
+from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
 from stress.shm.words import (
     DEFERRED_HEAD,

@@ -10,7 +10,7 @@ from machines import small_machine
 from stress.bugs import MISSING_DSB
 from stress.kernels import tlbi
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid, wait_for_completion
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import (
     BARRIER_REFUSED,
     FENCED,

@@ -24,12 +24,13 @@ from machines import ALL, assert_sound, block_leaf, naive_tree, small_machine, v
 from stress.arch.descriptors import S2AP_W
 from stress.kernels.codes import PERMISSION, POOL_EXHAUSTED, POPULATION, SPURIOUS, STOPPED
 from stress.kernels.entries import find
-from stress.kernels.pattern import Pattern, Workload, draw_accesses
+from stress.kernels.pattern import draw_accesses
 from stress.kernels.pool import allocate_table
 from stress.kernels.tlb import CHUNK, MISS, R_PAGE, R_RANDOM, R_SEEN, Cpu, fill, lookup, sizes_held
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.walk import walk
+from stress.kernels.workload import Pattern, Workload
 from stress.shm.words import (
     AT_GFN,
     C_ACCESSES,

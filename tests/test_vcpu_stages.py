@@ -14,12 +14,12 @@ from stress.bugs import WRONG_FAULT_LEVEL
 from stress.kernels import vcpu
 from stress.kernels.codes import POPULATION, RETRY, STOPPED
 from stress.kernels.notifier import move_memslots
-from stress.kernels.pattern import Pattern
 from stress.kernels.split import DONE
 from stress.kernels.tlb import CHUNK, R_LEFT, R_PAGE
 from stress.kernels.vcpu import FINISHED, RAN, await_stage, run
-from stress.shm.atomics import JIT_DISABLED
+from stress.kernels.workload import Pattern
 from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import (
     AT_GFN,
     C_FAULTS,

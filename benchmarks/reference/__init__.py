@@ -20,8 +20,8 @@ from stress.arch import bbm, descriptors, geometry
 from stress.arch.descriptors import Field
 from stress.errors import MachineError
 from stress.kernels import abort, codes, descriptor, tlb, vcpu
-from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.tlb import Cpu
+from stress.kernels.workload import Pattern, Workload
 from stress.shm import words
 from stress.shm.layout import Geo, Machine
 from stress.shm.traced import Traced

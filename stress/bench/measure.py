@@ -33,7 +33,7 @@ _REMEDY: Final = "nothing was compared; try the case by hand"
 
 def check(suite: Suite) -> None:
     """`StressError` unless this installation can measure every case."""
-    from stress.shm.atomics import JIT_DISABLED
+    from stress.shm.mode import JIT_DISABLED
 
     if JIT_DISABLED:
         raise UsageError("without the JIT there is nothing to measure", "unset NUMBA_DISABLE_JIT")
@@ -63,7 +63,7 @@ def measure(suite: Suite, launches: int, progress: Progress, note: Callable[[str
 
 
 def _compile(note: Callable[[str], None]) -> None:
-    from stress.live.warm import compile_in_background
+    from stress.live.compilation import compile_in_background
     from stress.shm import cache
 
     if not cache.is_complete():

@@ -45,7 +45,7 @@ def versions(host: Host) -> Finding:
 
 def membarrier(host: Host) -> Finding:
     """Completion of a TLBI is one system call, and short."""
-    from stress.shm.syscalls import expedited_membarrier, membarrier_available, membarrier_register
+    from stress.shm.membarrier import expedited_membarrier, membarrier_available, membarrier_register
 
     if not membarrier_available() or not membarrier_register():
         return Finding.warning(

@@ -6,22 +6,11 @@ Or a program, as the KVM selftests' guests run: groups of accesses at fixed plac
 from __future__ import annotations
 
 import math
-from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
-from stress.shm.atomics import JIT_DISABLED
+from stress.kernels.workload import Pattern, Workload
 from stress.shm.jit import inline, kernel
-
-
-class Pattern(IntEnum):
-    """Access patterns."""
-
-    SEQUENTIAL = 0
-    UNIFORM = 1
-    ZIPF = 2
-    STRIDED = 3
-    PROGRAM = 4
-
+from stress.shm.mode import JIT_DISABLED
 
 _SEQUENTIAL, _UNIFORM, _ZIPF, _STRIDED, _PROGRAM = (int(p) for p in Pattern)
 
@@ -61,24 +50,6 @@ def zipf_rank(uniform: int, pages: int, exponent: float) -> int:
         power = 1.0 - exponent
         x = (1.0 + u * ((pages + 1.0) ** power - 1.0)) ** (1.0 / power)
     return min(int(x) - 1, pages - 1)
-
-
-class Workload(NamedTuple):
-    """What a vCPU does."""
-
-    pattern: int
-    pages: int
-    stride: int
-    exponent: float
-    scatter: int  # coprime to pages; spreads Zipf's popular ranks over the memslot
-    write_below: int  # write if 12 random bits are below it: 0 never, 4096 always
-    # A program: for each of its groups of ``group`` pages from page ``first`` on, access the group's first page if
-    # ``head`` is 1 (read) or 2 (write), then ``run`` pages from page ``skip`` of the group on.
-    first: int = 0
-    group: int = 1
-    head: int = 0
-    skip: int = 0
-    run: int = 1
 
 
 @inline
@@ -139,21 +110,3 @@ def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple
     if work.pattern == _PROGRAM:
         return draw_program(work, upcoming, page, state)
     return draw_by(work, _ZIPF, upcoming, page, state)
-
-
-def scatter_for(pages: int) -> int:
-    """A multiplier near the golden section of ``pages`` that is coprime to it."""
-    scatter = max(1, int(pages * 0.6180339887))
-    while math.gcd(scatter, pages) != 1:
-        scatter += 1
-    return scatter
-
-
-def seed_for(seed: int, vcpu: int) -> int:
-    """Generator state of one vCPU, derived from the run's seed (SplitMix64's finaliser)."""
-    mask = (1 << 64) - 1
-    z = (seed + (vcpu + 1) * 0x9E3779B97F4A7C15) & mask
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
-    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
-    z ^= z >> 31
-    return z - (1 << 64) if z >> 63 else z

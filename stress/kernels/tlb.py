@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.shm.atomics import JIT_DISABLED, load, store
+from stress.shm.atomics import load, store
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import (
     Machine,
 )
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import (
     LINE,
     SEQUENCE,

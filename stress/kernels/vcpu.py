@@ -30,7 +30,7 @@ from stress.kernels.dirty import unlogged
 from stress.kernels.fault import handle, phase_now
 from stress.kernels.lockless import look_around
 from stress.kernels.oracle import report
-from stress.kernels.pattern import Workload, draw_accesses
+from stress.kernels.pattern import draw_accesses
 from stress.kernels.tlb import (
     CHUNK,
     MISS,
@@ -47,6 +47,7 @@ from stress.kernels.tlb import (
     sizes_held,
 )
 from stress.kernels.walk import cache_walk, walk
+from stress.kernels.workload import Workload
 from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.jit import entry, inline, kernel
 from stress.shm.layout import (

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.kernels.drain import copy_cycle, copy_record, drain_events
 from stress.live.reservoir import Reservoir
 from stress.live.timeline import Timeline
 from stress.live.tracer import Tracer
 from stress.orders import MAX_STEPS, Order
 from stress.results.data import COUNTERS, CYCLE_ROW, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.shm import words
-from stress.shm.histogram import lower_edges
+from stress.shm.drain import copy_cycles, copy_records, drain_events
+from stress.shm.edges import lower_edges
 from stress.shm.layout import (
     Machine,
 )
@@ -47,8 +47,6 @@ class Collector:
         self._cycles_overwritten = 0
         self._stalls = [Reservoir(STALL_ROW, _STALLS_KEPT // count, seed + i) for i in range(count)]
         self._events = np.zeros((_BATCH, words.EVENT_WORDS), np.int64)
-        self._records = np.zeros((_BATCH, words.RECORD_WORDS), np.int64)
-        self._cycle = np.zeros(words.CYCLE_WORDS, np.int64)
         self._drained = np.zeros(machine.geo.hypervisor, np.int64)
         self._drained_of = np.zeros(len(orders), np.int64)
         self.timeline = Timeline()
@@ -102,12 +100,6 @@ class Collector:
             for order, recent in zip(self._orders, self._recent, strict=True)
         }
 
-    def prepare(self) -> None:
-        """Load the kernels that `poll` calls, so that no second of the run passes over it."""
-        drain_events(self._machine, 0, self._events[:0])
-        copy_record(self._machine, self._next, self._records[0])
-        copy_cycle(self._machine, self._next_cycle, self._cycle)
-
     def poll(self, final: bool = False) -> float:
         """Drain what there is; ``final`` once no worker runs any more. How full the fullest ring was."""
         if not final:
@@ -144,36 +136,36 @@ class Collector:
 
     def _take_records(self, last: int) -> None:
         while self._next <= last:
-            taken = 0
-            while self._next <= last and taken < _BATCH:
-                if copy_record(self._machine, self._next, self._records[taken]):
-                    taken += 1
-                else:
-                    self._overwritten += 1
-                self._next += 1
-            taken_rows = self._records[:taken]
-            rebuilt = taken_rows[taken_rows[:, words.R_VOID] == 0]
+            numbers = np.arange(self._next, min(last + 1, self._next + _BATCH))
+            records, whole = copy_records(self._machine, numbers)
+            self._next += len(numbers)
+            self._overwritten += int((~whole).sum())
+            rebuilt = records[whole & (records[:, words.R_VOID] == 0)]
             self._keep_rows(rebuilt)
             if self._tracer:
                 self._tracer.take_rebuilds(rebuilt)
 
     def _take_cycles(self) -> int:
         """Take every cycle that is over; how many they were."""
-        machine, first = self._machine, self._next_cycle
-        last = int(machine.control[words.CYCLE])
-        taken: list[list[tuple[int, int, int]]] = [[] for _ in self._orders]
+        first, last = self._next_cycle, int(self._machine.control[words.CYCLE])
         while self._next_cycle <= last:
-            row = self._cycle
-            if copy_cycle(machine, self._next_cycle, row):
-                taken[row[words.K_ORDER]].append((self._next_cycle, row[words.K_TIME_NS], row[words.K_ACCESSES]))
-            elif self._next_cycle == last:
-                break  # still under way
-            else:
-                self._cycles_overwritten += 1
-            self._next_cycle += 1
-        for kept, rows in zip(self._cycles, taken, strict=True):
-            kept.extend(np.array(rows, CYCLE_ROW))
+            numbers = np.arange(self._next_cycle, min(last + 1, self._next_cycle + _BATCH))
+            cycles, whole = copy_cycles(self._machine, numbers)
+            self._keep_cycles(numbers[whole], cycles[whole])
+            under_way = numbers[-1] == last and not whole[-1]
+            self._next_cycle += len(numbers) - under_way
+            self._cycles_overwritten += int((~whole).sum()) - under_way
+            if under_way:
+                break
         return self._next_cycle - first
+
+    def _keep_cycles(self, numbers: npt.NDArray[np.int64], cycles: npt.NDArray[np.int64]) -> None:
+        rows = np.zeros(len(numbers), CYCLE_ROW)
+        rows["number"] = numbers
+        rows["time_ns"] = cycles[:, words.K_TIME_NS]
+        rows["accesses"] = cycles[:, words.K_ACCESSES]
+        for order, kept in enumerate(self._cycles):
+            kept.extend(rows[cycles[:, words.K_ORDER] == order])
 
     def _take_stages(self) -> None:
         """Take every stage that is over; of very many passes keep every 2nd, 4th, ... one."""

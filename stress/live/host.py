@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
 import psutil
 
 import stress
-from stress.shm.atomics import JIT_DISABLED
-from stress.shm.syscalls import membarrier_available
+from stress.shm.membarrier import membarrier_available
+from stress.shm.mode import JIT_DISABLED
 
 
 def _cpu_model() -> str:
@@ -41,8 +40,8 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
         "numpy": np.__version__,
-        "numba": numba.__version__,
-        "llvmlite": llvmlite.__version__,
+        "numba": version("numba"),
+        "llvmlite": version("llvmlite"),
         "jit": not JIT_DISABLED,
         "membarrier": membarrier_available(),
         "stress": stress.__version__,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stress.kernels.pattern import Workload, seed_for
+from stress.kernels.workload import Workload, seed_for
 from stress.shm.layout import Geo
 
 

@@ -7,7 +7,7 @@ import os
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import LAST_LEVEL, Geometry
 from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
-from stress.kernels.pattern import Pattern, Workload, scatter_for
+from stress.kernels.workload import Pattern, Workload, scatter_for
 from stress.live.plan import Plan
 from stress.orders import OUTSIDE_LOCK
 from stress.results.trace import TraceRequest

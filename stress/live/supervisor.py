@@ -15,19 +15,19 @@ from stress.config import RunConfig, Scenario
 from stress.errors import ExitCode, MachineError
 from stress.live import evidence, host, stakes
 from stress.live.collector import Collector
+from stress.live.compilation import compile_in_background
 from stress.live.plan import Plan
 from stress.live.planning import plan_for
 from stress.live.tracer import Tracer
-from stress.live.warm import compile_in_background
 from stress.live.workers import GRACE_S, SHORT_GRACE_S, StartFailed, Workers
 from stress.orders import parse_order
 from stress.results.data import FAULT_CLASSES, RunData
 from stress.results.trace import TraceData, TraceRequest
 from stress.results.warnings import RunWarning
 from stress.shm import cache, words
-from stress.shm.atomics import JIT_DISABLED
+from stress.shm.membarrier import membarrier_available
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.segment import Segment
-from stress.shm.syscalls import membarrier_available
 
 # How long the supervisor sleeps between looks; less while the event rings fill up quickly, and until the guest runs.
 _TICK_S = 0.1
@@ -115,7 +115,7 @@ class _Run:
                 if not compile_in_background(interrupted):
                     return self._result(started_at, time.monotonic_ns() - self._started_ns, True, [])
             self._started_ns = time.monotonic_ns()
-            if self._workers.start(self._segment.name, interrupted, self._collector.prepare):
+            if self._workers.start(self._segment.name, interrupted):
                 self._watch(interrupted)
         except StartFailed as error:
             self._failure = error.failure

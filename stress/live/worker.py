@@ -7,16 +7,16 @@ import time
 
 from stress.errors import RunBroken
 from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
-from stress.kernels.pattern import Pattern, Workload
 from stress.kernels.tlb import R_LEFT, R_PAGE, R_RANDOM, Cpu, new_cpu
 from stress.kernels.vcpu import FINISHED, await_stage, run
+from stress.kernels.workload import Pattern, Workload
 from stress.live.hypervisor import Hypervisor, Stopped
 from stress.live.plan import Plan
 from stress.live.scenarios import run_scenario
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.layout import Machine
+from stress.shm.membarrier import membarrier_register
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.segment import Segment
-from stress.shm.syscalls import membarrier_register
 from stress.shm.words import (
     FENCED,
     FINISH,

@@ -6,7 +6,6 @@ import errno
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any
@@ -15,9 +14,9 @@ import psutil
 
 from stress.errors import MachineError
 from stress.live import server
+from stress.live.duties import hypervisor_main, vcpu_main
 from stress.live.plan import Plan
 from stress.live.pulse import Watch, pulse
-from stress.live.worker import hypervisor_main, vcpu_main
 from stress.orders import STEPS
 from stress.shm import words
 from stress.shm.layout import (
@@ -54,10 +53,8 @@ class Workers:
         self._beats = [Watch() for _ in range(plan.geo.hypervisor + 1)]
         self._server_beat = Watch()
 
-    def start(self, name: str, interrupted: threading.Event, meanwhile: Callable[[], None]) -> bool:
+    def start(self, name: str, interrupted: threading.Event) -> bool:
         """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels.
-
-        That takes a second: ``meanwhile`` is what the supervisor has to do before the first of them runs.
 
         Raises StartFailed, and MachineError if the machine allows no more processes or open files.
         """
@@ -65,7 +62,6 @@ class Workers:
             server.ensure_running()
             with ThreadPoolExecutor(1) as starter:
                 starting = starter.submit(self._start, name, interrupted)
-                meanwhile()
                 hung = None
                 while not (starting.done() or hung or interrupted.wait(_LOOK_S)):
                     hung = self._server_hung(may_sleep=False)

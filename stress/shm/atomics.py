@@ -16,11 +16,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-JIT_DISABLED: bool = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
+from stress.shm.mode import JIT_DISABLED
 
 
 class _Twin:

@@ -12,8 +12,8 @@ from typing import Any
 
 from numba import config, njit, types
 
-from stress.shm.atomics import JIT_DISABLED
 from stress.shm.cache import cache_directory
+from stress.shm.mode import JIT_DISABLED
 
 if not JIT_DISABLED:
     import stress.shm.machine_type  # noqa: F401 - registers what a Machine is in compiled code

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.errors import Interrupted, MachineError
-from stress.shm.atomics import JIT_DISABLED, set_rmw_lock
 from stress.shm.layout import (
     Geo,
     Machine,
@@ -31,6 +30,7 @@ from stress.shm.layout import (
     segment_bytes,
 )
 from stress.shm.lease import Lease
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.stale import PREFIX, SHM
 from stress.shm.words import (
     MAGIC,
@@ -104,6 +104,8 @@ class Segment:
         self.size = memory.size
         self.machine: Machine = carve(memory.buf, geo, orders)
         if JIT_DISABLED:
+            from stress.shm.atomics import set_rmw_lock  # here, because it loads numba
+
             set_rmw_lock(_FileLock(SHM / memory.name))
 
     @classmethod

@@ -5,9 +5,7 @@ The C functions are called by symbol, so compiled code that uses them can be cac
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import time
 from typing import Any
 
@@ -16,42 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from stress.shm.atomics import JIT_DISABLED
-
-#: Number of membarrier(2) on this machine, or -1 where we do not know it.
-SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}.get(
-    platform.machine(), -1
-)
-# <linux/membarrier.h>
-_QUERY = 0
-_GLOBAL_EXPEDITED = 1 << 1
-_REGISTER_GLOBAL_EXPEDITED = 1 << 2
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _membarrier(command: int) -> int:
-    if SYS_MEMBARRIER < 0:
-        return -1
-    return int(_libc.syscall(SYS_MEMBARRIER, command, 0, 0))
-
-
-def membarrier_available() -> bool:
-    """Whether the kernel has MEMBARRIER_CMD_GLOBAL_EXPEDITED (Linux 4.16 and later)."""
-    wanted = _GLOBAL_EXPEDITED | _REGISTER_GLOBAL_EXPEDITED
-    supported = _membarrier(_QUERY)
-    return supported >= 0 and supported & wanted == wanted
-
-
-def membarrier_register() -> bool:
-    """Ask that global expedited membarriers reach this process; False where the kernel refuses."""
-    return _membarrier(_REGISTER_GLOBAL_EXPEDITED) == 0
-
-
-def expedited_membarrier() -> int:
-    """As `membarrier`, for Python: with the cost of a call through ctypes."""
-    return _membarrier(_GLOBAL_EXPEDITED)
-
+from stress.shm.membarrier import GLOBAL_EXPEDITED, SYS_MEMBARRIER, expedited_membarrier
+from stress.shm.mode import JIT_DISABLED
 
 if JIT_DISABLED:
 
@@ -65,7 +29,7 @@ if JIT_DISABLED:
 
     def membarrier() -> int:
         """membarrier(2), MEMBARRIER_CMD_GLOBAL_EXPEDITED; 0, or -1 where there is none."""
-        return _membarrier(_GLOBAL_EXPEDITED)
+        return expedited_membarrier()
 
     def fence() -> None:
         """Sequentially consistent fence."""
@@ -106,7 +70,7 @@ else:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind = ir.FunctionType(_I64, [_I64, _I64, _I64, _I64])
             function = cgutils.get_or_insert_function(builder.module, kind, "syscall")
-            numbers = (SYS_MEMBARRIER, _GLOBAL_EXPEDITED, 0, 0)
+            numbers = (SYS_MEMBARRIER, GLOBAL_EXPEDITED, 0, 0)
             return builder.call(function, [ir.Constant(_I64, number) for number in numbers])
 
         return types.int64(), generate
