@@ -27,9 +27,18 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-class _StopsWhenLoaded:
+class _StopsTheVictimWhenLoaded:
+    """vCPUs are told in turn: of two that stopped, chance would decide which is found first."""
+
+    told = 0
+
     def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return stop, ()
+        self.told += 1
+        return stop if self.told == 1 + VICTIM else _nothing, ()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _linger() -> None:
@@ -70,7 +79,7 @@ def hypervisor(name: str, plan: Any) -> None:
 
 #: Where a worker can be stopped before the run is under way, and who that is.
 STARTING = {
-    "loading": "vcpu 0",  # while it reads what it is to do
+    "loading": f"vcpu {VICTIM}",  # while it reads what it is to do
     "forked": f"vcpu {VICTIM}",  # before it attaches
     "attached": f"vcpu {VICTIM}",
     "entered": f"vcpu {VICTIM}",  # before its first access
@@ -87,7 +96,7 @@ def main() -> None:
     if point == "hypervisor":
         workers.hypervisor_main = hypervisor
     else:
-        workers.vcpu_main = partial(vcpu, point, _StopsWhenLoaded() if point == "loading" else None)
+        workers.vcpu_main = partial(vcpu, point, _StopsTheVictimWhenLoaded() if point == "loading" else None)
     if point == "lingers":
         supervisor.GRACE_S = 1.0
     import_module("stress.__main__").main()
