@@ -157,6 +157,22 @@ def test_memory_is_in_bytes_or_in_blocks(options: dict[str, Any], memory: int, b
     assert config.to_json()["memory_bytes"] == memory
 
 
+def test_in_dirty_log_perf_memory_is_that_of_each_vcpu() -> None:
+    """As the selftest's -b: -v 4 -b 64M are 256 MiB, which end at 0x50000000; all of it is written."""
+    config = from_sources(None, {"scenario": "dirty-log-perf", "vcpus": 4, "memory": "64M", "backing": "thp"})
+    assert config.to_json()["memory_bytes"] == 256 * MIB
+    assert (config.phys_offset + config.memory, config.blocks) == (0x50000000, 128)
+    assert config.write_fraction == 1
+    assert from_sources(None, {"scenario": "dirty-log-perf", "vcpus": 2, "blocks": 3}).memory == 3 * GIB
+    # Each vCPU's part is a page, and there are more memslots than parts.
+    assert (
+        from_sources(
+            None, {"scenario": "dirty-log-perf", "vcpus": 4, "memory": "4K", "memslots": 4, "backing": "anonymous"}
+        ).memory
+        == 16 * KIB
+    )
+
+
 def test_memory_may_fill_the_ipa_space_to_the_last() -> None:
     for options in ({"blocks": 1023}, {"memory": "1023G"}):
         config = from_sources(None, options)
@@ -178,6 +194,10 @@ def test_a_memslot_may_start_anywhere_a_page_may() -> None:
         ({"blocks": 3, "phys-offset": "1022G"}, "--blocks: 3 blocks of 1G do not fit above 1022G.*use at most 2"),
         ({"blocks": 3, "memory": "3G"}, "--blocks: given together with memory; give one of them"),
         ({"memory": "1T"}, "--memory: 1T do not fit above 1G in 40 bits of IPA; use at most 1023G"),
+        (
+            {"memory": "512G", "vcpus": 2, "scenario": "dirty-log-perf"},
+            "--memory: 2 times 512G do not fit above 1G in 40 bits of IPA; use at most 523776M",
+        ),
         ({"memory": "5000"}, "--memory: 5000 bytes do not divide into 4K pages"),
         ({"memory": "0"}, "--memory: must be more than 0, not '0'"),
         ({"memory": "lots"}, "--memory: 'lots' is not a size"),

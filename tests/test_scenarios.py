@@ -134,7 +134,7 @@ def test_what_reaches_outside_its_memslot_is_mapped_as_pages() -> None:
 
 
 def test_dirty_log_perf_harvests_what_was_written() -> None:
-    document = correct(*DIRTY_LOG, "-b", "8M", "-s", "hugetlb-2m", "-v", "2", "-i", "3", "-f", "2")
+    document = correct(*DIRTY_LOG, "-b", "4M", "-s", "hugetlb-2m", "-v", "2", "-i", "3", "-f", "2")
     names = [(stage["name"], stage["iteration"]) for stage in document["stages"]]
     rounds = [(name, iteration) for iteration in (1, 2, 3) for name in ("dirty", "get-dirty-log")]
     assert names == [("populate", 0), ("enable", 0), *rounds, ("disable", 0), ("recover", 0)]
@@ -143,6 +143,14 @@ def test_dirty_log_perf_harvests_what_was_written() -> None:
     assert stages(document)["populate"]["mappings"]["blocks"] == 4
     assert document["stages"][2]["mappings"]["splits"] == 4
     assert stages(document)["recover"]["rebuilds"] == 4
+
+
+def test_dirty_log_perf_writes_all_pages_of_each_vcpus_part() -> None:
+    """As the selftest: -b is each vCPU's, and without -f every page is written in every iteration."""
+    document = correct(*DIRTY_LOG, "-b", "4M", "-s", "anonymous_thp", "-v", "2")
+    assert document["config"]["memory_bytes"] == 8 << 20
+    assert document["life_cycle"]["dirty_pages"] == 2 * 2048
+    assert [stage["mappings"]["pages"] for stage in document["stages"] if stage["name"] == "dirty"] == [2048, 0]
 
 
 @pytest.mark.alone

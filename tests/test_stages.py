@@ -33,6 +33,8 @@ Testing memory backing src granularity: 0x40000000
 Testing memory size(aligned): 0x500000000
 Guest physical test memory offset: 0x40000000
 Number of testing vCPUs: 4
+Random seed: 0x2a
+Started all vCPUs successfully
 KVM_CREATE_MAPPINGS: total execution time: 0.000123456s
 
 KVM_UPDATE_MAPPINGS: total execution time: 1.234567890s
@@ -50,7 +52,9 @@ def test_dirty_log_perf_prints_as_the_selftest_does() -> None:
         """\
 Test iterations: 2
 Testing guest mode: PA-bits:40,  VA-bits:48,  4K pages
+guest physical test memory offset: 0x40000000
 guest physical test memory: [0x40000000, 0x140000000)
+Random seed: 42
 Populate memory time: 0.412000000s
 Enabling dirty logging time: 0.001234567s
 
@@ -97,11 +101,13 @@ def test_an_interrupted_selftest_prints_the_stages_it_reached() -> None:
     text = run_table(build(data))
     assert "KVM_CREATE_MAPPINGS: total" in text
     assert "KVM_UPDATE_MAPPINGS" not in text
+    assert "Started all vCPUs successfully" in text
     assert "INTERRUPTED" in text
     data.stages = []
     text = run_table(build(data))
     assert text.startswith("Testing guest mode: ")
-    assert "Stages" not in text
+    for absent in ("Stages", "Started"):
+        assert absent not in text
 
 
 def test_stages_show_faults_by_level() -> None:
@@ -143,4 +149,13 @@ def test_stages_of_different_orders_stay_apart() -> None:
     assert row(text, "clean-unmapped-first").split()[:4] == ["clean-unmapped-first", "KVM_CREATE_MAPPINGS", "370", "us"]
     # With the orders' names it is too wide for one table: the levels have their own.
     assert sum(line.split()[:2] == ["unmap-first", "KVM_CREATE_MAPPINGS"] for line in text.splitlines()) == 2
-    assert "Testing guest mode" not in text
+
+
+def test_a_comparison_prints_the_selftests_lines_of_each_order() -> None:
+    text = compare_table(build(page_table_test(rng(), passes=4, orders=(UNMAP_FIRST, BLOCK_FIRST))))
+    first, second = (text.index(f"Under {order}:\nTesting guest mode: ") for order in ("unmap-first", "block-first"))
+    last = text.index("Each time is the median of 2 passes.\n")
+    # The times of both passes of an order, of which the lower one is the median.
+    assert "KVM_CREATE_MAPPINGS: total execution time: 0.000123456s" in text[first:second]
+    assert "KVM_CREATE_MAPPINGS: total execution time: 0.000246912s" in text[second:last]
+    assert text.count("KVM_ADJUST_MAPPINGS: total execution time: ") == 2

@@ -85,15 +85,23 @@ def check_phys_offset(phys_offset: int, scenario: Scenario, granule: int, ipa_bi
         )
 
 
-def check_memory(memory: int, scenario: Scenario, granule: int, ipa_bits: int, block: int, phys_offset: int) -> None:
-    """Raise the problem with the bytes of guest memory, if there is one."""
+def parts(scenario: Scenario, vcpus: int) -> int:
+    """How many parts as large as the key ``memory`` says guest memory has: in dirty-log-perf one for each vCPU."""
+    return vcpus if scenario is Scenario.DIRTY_LOG_PERF else 1
+
+
+def check_memory(
+    memory: int, parts: int, scenario: Scenario, granule: int, ipa_bits: int, block: int, phys_offset: int
+) -> None:
+    """Raise the problem with the bytes of each of the ``parts`` of guest memory, if there is one."""
     if memory % granule:
         raise problem(f"{memory} bytes do not divide into {format_size(granule)} pages")
     room = (1 << ipa_bits) - phys_offset
-    if memory > room:
+    if memory * parts > room:
+        each = "" if parts == 1 else f"{parts} times "
         raise problem(
-            f"{format_size(memory)} do not fit above {format_size(phys_offset)} in {ipa_bits} bits of IPA; "
-            f"use at most {format_size(room)}"
+            f"{each}{format_size(memory)} do not fit above {format_size(phys_offset)} in {ipa_bits} bits of IPA; "
+            f"use at most {format_size(room // parts)}"
         )
     if scenario is Scenario.THP and memory % block:
         raise problem(f"scenario thp needs whole blocks of {format_size(block)}, not {format_size(memory)}")

@@ -125,7 +125,7 @@ class RunConfig(BaseModel):
     memory: Size = Field(
         default=_DERIVED,
         gt=0,
-        description="Bytes of guest memory, instead of --blocks",
+        description="Bytes of guest memory, instead of --blocks; in dirty-log-perf of each vCPU's part of it",
         serialization_alias="memory_bytes",
     )
     blocks: int = Field(
@@ -173,7 +173,9 @@ class RunConfig(BaseModel):
     zipf_exponent: float = Field(
         default=0.99, gt=0, le=8, allow_inf_nan=False, description="Skew of the distribution (zipf)"
     )
-    write_fraction: Fraction = Field(default=0.2, description="Fraction of accesses that write")
+    write_fraction: Fraction = Field(
+        default=_DERIVED, description="Fraction of accesses that write; 0.2 if left out, 1 in dirty-log-perf"
+    )
     seed: int = Field(default=1, ge=0, lt=1 << 63, description="Seed of every vCPU's random numbers")
     platform: str = Field(default=NATIVE, description="Machine profile: a name (stress platforms) or a TOML file")
     fwb: bool = Field(
@@ -246,7 +248,8 @@ class RunConfig(BaseModel):
         if info.field_name == "phys_offset":
             rules.check_phys_offset(value, *machine, block)
         elif "phys_offset" in data and info.field_name == "memory":
-            rules.check_memory(value, *machine, block, data["phys_offset"])
+            parts = rules.parts(data["scenario"], data.get("vcpus", 1))  # a number that is wrong has its own problem
+            rules.check_memory(value, parts, *machine, block, data["phys_offset"])
         elif "phys_offset" in data:
             rules.check_blocks(value, data["ipa_bits"], block, data["phys_offset"])
         return value
@@ -264,8 +267,10 @@ class RunConfig(BaseModel):
         data = info.data
         if memslots > 1 and data.get("scenario", _MANY_MEMSLOTS[0]) not in _MANY_MEMSLOTS:
             raise problem(f"scenario {data['scenario']} has one memslot; use scenario {', '.join(_MANY_MEMSLOTS)}")
-        if data.get("memory") and "granule" in data and data["memory"] < memslots * data["granule"]:
-            raise problem(f"{memslots} memslots need a page each; use fewer, or more memory")
+        if data.get("memory") and {"scenario", "vcpus", "granule"} <= data.keys():
+            memory = data["memory"] * rules.parts(data["scenario"], data["vcpus"])
+            if memory < memslots * data["granule"]:
+                raise problem(f"{memslots} memslots need a page each; use fewer, or more memory")
         return memslots
 
     @field_validator("rebuilds")
@@ -309,7 +314,8 @@ class RunConfig(BaseModel):
         given["backing"] = self.backing or rules.default_backing(self.scenario, granule, ipa_bits, self.block_size)
         size = given["block_size"] = self.block_size or rules.block_of(given["backing"], granule)
         if self.memory:
-            given["blocks"] = self.memory // size
+            given["memory"] = self.memory * rules.parts(self.scenario, self.vcpus)
+            given["blocks"] = given["memory"] // size
         else:
             room = rules.room_in_blocks(ipa_bits, size, self.phys_offset)
             given["blocks"] = self.blocks or min(rules.DEFAULT_BLOCKS, room)
@@ -317,6 +323,7 @@ class RunConfig(BaseModel):
         endless = self.rebuilds is None and self.passes is None
         derived = {
             "duration_ns": 10 * SECOND_NS if endless else None,
+            "write_fraction": 1.0 if self.scenario is Scenario.DIRTY_LOG_PERF else 0.2,
             "rebuilder": Rebuilder.HYPERVISOR if self.scenario is Scenario.REBUILD else Rebuilder.VCPU,
             "fwb": self._platform.fwb,
             "bbm_level": self._platform.bbm_level,

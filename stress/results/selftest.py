@@ -6,6 +6,7 @@ lib/kvm_util.c's vm_guest_mode_string. What has no counterpart here (the host vi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from stress.results.stages import passes, typical
@@ -23,19 +24,24 @@ _VA_BITS: Final = 48
 
 
 def selftest_lines(document: dict[str, Any]) -> str:
-    """What the selftest of the document's scenario would have printed; empty for any other scenario."""
-    if document["scenario"] == "kvm-page-table-test":
-        lines = _page_table_test(document["config"], typical(document))
-    elif document["scenario"] == "dirty-log-perf":
-        lines = _dirty_log_perf_test(document["config"], typical(document))
-    else:
+    """What the selftest of the scenario would have printed, once for each order; empty for any other scenario."""
+    lines = _SELFTESTS.get(document["scenario"])
+    if lines is None:
         return ""
-    text = "\n".join(lines).strip("\n")
+    stages = typical(document)
+    orders = dict.fromkeys(stage.get("order", "") for stage in stages) or {"": None}
+    texts = []
+    for order in orders:
+        its = [stage for stage in stages if stage.get("order", "") == order]
+        text = "\n".join(lines(document["config"], document["seed"], its)).strip("\n")
+        texts.append(f"Under {order}:\n{text}" if order else text)
     count = passes(document)
-    return text if count in ("0 passes", "1 pass") else f"{text}\n\nEach time is the median of {count}."
+    if count not in ("0 passes", "1 pass"):
+        texts.append(f"Each time is the median of {count}.")
+    return "\n\n".join(texts)
 
 
-def _page_table_test(config: dict[str, Any], stages: list[dict[str, Any]]) -> list[str]:
+def _page_table_test(config: dict[str, Any], seed: int, stages: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"Testing guest mode: {_mode(config)}",
         f"Testing memory backing src type: {_BACKINGS[config['backing']]}",
@@ -43,18 +49,23 @@ def _page_table_test(config: dict[str, Any], stages: list[dict[str, Any]]) -> li
         f"Testing memory size(aligned): {config['memory_bytes']:#x}",
         f"Guest physical test memory offset: {config['phys_offset_bytes']:#x}",
         f"Number of testing vCPUs: {config['vcpus']}",
+        f"Random seed: {seed:#x}",
     ]
+    if stages:
+        lines.append("Started all vCPUs successfully")
     for stage in stages:
         lines += [f"{stage['name']}: total execution time: {_time(stage['duration_ns'])}", ""]
     return lines
 
 
-def _dirty_log_perf_test(config: dict[str, Any], stages: list[dict[str, Any]]) -> list[str]:
+def _dirty_log_perf_test(config: dict[str, Any], seed: int, stages: list[dict[str, Any]]) -> list[str]:
     start = config["phys_offset_bytes"]
     lines = [
         f"Test iterations: {config['iterations']}",
         f"Testing guest mode: {_mode(config)}",
-        f"guest physical test memory: [{start:#x}, {start + config['memory_bytes']:#x})",
+        f"guest physical test memory offset: {start:#x}",  # until Linux 5.16
+        f"guest physical test memory: [{start:#x}, {start + config['memory_bytes']:#x})",  # since Linux 5.17
+        f"Random seed: {seed}",
     ]
     harvests = []
     for stage in stages:
@@ -75,6 +86,13 @@ def _dirty_log_perf_test(config: dict[str, Any], stages: list[dict[str, Any]]) -
         total, average = _time(sum(harvests)), _time(sum(harvests) // len(harvests))
         lines.append(f"Get dirty log over {len(harvests)} iterations took {total}. (Avg {average}/iteration)")
     return lines
+
+
+#: Scenario -> what makes its lines of a configuration, a seed and the stages of one order.
+_SELFTESTS: Final[dict[str, Callable[[dict[str, Any], int, list[dict[str, Any]]], list[str]]]] = {
+    "kvm-page-table-test": _page_table_test,
+    "dirty-log-perf": _dirty_log_perf_test,
+}
 
 
 def _mode(config: dict[str, Any]) -> str:

@@ -28,13 +28,14 @@ def run_table(document: dict[str, Any], fmt: str = "simple") -> str:
 
 
 def compare_table(document: dict[str, Any], fmt: str = "simple") -> str:
-    """Every order against the first, one row per metric: verdict, ratios, violations, warnings.
+    """Every order against the first, one row per metric: a selftest's own lines, verdict, ratios, violations, warnings.
 
     A document with nothing to compare gets its `run_table`.
     """
     if not document.get("comparison"):
         return run_table(document, fmt)
     return joined(
+        selftest_lines(document),
         _verdict(document),
         life_cycle_lines(document),
         stage_tables(document, fmt),
