@@ -132,6 +132,10 @@ def test_a_command_line_of_the_selftest_means_the_same_here(stress: Command, exe
     line = "run --scenario dirty-log-perf -i 5 -f 4"
     assert stress(*line.split())[0] == 0
     assert (executor.configs[1].iterations, executor.configs[1].write_fraction) == (5, 0.25)
+    line = "run --scenario dirty-log-perf -v 4 -b 64M -s anonymous_thp -x 2 -w 30 -r 9"
+    assert stress(*line.split())[0] == 0
+    config = executor.configs[2]
+    assert (config.memory, config.memslots, config.write_fraction, config.seed) == (256 << 20, 2, 0.3, 9)
 
 
 @pytest.mark.parametrize("letter", LETTERS.values())
@@ -151,8 +155,8 @@ def test_a_letter_is_short_for_its_key(stress: Command, letter: str) -> None:
         ("VM_MODE_P36V47_16K", 16 << 10, 36),
         ("pXXv48_4K", 4 << 10, 40),
         ("2", 4 << 10, 48),
-        ("7", 64 << 10, 40),
-        ("14", 16 << 10, 36),
+        ("3", 64 << 10, 48),
+        ("4", 4 << 10, 40),
     ],
 )
 def test_modes(stress: Command, executor: FakeExecutor, mode: str, granule: int, ipa_bits: int) -> None:
@@ -161,8 +165,33 @@ def test_modes(stress: Command, executor: FakeExecutor, mode: str, granule: int,
 
 
 def test_the_numbers_of_modes_are_those_of_linux() -> None:
-    # enum vm_guest_mode, Linux 6.1 tools/testing/selftests/kvm/include/kvm_util_base.h
-    assert (MODES.index("p48v48_4k"), MODES.index("p40v48_64k"), MODES.index("p36v47_16k")) == (2, 7, 14)
+    # enum vm_guest_mode, tools/testing/selftests/kvm/include/kvm_util.h and, in Linux 6.1, kvm_util_base.h
+    assert [MODES[5, 12].index(name) for name in ("p48v48_4k", "p48v48_64k", "p40v48_4k")] == [2, 3, 4]
+    assert [MODES[5, 17].index(name) for name in ("p48v48_4k", "p40v48_64k", "p36v47_16k")] == [2, 7, 14]
+
+
+@pytest.mark.parametrize(
+    ("options", "granule", "said"),
+    [
+        ("", 4 << 10, "-m 4 is p40v48_4k in the selftests of Linux 5.12 (--selftest-kernel)"),
+        ("--selftest-kernel 5.16", 4 << 10, "-m 4 is p40v48_4k in the selftests of Linux 5.16 (--selftest-kernel)"),
+        ("--selftest-kernel v6.1.7", 64 << 10, "-m 4 is p48v48_64k in the selftests of Linux 6.1 (--selftest-kernel)"),
+    ],
+)
+def test_a_number_says_which_mode_it_was_taken_for(
+    stress: Command, executor: FakeExecutor, options: str, granule: int, said: str
+) -> None:
+    code, _, err = stress("run", "-m", "4", *options.split())
+    assert code == 0
+    assert executor.configs[0].granule == granule
+    assert err.splitlines()[0] == f"stress: {said}"
+
+
+def test_a_letter_that_means_nothing_here_says_what_it_would_do(stress: Command, executor: FakeExecutor) -> None:
+    code, _, err = stress("run", "-n")
+    assert code == 0
+    assert err.startswith("stress: -n would run the guest in a VM of its own (L2); ")
+    assert executor.configs == [RunConfig()]
 
 
 def test_a_mode_overrides_the_file_and_keeps_other_options(stress: Command, executor: FakeExecutor) -> None:
@@ -219,10 +248,17 @@ def test_a_mode_overrides_the_file_and_keeps_other_options(stress: Command, exec
         ("run -m 4K --granule 4K", "-m: given together with --granule; give one of them"),
         ("run -m p48v48_4k --ipa-bits 40", "-m: given together with --ipa-bits; give one of them"),
         ("run -m 8K", "-m: unknown mode '8K'; use 4K, 16K, 64K"),
-        ("run -m 15", "-m: unknown mode '15'"),
+        ("run -m 7", "-m: unknown mode '7'; Linux 5.12 numbers them 0 to 6, --selftest-kernel names another one"),
+        ("run -m 15 --selftest-kernel 6.1", "-m: unknown mode '15'; Linux 6.1 numbers them 0 to 14"),
+        ("run -m 4 --selftest-kernel 6.8", "--selftest-kernel: '6.8' is not a version of Linux from 5.12 to 6.7"),
+        ("run -m 4 --selftest-kernel now", "--selftest-kernel: 'now' is not a version of Linux"),
+        ("run -m 4K --selftest-kernel 6.1", "--selftest-kernel: says what a number given to -m means; give one"),
+        ("run --selftest-kernel 6.1", "--selftest-kernel: says what a number given to -m means; give one"),
+        ("run -w 101", "-w: must be a percentage from 0 to 100, not 101"),
+        ("run -w 50 -f 2", "-w: given together with --write-fraction"),
         ("run -m ٢", "-m: unknown mode"),
         ("run -m 0", "-m: p52v48_4k has 52 bits of IPA, which needs LPA2 or LPA; use at most 48"),
-        ("run -m 9", "-m: p47v64_4k is not a mode of arm64"),
+        ("run -m 9 --selftest-kernel 6.1", "-m: p47v64_4k is not a mode of arm64"),
         ("run -m x -f 0 -v 0", r"3 problems: -m: unknown mode 'x'.* \| -f: .* \| --vcpus: "),
         ("run --platform kunpeng", "--platform: unknown platform 'kunpeng'; did you mean kunpeng920"),
         ("run --platform nowhere/x.toml", "--platform: cannot read platform nowhere/x.toml"),

@@ -10,7 +10,8 @@ import click
 
 from stress.cli.completion import VALUES, Shipped, completing, words
 from stress.cli.help import SectionOption
-from stress.cli.selftest import LETTERS, mode_option, translated, write_option
+from stress.cli.output import say
+from stress.cli.selftest import LETTERS, meaningless_options, mode_options, translated, write_options
 from stress.config import RunConfig, from_sources
 from stress.config.keys import Form, as_written, key
 from stress.shipped import Kind, names
@@ -77,7 +78,7 @@ def _completion(option: str) -> Any:
 
 def config_options(command: _Command) -> _Command:
     """Add ``--config``, an option for every key but the orders, and the selftests' letters; for `configured`."""
-    extra = {_MEMORY: mode_option, _ACCESSES: write_option}
+    extra = {_MEMORY: mode_options, _ACCESSES: write_options, _MACHINE: meaningless_options}
     for section, fields in reversed(SECTIONS.items()):
         if section in extra:
             command = extra[section](section)(command)
@@ -96,5 +97,8 @@ def config_options(command: _Command) -> _Command:
 
 def configured(file: Path | None, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> RunConfig:
     """The configuration of `config_options`' values over a file's over ``defaults``. Raises `ConfigError`."""
-    keys, problems = translated(dict(options))
-    return from_sources(file, keys, defaults, problems)
+    keys, problems, notes = translated(dict(options))
+    config = from_sources(file, keys, defaults, problems)
+    for note in notes:
+        say(note)
+    return config
