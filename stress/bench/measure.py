@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -137,6 +138,8 @@ def _process(
         raise Interrupted("interrupted", "nothing was kept")
     if late:
         raise RunBroken(f"case {name} does not end within {patience_s:.0f} s", _REMEDY)
+    if process.returncode < 0:  # whatever it had printed before
+        raise RunBroken(f"case {name}: killed by {signal.Signals(-process.returncode).name}", _REMEDY)
     if process.returncode not in good:
         last = (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         kinds = {int(kind.exit_code): kind for kind in (UsageError, MachineError)}

@@ -11,9 +11,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from stress import __version__, interrupt
-from stress.cli.output import say
+from stress.cli.output import check_stdout, say, stdout_failure
 from stress.errors import ExitCode, StressError, UsageError
 from stress.guess import did_you_mean
+from stress.limits import check_numpy, check_run, starvation
 
 #: Set it to anything to see the traceback of an internal error.
 DEBUG_VARIABLE = "STRESS_DEBUG"
@@ -24,7 +25,13 @@ VARIABLE = "_STRESS_COMPLETE"
 _COMMANDS = ("run", "compare", "sweep", "bench", "show", "report", "orders", "platforms", "bugs", "doctor", "clean")
 
 #: Those that start processes of a run themselves.
-_MEASURING = ("run", "compare")
+_STARTING = ("run", "compare")
+
+#: Those that need what a run needs.
+_MEASURING = (*_STARTING, "sweep", "bench")
+
+#: Those that need numpy alone.
+_COUNTING = ("show", "report", "doctor")
 
 
 class _Commands(click.Group):
@@ -46,7 +53,12 @@ class _Commands(click.Group):
         if name not in _COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             raise UsageError(f"no such command {name[:60]!r}", did_you_mean(name, _COMMANDS, "try stress --help"))
         # A shell that completes words runs nothing.
-        if name in _MEASURING and not {*args} & {*ctx.help_option_names} and not ctx.resilient_parsing:
+        runs = not {*args} & {*ctx.help_option_names} and not ctx.resilient_parsing
+        if runs and name in _MEASURING:
+            check_run()
+        elif runs and name in _COUNTING:
+            check_numpy()
+        if runs and name in _STARTING:
             from stress.live.server import start_early
 
             start_early()  # it loads the kernels while we import what the command needs
@@ -70,6 +82,7 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
 
         completion.install()
     try:
+        check_stdout()
         code = int(cli.main(arguments, prog_name="stress", standalone_mode=False) or ExitCode.OK)
         return code or (ExitCode.INTERRUPTED if interrupt.requested.is_set() else ExitCode.OK)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -83,7 +96,11 @@ def invoke(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         return ExitCode.INTERRUPTED
+    except SystemExit:  # how click ends when the reader of its help has left
+        return ExitCode.OK
     except Exception as error:
+        if known := stdout_failure() or starvation(error):
+            return _report(known)
         if os.environ.get(DEBUG_VARIABLE):
             raise
         what = f"internal error: {type(error).__name__}: {error}"

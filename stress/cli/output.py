@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
 import sys
 from contextlib import suppress
+from typing import Final
 
 import click
 
 from stress.errors import RunBroken, one_line, printable
+
+_FULL: Final = os.makedev(1, 7)
+
+
+def check_stdout() -> None:
+    """`RunBroken` if what a command prints can be foreseen to get nowhere: better than after a run."""
+    if sys.stdout is None:
+        raise _cannot_write("it is closed")
+    try:
+        descriptor = sys.stdout.fileno()
+        status = os.fstat(descriptor)
+    except (OSError, ValueError):  # no file: somebody captures it
+        return
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise _cannot_write("it is open for reading only")
+    full = stat.S_ISREG(status.st_mode) and os.fstatvfs(descriptor).f_bavail == 0
+    if full or (stat.S_ISCHR(status.st_mode) and status.st_rdev == _FULL):
+        raise _cannot_write(os.strerror(errno.ENOSPC))
+
+
+def stdout_failure() -> RunBroken | None:
+    """Why standard output does not take what is left for it, if so; afterwards nothing is left."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _discard_stdout()
+        return _cannot_write(error.strerror)
+    return None
+
+
+def _cannot_write(why: str) -> RunBroken:
+    return RunBroken(
+        f"cannot write to standard output: {why}", "redirect it elsewhere, to /dev/null if nobody reads it"
+    )
 
 
 def emit(text: str) -> None:
@@ -20,7 +58,7 @@ def emit(text: str) -> None:
         _discard_stdout()
     except OSError as error:
         _discard_stdout()
-        raise RunBroken(f"cannot write to standard output: {error.strerror}", "redirect it elsewhere") from None
+        raise _cannot_write(error.strerror) from None
 
 
 def say(text: str) -> None:
