@@ -71,7 +71,8 @@ def execute(
         try:
             return _Run(config, plan, segment, progress, note, trace).play(interrupted)
         finally:
-            segment.remove()
+            if not segment.remove() and note is not None:
+                note("the process that removes shared memory after a crash was killed; the run's own was removed")
 
 
 class _Run:

@@ -11,9 +11,10 @@ import fcntl
 import mmap
 import os
 import secrets
+import signal
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -63,14 +64,43 @@ class _Memory(shared_memory.SharedMemory):
     """Shared memory whose mapping may outlive the object, for as long as a view needs it; no open file keeps it."""
 
     def __init__(self, name: str, size: int) -> None:
+        _start_tracker()
         super().__init__(name, create=True, size=size)
         # SharedMemory would lose the file where a view outlives it, and with that all of the memory.
         os.close(self._fd)  # type: ignore[has-type]
         self._fd = -1
 
+    def remove(self) -> bool:
+        """Unlink the file, unless somebody was faster; False if the tracker was killed meanwhile."""
+        tracked = _has_tracker()
+        with suppress(FileNotFoundError):
+            if tracked:
+                self.unlink()
+            else:
+                (SHM / self.name).unlink()
+        return tracked
+
     def __del__(self) -> None:
         with suppress(BufferError):  # a view is still alive: the mapping goes when it does
             self.close()
+
+
+def _start_tracker() -> None:
+    """Start Python's resource tracker, which removes the segment should this process be killed; it ignores SIGHUP.
+
+    Of itself it ignores SIGINT and SIGTERM alone, and would go before us when a terminal closes.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _has_tracker() -> bool:
+    """Whether the tracker lives. Told of a removal, a new one would print a warning and a traceback."""
+    tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    return tracker._fd is not None and bool(tracker._check_alive())
 
 
 class _Mapping:
@@ -146,7 +176,7 @@ class Segment:
             ) from error
         finally:
             if not complete:  # whatever came: an interrupt, a MemoryError
-                memory.unlink()
+                memory.remove()
         _magic(memory)[0] = MAGIC
         return segment
 
@@ -158,13 +188,17 @@ class Segment:
             raise MachineError(f"{name} is not a segment of this version", "run `stress clean`")
         return cls(memory, geo, orders)
 
-    def remove(self) -> None:
-        """Unlink the segment (creator only). The views stay usable until they are garbage."""
+    def remove(self) -> bool:
+        """Unlink the segment (creator only). The views stay usable until they are garbage.
+
+        False if Python's resource tracker, which would do so after a crash, had been killed.
+        """
+        tracked = True
         if self._lease is not None and isinstance(self._memory, _Memory):
-            with suppress(FileNotFoundError):  # somebody was faster
-                self._memory.unlink()
+            tracked = self._memory.remove()
             self._lease.release()
             self._lease = None
+        return tracked
 
 
 def _free_bytes() -> int:
