@@ -43,7 +43,7 @@ def stdout_failure() -> RunBroken | None:
     return None
 
 
-def _cannot_write(why: str) -> RunBroken:
+def _cannot_write(why: str | None) -> RunBroken:
     return RunBroken(
         f"cannot write to standard output: {why}", "redirect it elsewhere, to /dev/null if nobody reads it"
     )

@@ -99,7 +99,7 @@ def _start_tracker() -> None:
 
 def _has_tracker() -> bool:
     """Whether the tracker lives. Told of a removal, a new one would print a warning and a traceback."""
-    tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    tracker: Any = resource_tracker._resource_tracker
     return tracker._fd is not None and bool(tracker._check_alive())
 
 
