@@ -64,6 +64,8 @@ def test_small_ipa_spaces_have_no_block_at_level_1() -> None:
         ({"backing": "anonymous_thp"}, "thp", 2 * MIB),
         ({"backing": "anonymous_hugetlb_2mb"}, "hugetlb-2m", 2 * MIB),
         ({"backing": "anonymous_hugetlb_1gb"}, "hugetlb-1g", GIB),
+        ({"backing": "anonymous_hugetlb_32mb", "granule": "16K"}, "hugetlb-32m", 32 * MIB),
+        ({"backing": "anonymous_hugetlb_512mb", "granule": "64K"}, "hugetlb-512m", 512 * MIB),
     ],
 )
 def test_backing_and_block_size_follow_from_each_other(options: dict[str, Any], backing: str, block_size: int) -> None:
@@ -82,7 +84,9 @@ def test_backing_and_block_size_follow_from_each_other(options: dict[str, Any], 
         ({"block-size": "0"}, "--block-size: KVM has no 0 block"),
         ({"granule": "8K"}, "--granule: no granule has 8192 bytes; use 4K, 16K or 64K"),
         ({"ipa-bits": 33, "block-size": "1G"}, "--block-size: KVM has no 1G block.*33 bits of IPA; use 2M"),
-        ({"backing": "shmem"}, "--backing: unknown backing 'shmem'; use anonymous, thp, hugetlb-2m or hugetlb-1g"),
+        ({"backing": "shmem"}, "--backing: unknown backing 'shmem'; use anonymous, thp, hugetlb-2m, "),
+        ({"backing": "hugetlb-32m"}, r"--backing: hugetlb-32m needs the 16K granule, not 4K; use thp \(2M blocks\)"),
+        ({"backing": "hugetlb-512m", "granule": "16K"}, "--backing: hugetlb-512m needs the 64K granule, not 16K"),
         ({"backing": 7}, "--backing: unknown backing 7"),
         ({"backing": "thp", "block-size": "1G"}, "--backing: thp means blocks of 2M, not of 1G; leave out"),
         ({"backing": "hugetlb-2m", "block-size": "1G"}, "--backing: hugetlb-2m means blocks of 2M, not of 1G"),
@@ -100,14 +104,16 @@ def test_blocks_and_backings_that_do_not_fit(options: dict[str, Any], words: str
 def may_be(scenario: Scenario, granule: int, backing: str | None, block_size: int | None) -> bool:
     """Whether a configuration makes sense, said the slow way: by what backs what."""
     level2 = BLOCK_SIZES[granule][2]
-    pages = {"hugetlb-1g": GIB, "hugetlb-2m": 2 * MIB, "thp": level2, "anonymous": level2}
+    pages = {4 * KIB: {"hugetlb-1g": GIB, "hugetlb-2m": 2 * MIB}, 16 * KIB: {"hugetlb-32m": 32 * MIB}}.get(
+        granule, {"hugetlb-512m": 512 * MIB}
+    ) | {"thp": level2, "anonymous": level2}
     if block_size is not None and block_size not in BLOCK_SIZES[granule].values():
         return False
     if scenario is Scenario.THP:
         return backing in (None, "thp") and block_size in (None, level2)
     if backing is None:
         return True
-    if backing.startswith("hugetlb") and granule != 4 * KIB:
+    if backing not in pages:
         return False
     if backing == "anonymous" and scenario is Scenario.REBUILD:
         return False
@@ -130,7 +136,7 @@ def test_the_whole_table_of_backings_against_a_naive_twin() -> None:
             assert backing in (None, config.backing)
             assert config.block_size in block_sizes(granule, config.ipa_bits)
         seen[expected] += 1
-    assert sum(seen.values()) == 5 * 3 * 5 * 5
+    assert sum(seen.values()) == 5 * 3 * 7 * 5
     assert min(seen.values()) > 50
 
 

@@ -78,6 +78,8 @@ CORRECT: """
         ("anonymous", 4096, "anonymous", "0x1000", "PA-bits:40,  VA-bits:48,  4K pages"),
         ("thp", 4096, "anonymous_thp", "0x200000", "PA-bits:40,  VA-bits:48,  4K pages"),
         ("hugetlb-2m", 4096, "anonymous_hugetlb_2mb", "0x200000", "PA-bits:40,  VA-bits:48,  4K pages"),
+        ("hugetlb-32m", 16384, "anonymous_hugetlb_32mb", "0x2000000", "PA-bits:40,  VA-bits:48, 16K pages"),
+        ("hugetlb-512m", 65536, "anonymous_hugetlb_512mb", "0x20000000", "PA-bits:40,  VA-bits:48, 64K pages"),
         ("thp", 16384, "anonymous_thp", "0x2000000", "PA-bits:40,  VA-bits:48, 16K pages"),
         ("thp", 65536, "anonymous_thp", "0x20000000", "PA-bits:40,  VA-bits:48, 64K pages"),
     ],

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, MIB, Geometry
-from stress.config.values import BLOCKS_ONLY, Backing, Scenario, choice, listed, problem
+from stress.arch.geometry import BLOCK_SIZES, KIB, Geometry
+from stress.backings import HUGETLB, Backing
+from stress.config.values import BLOCKS_ONLY, Scenario, choice, listed, problem
 from stress.units import format_size
 
 #: Blocks of guest memory if nobody says how many.
 DEFAULT_BLOCKS: Final = 4
-
-#: The sizes of hugetlb pages, which hold with the 4 KiB granule alone.
-_HUGETLB: Final = {Backing.HUGETLB_2M: 2 * MIB, Backing.HUGETLB_1G: GIB}
 
 
 def block_sizes(granule: int, ipa_bits: int) -> tuple[int, ...]:
@@ -23,15 +21,18 @@ def block_sizes(granule: int, ipa_bits: int) -> tuple[int, ...]:
 
 def block_of(backing: Backing, granule: int) -> int:
     """Bytes of a block of this backing: a hugetlb page, else the level 2 block (which ``anonymous`` never maps)."""
-    return _HUGETLB.get(backing) or BLOCK_SIZES[granule][2]
+    return HUGETLB[backing][1] if backing in HUGETLB else BLOCK_SIZES[granule][2]
 
 
 def default_backing(scenario: Scenario, granule: int, ipa_bits: int, block_size: int | None) -> Backing:
-    """What backs blocks of ``block_size`` bytes; of the granule's largest if that is None."""
-    if scenario is Scenario.THP:
+    """What backs blocks of ``block_size`` bytes; of the granule's largest if that is None.
+
+    The only block of the larger granules is the transparent huge page.
+    """
+    if scenario is Scenario.THP or granule != 4 * KIB:
         return Backing.THP
     size = block_size or block_sizes(granule, ipa_bits)[0]
-    return next((backing for backing, page in _HUGETLB.items() if page == size), Backing.THP)
+    return next((backing for backing, page in HUGETLB.items() if page == (granule, size)), Backing.THP)
 
 
 def check_block_size(block_size: int, scenario: Scenario, granule: int, ipa_bits: int) -> None:
@@ -56,9 +57,10 @@ def check_backing(backing: Backing, scenario: Scenario, granule: int, ipa_bits: 
         raise problem(f"scenario thp is about transparent huge pages, not {backing}; leave it out")
     if scenario is Scenario.REBUILD and backing is Backing.ANONYMOUS:
         raise problem(f"anonymous memory is mapped as pages, so there is nothing to rebuild; use {listed(blocks)}")
-    if backing in _HUGETLB and granule != 4 * KIB:
+    if backing in HUGETLB and granule != HUGETLB[backing][0]:
         level2 = format_size(BLOCK_SIZES[granule][2])
-        raise problem(f"{backing} needs the 4K granule, not {format_size(granule)}; use thp ({level2} blocks)")
+        needed = format_size(HUGETLB[backing][0])
+        raise problem(f"{backing} needs the {needed} granule, not {format_size(granule)}; use thp ({level2} blocks)")
     size = block_of(backing, granule)
     if size not in block_sizes(granule, ipa_bits):
         raise problem(f"KVM has no {format_size(size)} block with {ipa_bits} bits of IPA; use hugetlb-2m or thp")

@@ -21,11 +21,11 @@ from pydantic import (
 )
 
 from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE, Geometry
+from stress.backings import Backing
 from stress.bugs import BUGS, Bug
 from stress.config import memory as rules
 from stress.config.values import (
     STAGED,
-    Backing,
     BackingName,
     Cmo,
     CmoName,

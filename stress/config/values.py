@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from stress.backings import SELFTEST_NAMES, Backing
 from stress.errors import UsageError
 from stress.guess import did_you_mean
 from stress.orders import parse_order
@@ -35,15 +36,6 @@ STAGED: Final = (Scenario.PAGE_TABLE_TEST, Scenario.DIRTY_LOG_PERF)
 
 #: Scenarios in which everything is made of blocks, and which have nothing to do without.
 BLOCKS_ONLY: Final = (Scenario.REBUILD, Scenario.THP)
-
-
-class Backing(StrEnum):
-    """What backs guest memory on the host, and so which blocks stage 2 may have (``vm_mem_backing_src_type``)."""
-
-    ANONYMOUS = "anonymous"
-    THP = "thp"
-    HUGETLB_2M = "hugetlb-2m"
-    HUGETLB_1G = "hugetlb-1g"
 
 
 class Rebuilder(StrEnum):
@@ -74,14 +66,6 @@ class Pattern(StrEnum):
     UNIFORM = "uniform"
     ZIPF = "zipf"
     STRIDED = "strided"
-
-
-#: The spellings of the KVM selftests.
-_BACKINGS: Final = {
-    "anonymous_thp": Backing.THP,
-    "anonymous_hugetlb_2mb": Backing.HUGETLB_2M,
-    "anonymous_hugetlb_1gb": Backing.HUGETLB_1G,
-}
 
 
 def key_of(field: str) -> str:
@@ -161,7 +145,7 @@ Duration = Annotated[int, BeforeValidator(_duration)]
 OrderText = Annotated[str, AfterValidator(_order_name)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 ScenarioName = Annotated[Scenario, BeforeValidator(_word(Scenario))]
-BackingName = Annotated[Backing, BeforeValidator(_word(Backing, _BACKINGS))]
+BackingName = Annotated[Backing, BeforeValidator(_word(Backing, {name: each for each, name in SELFTEST_NAMES.items()}))]
 RebuilderName = Annotated[Rebuilder, BeforeValidator(_word(Rebuilder))]
 LockingName = Annotated[Locking, BeforeValidator(_word(Locking))]
 CmoName = Annotated[Cmo, BeforeValidator(_word(Cmo))]

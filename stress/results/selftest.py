@@ -9,16 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from stress.backings import HUGETLB, SELFTEST_NAMES, Backing
 from stress.results.stages import passes, typical
-from stress.units import SIZE_UNITS, format_size
+from stress.units import format_size
 
-#: Names of lib/test_util.c's vm_mem_backing_src_alias.
-_BACKINGS: Final = {
-    "anonymous": "anonymous",
-    "thp": "anonymous_thp",
-    "hugetlb-2m": "anonymous_hugetlb_2mb",
-    "hugetlb-1g": "anonymous_hugetlb_1gb",
-}
 #: Every guest mode with stage-2 tables as ours has this width of virtual addresses.
 _VA_BITS: Final = 48
 
@@ -44,7 +38,7 @@ def selftest_lines(document: dict[str, Any]) -> str:
 def _page_table_test(config: dict[str, Any], seed: int, stages: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"Testing guest mode: {_mode(config)}",
-        f"Testing memory backing src type: {_BACKINGS[config['backing']]}",
+        f"Testing memory backing src type: {SELFTEST_NAMES[Backing(config['backing'])]}",
         f"Testing memory backing src granularity: {_granularity(config):#x}",
         f"Testing memory size(aligned): {config['memory_bytes']:#x}",
         f"Guest physical test memory offset: {config['phys_offset_bytes']:#x}",
@@ -102,13 +96,11 @@ def _mode(config: dict[str, Any]) -> str:
 
 def _granularity(config: dict[str, Any]) -> int:
     """Bytes of one page of the backing, which is what the selftest calls a large page."""
-    match config["backing"]:
-        case "anonymous":
-            return int(config["granule_bytes"])
-        case "hugetlb-2m":
-            return 2 * SIZE_UNITS["M"]
-        case "hugetlb-1g":
-            return SIZE_UNITS["G"]
+    backing = Backing(config["backing"])
+    if backing in HUGETLB:
+        return HUGETLB[backing][1]
+    if backing is Backing.ANONYMOUS:
+        return int(config["granule_bytes"])
     # A huge page is a level-2 block: each entry of the level-3 table below it maps a granule.
     return int(config["granule_bytes"]) ** 2 // 8
 

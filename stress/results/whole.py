@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from stress.backings import Backing
 from stress.errors import UsageError
 from stress.results.data import LEVELS
 from stress.results.keys import RESULT_KEYS, STAGED_CONFIG, ResultKey
@@ -130,6 +131,8 @@ def _contradictions(document: dict[str, Any]) -> Iterator[str]:
     if "stages" in document:
         sizes = ("granule_bytes", "block_size_bytes", "memory_bytes")
         yield from (f"config.{name}" for name in sizes if document["config"][name] <= 0)
+        if document["config"]["backing"] not in tuple(Backing):
+            yield "config.backing"
     if "timeline" in document:
         yield from _of_parts(document["timeline"], "timeline")
 
