@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -133,3 +138,35 @@ def test_a_dumb_terminal_gets_plain_lines(capsys: pytest.CaptureFixture[str]) ->
         assert progress is None
         note("compiling kernels")
     assert capsys.readouterr().err.splitlines()[1:] == ["stress: compiling kernels"]
+
+
+def on_a_terminal(*arguments: str, term: str) -> str:
+    """What the real command writes to its terminal (standard error)."""
+    master, terminal = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "stress", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        env=os.environ | {"TERM": term},
+    ):
+        os.close(terminal)
+        written = b""
+        with suppress(OSError), os.fdopen(master, "rb", buffering=0) as screen:  # EIO: nobody has it open any more
+            while more := screen.read(1 << 16):
+                written += more
+    return written.decode()
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_a_terminal_is_not_blank_while_the_command_loads(command: str) -> None:
+    """The first line is there before the options are read, and what is said next takes its place."""
+    written = on_a_terminal(command, "--granule", "5K", term="xterm")
+    assert written.startswith("stress: starting\r\x1b[Kstress: ")
+    assert written.count("\n") == written.count("stress: ") - 1
+
+
+def test_it_has_no_escape_codes_where_they_mean_nothing() -> None:
+    written = on_a_terminal("run", "--granule", "5K", term="dumb")
+    assert written.startswith("stress: ")
+    assert "\x1b" not in written
+    assert "starting" not in written

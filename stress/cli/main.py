@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from stress import __version__, interrupt
-from stress.cli.output import check_stdout, say, stdout_failure
+from stress.cli.output import announce, check_stdout, say, stdout_failure
 from stress.errors import ExitCode, StressError, UsageError
 from stress.guess import did_you_mean
 from stress.limits import check_numpy, check_run, starvation
@@ -59,6 +59,7 @@ class _Commands(click.Group):
         elif runs and name in _COUNTING:
             check_numpy()
         if runs and name in _STARTING:
+            announce("starting")
             from stress.live.server import start_early
 
             start_early()  # it loads the kernels while we import what the command needs

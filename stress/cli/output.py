@@ -49,8 +49,29 @@ def _cannot_write(why: str | None) -> RunBroken:
     )
 
 
+_announced: list[str] = []
+
+
+def announce(text: str) -> None:
+    """Show a line on a terminal until something else is printed: to import what a command needs takes a while."""
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return  # without escape codes the line would stay
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"stress: {text}", err=True, nl=False)
+        _announced.append(text)
+
+
+def make_way() -> None:
+    """Wipe out what was announced."""
+    if _announced:
+        _announced.clear()
+        with suppress(OSError):
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
 def emit(text: str) -> None:
     """Print to standard output. A reader that left (``| head``) is fine; a full disk raises `RunBroken`."""
+    make_way()
     try:
         click.echo(printable(text))
         sys.stdout.flush()
@@ -63,6 +84,7 @@ def emit(text: str) -> None:
 
 def say(text: str) -> None:
     """Print one line about the run to standard error."""
+    make_way()
     with suppress(OSError):  # the terminal may be gone
         click.echo(f"stress: {one_line(text)}", err=True)
 

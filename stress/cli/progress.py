@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from stress.cli.output import say
+from stress.cli.output import make_way, say
 from stress.config import Backing, RunConfig, Scenario
 from stress.units import format_duration, format_ns, format_si, format_size
 
@@ -116,6 +116,7 @@ def display(config: RunConfig, console: Console | None = None) -> Iterator[tuple
         say(title)
         yield None, say
         return
+    make_way()
     # Refreshed by the executor's calls alone: no thread of ours wakes up beside the vCPUs.
     with Live(Text(title, style="bold"), console=console, auto_refresh=False, transient=True) as live:
 

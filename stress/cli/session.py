@@ -25,22 +25,24 @@ def session(
     trace: Trace | None = None,
 ) -> int:
     """Run ``config`` and return the process's exit code."""
-    from stress.results import document, store
-    from stress.results.encode import encode
+    from stress.results import store
 
     if output is not None:
         store.check_writable(output)
     if trace is not None:
         trace.check(config, output)
-    # Here, because they load numba: bad usage is answered at once.
-    from stress.live.server import start_early
-
-    start_early()
     from stress.cli.progress import display
-    from stress.live import execute
 
     asked = {"trace": trace.request} if trace else {}
     with display(config) as (progress, note):
+        # Only now, with something to read on the terminal; bad usage has been answered, too.
+        from stress.live.server import start_early
+
+        start_early()
+        from stress.live import execute
+        from stress.results import document
+        from stress.results.encode import encode
+
         data = execute(config, progress=progress, note=note, **asked)
     if trace is not None and data.trace is not None:
         trace.name_records(data.trace, data.violations)
