@@ -82,9 +82,12 @@ class Hypervisor:
         self.beat()
         return status
 
-    def wait_for_guests(self) -> None:
-        """Wait until every vCPU has made its first accesses."""
-        self.wait_until(lambda: bool(self.machine.procs[: self.who, FIRST_ACCESS_NS].all()))
+    def start_guests(self) -> None:
+        """Wait until every vCPU is ready, let all of them go, wait until each has made its first accesses."""
+        vcpus = self.machine.procs[: self.who]
+        self.wait_until(lambda: bool((vcpus[:, STATE] != State.STARTING).all()))
+        self.state(State.DWELL)  # they wait until we are not starting any more
+        self.wait_until(lambda: bool(vcpus[:, FIRST_ACCESS_NS].all()))
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Sleep until ``condition`` holds."""

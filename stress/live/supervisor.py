@@ -32,6 +32,8 @@ from stress.shm.segment import Segment
 # How long the supervisor sleeps between looks; less while the event rings fill up quickly, and until the guest runs.
 _TICK_S = 0.1
 _BUSY_TICK_S = 0.02
+# How often a log without a live display is told how far a slow start is.
+_SLOW_START_S = 2.0
 # After Ctrl-C: time for the hypervisor to end its cycle and audit, before everybody is told to leave at once.
 _WIND_UP_S = 1.0
 _COMPILE_S = 60
@@ -101,6 +103,7 @@ class _Run:
         self._failure: dict[str, Any] | None = None
         self._started_ns = 0
         self._last = (0, 0)  # (clock in ns, accesses) at the last progress report
+        self._show_at = 0.0
 
     def play(self, interrupted: threading.Event) -> RunData:
         machine = self._machine
@@ -116,7 +119,9 @@ class _Run:
                 if not compile_in_background(interrupted):
                     return self._result(started_at, time.monotonic_ns() - self._started_ns, True, [])
             self._started_ns = time.monotonic_ns()
-            if self._workers.start(self._segment.name, interrupted):
+            if self._report is None:
+                self._show_at = time.monotonic() + _SLOW_START_S
+            if self._workers.start(self._segment.name, interrupted, self._show):
                 self._watch(interrupted)
         except StartFailed as error:
             self._failure = error.failure
@@ -155,8 +160,25 @@ class _Run:
             if now >= measure_at and self._running():
                 self._memory = self._workers.unique_bytes()
                 measure_at = now + 5.0
-            if self._report is not None:
-                self._report(self._progress())
+            self._show()
+
+    def _show(self) -> None:
+        """Tell whoever looks how far the run is, a log how far a start is that takes long; not more often than due."""
+        now = time.monotonic()
+        if now < self._show_at:
+            return
+        if self._report is not None:
+            self._report(self._progress())
+            self._show_at = now + _TICK_S / 2
+        elif not self._running():
+            self._note(self._phase())
+            self._show_at = now + _SLOW_START_S
+
+    def _phase(self) -> str:
+        if self._running():
+            return "running"
+        states = self._machine.procs[: self._plan.geo.hypervisor, words.STATE]
+        return f"starting vCPUs: {int((states != words.State.STARTING).sum())} of {len(states)}"
 
     def _grace_s(self) -> float:
         """What workers get to leave by themselves; nothing as long as they load their kernels."""
@@ -185,7 +207,7 @@ class _Run:
             window_p50_ns=self._collector.recent_window_p50_ns(),
             faults=dict(zip(FAULT_CLASSES, map(int, faults), strict=True)),
             violations=self._violation_count(),
-            phase="running" if self._running() else "starting",
+            phase=self._phase(),
         )
 
     def _violation_count(self) -> int:

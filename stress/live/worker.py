@@ -22,6 +22,7 @@ from stress.shm.words import (
     FINISH,
     FINISH_EXHAUSTED,
     FIRST_ACCESS_NS,
+    HEARTBEAT,
     P_ACCESSES,
     STAGE_DONE,
     STAGE_END_NS,
@@ -36,6 +37,9 @@ _CHUNKS = 4 if JIT_DISABLED else 20_000
 # How long a vCPU spins for its next stage, in tries, before it sleeps in between.
 _STAGE_TRIES = 20 if JIT_DISABLED else 1000
 _STAGE_POLL_S = 0.0002
+# How long a vCPU that is ready sleeps between two looks: at all of them together, this long per vCPU, up to a bound.
+_READY_POLL_S = 0.0005
+_LONGEST_POLL_S = 0.05
 
 
 def _enter(name: str, plan: Plan, who: int) -> Segment:
@@ -51,6 +55,20 @@ def _enter(name: str, plan: Plan, who: int) -> Segment:
     return segment
 
 
+def _await_start(machine: Machine, vcpu: int) -> None:
+    """Sleep until the hypervisor lets every vCPU into the guest, or the run stops.
+
+    A vCPU that ran while others are forked would keep the processors from them: of 64 on two cores the last one would
+    start after a minute.
+    """
+    machine.procs[vcpu, STATE] = State.READY
+    vcpus = machine.geo.hypervisor
+    while machine.procs[vcpus, STATE] == State.STARTING and not machine.control[STOP]:
+        machine.procs[vcpu, HEARTBEAT] += 1
+        time.sleep(min(_READY_POLL_S * vcpus, _LONGEST_POLL_S))
+    machine.procs[vcpu, STATE] = State.GUEST
+
+
 def _leave() -> None:
     """End the process at once: its mappings go with it, and nothing of the interpreter needs tidying."""
     os._exit(0)
@@ -62,7 +80,7 @@ def vcpu_main(name: str, plan: Plan, vcpu: int) -> None:
     cpu = new_cpu()
     cpu.registers[R_PAGE] = plan.first_page(vcpu)
     cpu.registers[R_RANDOM] = plan.random_state(vcpu)
-    machine.procs[vcpu, STATE] = State.GUEST
+    _await_start(machine, vcpu)
     if plan.staged:
         _run_stages(machine, cpu, vcpu)
     else:
@@ -106,7 +124,7 @@ def hypervisor_main(name: str, plan: Plan) -> None:
     machine = _enter(name, plan, plan.geo.hypervisor).machine
     hypervisor = Hypervisor(machine, plan)
     try:
-        hypervisor.wait_for_guests()
+        hypervisor.start_guests()
         run_scenario(hypervisor)
         if not plan.staged:  # there each vCPU has run its programs to their end
             hypervisor.let_guests_see()

@@ -6,6 +6,7 @@ import errno
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from typing import Any
@@ -53,8 +54,10 @@ class Workers:
         self._beats = [Watch() for _ in range(plan.geo.hypervisor + 1)]
         self._server_beat = Watch()
 
-    def start(self, name: str, interrupted: threading.Event) -> bool:
+    def start(self, name: str, interrupted: threading.Event, look: Callable[[], None]) -> bool:
         """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels.
+
+        Takes a ``look`` again and again until all are forked.
 
         Raises StartFailed, and MachineError if the machine allows no more processes or open files.
         """
@@ -65,6 +68,7 @@ class Workers:
                 hung = None
                 while not (starting.done() or hung or interrupted.wait(_LOOK_S)):
                     hung = self._server_hung(may_sleep=False)
+                    look()
                 in_time = starting.done()
                 if not in_time:
                     server.kill()

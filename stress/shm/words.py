@@ -82,6 +82,7 @@ class State(IntEnum):
     DWELL = 6  # hypervisor lets the guest run
     AUDIT = 7
     DONE = 8
+    READY = 9  # a vCPU waits, asleep, until all have started
 
 
 # Region "tlbi": ring of the last invalidations, one row each.
