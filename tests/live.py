@@ -45,8 +45,8 @@ def _views(mapped: mmap.mmap) -> Machine:
     """The machine in a segment, found by its directory: a test does not know the plan."""
     found = np.frombuffer(mapped, np.int64)
     views = {}
-    for place, (name, dimensions) in enumerate(REGIONS.items()):
-        at, *shape = map(int, found[DIRECTORY + place * DIRECTORY_ENTRY :][: 1 + dimensions])
+    for place, (name, inner) in enumerate(REGIONS.items()):
+        at, *shape = map(int, found[DIRECTORY + place * DIRECTORY_ENTRY :][: 2 + len(inner)])
         views[name] = found[at : at + int(np.prod(shape))].reshape(shape)
     geo = found[DIRECTORY + len(REGIONS) * DIRECTORY_ENTRY :][: len(Geo._fields)]
     return Machine(**views, geo=Geo(*map(int, geo)))

@@ -258,8 +258,16 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "trace", (geo.trace_rows, TRACE_WORDS)
 
 
-#: Region -> number of dimensions, in the order in which they lie.
-REGIONS: Final = {name: len(shape) for name, shape in shapes(Geo(*[1] * len(Geo._fields)), 1)}
+def _inner_extents() -> Iterator[tuple[str, tuple[int | None, ...]]]:
+    """(region, its extents behind the first one) of every region; None for one that a configuration decides."""
+    one, other = (shapes(Geo(*[size] * len(Geo._fields)), orders=size) for size in (1, 2))
+    for (name, shape), (_, other_shape) in zip(one, other, strict=True):
+        pairs = zip(shape[1:], other_shape[1:], strict=True)
+        yield name, tuple(extent if extent == other_extent else None for extent, other_extent in pairs)
+
+
+#: Region -> its extents behind the first one, in the order in which they lie.
+REGIONS: Final = dict(_inner_extents())
 
 # The directory, behind the line that holds MAGIC: for each region its offset in the segment and its shape, in words,
 # then the fields of Geo. Compiled code finds everything through it.

@@ -2,7 +2,7 @@
 
 As a plain tuple of two dozen arrays the machine would be some two hundred arguments of every function, which took most
 of the time to compile them, and much of that to call them. What is read from the directory never changes, and the
-compiler is told so.
+compiler is told so; the lengths of rows, which are the same in every configuration, it need not read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stress.shm.layout import DIRECTORY, DIRECTORY_ENTRY, DIRECTORY_WORDS, REGIO
 
 _I64 = ir.IntType(64)
 _GEO = types.NamedUniTuple(types.int64, len(Geo._fields), Geo)
-_ARRAYS = {name: types.Array(types.int64, dimensions, "C") for name, dimensions in REGIONS.items()}
+_ARRAYS = {name: types.Array(types.int64, 1 + len(inner), "C") for name, inner in REGIONS.items()}
 _PLACES = {name: DIRECTORY + place * DIRECTORY_ENTRY for place, name in enumerate(REGIONS)}
 _GEO_AT = DIRECTORY + len(REGIONS) * DIRECTORY_ENTRY
 
@@ -78,7 +78,10 @@ def _get(context: Any, builder: Any, kind: MachineType, start: Any, name: str) -
     array_type = _ARRAYS[name]
     place = _PLACES[name]
     array = make_array(array_type)(context, builder)
-    shape = [word(place + 1 + axis) for axis in range(array_type.ndim)]
+    shape = [
+        word(place + 1 + axis) if extent is None else ir.Constant(_I64, extent)
+        for axis, extent in enumerate((None, *REGIONS[name]))
+    ]
     strides = [ir.Constant(_I64, 8)]
     for extent in reversed(shape[1:]):
         strides.insert(0, builder.mul(strides[0], extent))
