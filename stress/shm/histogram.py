@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from numba.cpython.unsafe.numbers import leading_zeros
+
 from stress.shm.edges import SUB, SUB_BITS
-from stress.shm.jit import kernel
+from stress.shm.jit import inline, kernel
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import HISTOGRAM_BUCKETS
 
 _LAST = HISTOGRAM_BUCKETS - 1
+
+
+if JIT_DISABLED:
+
+    def bit_length(value: int) -> int:
+        """Bits that ``value``, which is positive, needs."""
+        return int(value).bit_length()
+
+else:
+
+    @inline
+    def bit_length(value: int) -> int:
+        """Bits that ``value``, which is positive, needs."""
+        return 64 - int(leading_zeros(value))  # type: ignore[call-arg]
 
 
 @kernel
@@ -14,7 +31,5 @@ def bucket(value_ns: int) -> int:
     """Index of the bucket that counts ``value_ns``; the last one takes all that is longer."""
     if value_ns < SUB:
         return max(value_ns, 0)
-    shift = 0
-    while (value_ns >> shift) >= 2 * SUB:
-        shift += 1
+    shift = bit_length(value_ns) - SUB_BITS - 1
     return min((shift << SUB_BITS) + (value_ns >> shift), _LAST)

@@ -42,7 +42,8 @@ else:
         """CLOCK_MONOTONIC in ns."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            timespec = cgutils.alloca_once(builder, ir.ArrayType(_I64, 2))
+            with builder.goto_entry_block():  # Numba's own allocation would be cleared, taken or not
+                timespec = builder.alloca(ir.ArrayType(_I64, 2))
             kind = ir.FunctionType(_I32, [_I32, timespec.type])
             function = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
             builder.call(function, [ir.Constant(_I32, time.CLOCK_MONOTONIC), timespec])
