@@ -14,8 +14,9 @@ from numba import typeof
 from stress.kernels import pattern, rebuild, tlb, vcpu
 from stress.kernels.tlb import CHUNK, EMPTY, new_cpu
 from stress.kernels.workload import Workload
-from stress.shm.jit import kernel
+from stress.shm.jit import inline, kernel
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.placement import cold
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="without the compiler there is no generated code")
 
@@ -42,10 +43,32 @@ def test_the_check_sees_masked_stores() -> None:
     assert MASKED_STORE.search(optimised(forget, np.zeros(256, np.int64), 0, 0))
 
 
+def test_what_is_rare_stays_out_of_what_is_inlined() -> None:
+    """Numba hands down "always inline" to what an inlined function calls; a fault's handler then held a rebuild."""
+
+    @kernel
+    def rare(value: int) -> int:
+        cold()
+        return value * 12345
+
+    @inline
+    def fast(value: int) -> int:
+        return int(rare(value)) if value > 99 else value
+
+    @kernel
+    def caller(value: int) -> int:
+        return int(fast(value))
+
+    text = optimised(caller, 0)
+    assert re.search(r"call .*rare", text)
+    assert re.search(r"attributes #\d+ = {[^}]*\bcold\b[^}]*\bnoinline\b", text)
+
+
 MACHINE = small_machine(blocks=1, vcpus=1)
 WORK = Workload(0, 0, 0, 0.0, 0, 0)
 LOOPS = {
     "invalidating": (tlb.catch_up, (MACHINE, new_cpu(), 0), "flush_range"),
+    "after a fault": (tlb.flush_page, (new_cpu(), 9, 0), "flush_page"),
     "filling": (vcpu.fill_block, (MACHINE, new_cpu(), 0, 0, 0, 0, 0, True), "overlapping"),
     "drawing": (pattern.draw_accesses, (WORK, np.zeros(CHUNK, np.int64), 0, 0), "draw_accesses"),
     "rebuilding": (rebuild.rebuild, (MACHINE, 0, 0), "unmap_table"),

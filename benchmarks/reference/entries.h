@@ -3,6 +3,8 @@
 
 #include "descriptor.h"
 
+enum { UNTRACED };
+
 static inline void spend(int64_t duration_ns)
 {
 	if (unlikely(duration_ns > 0))
@@ -60,7 +62,10 @@ static inline void unlock_pool(const struct machine *m)
 	store(&m->control[POOL_LOCK], 0);
 }
 
-/* Replaces `old` by `new`, which evidence would name as our last store; false if something else is there. */
+/*
+ * Replaces `old` by `new`; false if something else is there. Evidence would name it as our last store, unless it is
+ * one that no checker is told of.
+ */
 static inline bool write_entry(const struct machine *m, int64_t index, int64_t old, int64_t new, int64_t level,
 			       int64_t who, int64_t traced)
 {
@@ -70,11 +75,19 @@ static inline bool write_entry(const struct machine *m, int64_t index, int64_t o
 		return false;
 	if (unlikely(m->geo.trace_rows != 0))
 		abort(); /* not traced here */
-	m->procs[who * PROC_WORDS + CHANGED] = traced;
-	m->procs[who * PROC_WORDS + CHANGED_ROW] = 0;
+	if (traced != UNTRACED) {
+		m->procs[who * PROC_WORDS + CHANGED] = traced;
+		m->procs[who * PROC_WORDS + CHANGED_ROW] = 0;
+	}
 	if (unlikely(judged != OK || m->geo.poc_checked != 0))
 		abort(); /* a violation, or one to be looked for */
 	return true;
+}
+
+/* Owns an empty entry; false if it is not empty any more. */
+static inline bool lock_entry(const struct machine *m, int64_t index, int64_t level, int64_t who)
+{
+	return write_entry(m, index, 0, LOCKED, level, who, UNTRACED);
 }
 
 /* Puts `new` into an entry that is ours. */

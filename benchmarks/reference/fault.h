@@ -101,7 +101,7 @@ static inline void map_page(const struct machine *m, int64_t gfn, int64_t frame,
 		abort(); /* tables are not added here */
 	if (unlikely(old & 1 || not_ours(m, old)))
 		abort(); /* lost a race */
-	if (unlikely(old != 0 || !compare_exchange(&m->tables[found.index], 0, LOCKED)))
+	if (unlikely(old != 0 || !lock_entry(m, found.index, LAST_LEVEL, who)))
 		abort(); /* a rebuild left it broken, or lost a race */
 	if (geo->cmo_per_fault == 0)
 		clean_frames(m);

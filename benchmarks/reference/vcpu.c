@@ -14,6 +14,7 @@
 struct checks {
 	int64_t watched; /* bits of a cell that must be as expected */
 	bool fenced;
+	bool logged; /* a write must find its dirty bit */
 };
 
 static inline bool is_allowed(int64_t translation, int64_t access)
@@ -31,6 +32,16 @@ static inline bool is_validated(const struct machine *m, const struct checks *ch
 	return likely(load(&m->control[SEQUENCE]) == seen);
 }
 
+/* Whether a write just made to `page` lacks its dirty bit while logging is in force. */
+static inline bool unlogged(const struct machine *m, int64_t page)
+{
+	const int64_t logged = load(&m->control[LOGGED]);
+
+	if (!(logged & 1) || load(&m->dirty[page >> DIRTY_SHIFT]) & INT64_C(1) << (page & DIRTY_MASK))
+		return false;
+	return load(&m->control[LOGGED]) == logged;
+}
+
 /* Touches the frame's cell and validates the access; if that fails, it must be redone. */
 static inline bool touch(const struct machine *m, const struct checks *checks, int64_t translation, int64_t access,
 			 int64_t seen)
@@ -43,6 +54,8 @@ static inline bool touch(const struct machine *m, const struct checks *checks, i
 		abort(); /* a violation */
 	if (access & 1 && unlikely(!compare_exchange(word, cell, (cell & ~VALUE_MASK) | ((cell + 1) & VALUE_MASK))))
 		abort(); /* the frame moved */
+	if (access & 1 && unlikely(checks->logged) && unlikely(unlogged(m, access >> 1)))
+		abort(); /* a violation: the write is lost */
 	return is_validated(m, checks, seen);
 }
 
@@ -96,7 +109,7 @@ static __attribute__((noinline)) void fault(const struct machine *m, const struc
 	if (unlikely(level >= 0 && descriptor == POISON))
 		abort(); /* a violation: a freed table */
 	handle(m, vcpu, gfn, write, descriptor, level);
-	flush_range(cpu, m->geo.index_bits, gfn, gfn + 1);
+	flush_page(cpu, m->geo.index_bits, gfn);
 }
 
 /* The vCPU loop; returns RAN, FINISHED or STOPPED. */
@@ -107,7 +120,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 	const struct machine m = *machine;
 	const struct cpu cpu = *private;
 	const struct geo *geo = &m.geo;
-	const struct checks checks = {
+	struct checks checks = {
 		.watched = geo->poc_checked != 0 ? ~VALUE_MASK : ~(VALUE_MASK | NOT_AT_POC),
 		.fenced = load(&m.control[FENCED]) != 0,
 	};
@@ -123,6 +136,9 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		}
 		if (unlikely(load(&m.control[PARK]) != 0))
 			abort();
+		if (unlikely(geo->lockless != 0))
+			abort(); /* nothing is torn down */
+		checks.logged = load(&m.control[LOGGED]) & 1;
 		const int64_t slot = phase_now(&m) & PHASE_SLOT_MASK;
 		const int64_t base = load(&m.memslots[SLOT_BASE]);
 		int64_t length = CHUNK;

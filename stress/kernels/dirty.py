@@ -19,6 +19,7 @@ from stress.shm.atomics import exchange, fetch_or, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
+from stress.shm.placement import cold
 from stress.shm.syscalls import fence
 from stress.shm.words import (
     DIRTY_MASK,
@@ -71,6 +72,7 @@ def unlogged(s: Machine, page: int) -> bool:
     who clears it ends that time first, and takes it up again once the TLBI of the write protection is complete: what
     an access uses that sees this, and is then validated, was filled after that TLBI, and so after the bit was set.
     """
+    cold()
     logged = load(s.control, LOGGED)
     if logged & 1 == 0 or load(s.dirty, page >> DIRTY_SHIFT) & (1 << (page & DIRTY_MASK)) != 0:
         return False

@@ -25,8 +25,9 @@ from stress.kernels.descriptor import (
 from stress.kernels.oracle import broke_rule
 from stress.kernels.tlbi import tlbi_ipas
 from stress.shm.atomics import compare_exchange, load
-from stress.shm.jit import kernel
+from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
+from stress.shm.placement import out_of_line
 from stress.shm.syscalls import fence
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
@@ -43,6 +44,21 @@ _verdict = kernel(bbm.verdict)
 
 
 @kernel
+def tell_of(s: Machine, old: int, new: int, level: int, gfn: int, who: int, verdict: int) -> None:
+    """Report a store that broke a rule: break-before-make, or that what becomes mapped is at the PoC."""
+    out_of_line()
+    if verdict != bbm.OK:
+        broke_rule(s, _BBM, who, gfn, level, old, new, verdict)
+    if s.geo.poc_checked != 0 and is_leaf(new, level) and not is_leaf(old, level):
+        first = first_frame(s.geo, new, level)
+        frame = frame_not_at_poc(s, first, level)
+        if frame >= 0:
+            page = (gfn & ~(pages_at(s.geo, level) - 1)) + frame - first
+            cell = load(s.cells, frame)
+            broke_rule(s, _AT_POC, who, page, level, cell, cell & ~NOT_AT_POC, BECAME_VALID)
+
+
+@inline
 def write_entry(s: Machine, index: int, old: int, new: int, level: int, gfn: int, who: int, traced: int) -> bool:
     """Replace ``old`` by ``new`` in entry ``index``; False if something else is there.
 
@@ -54,15 +70,8 @@ def write_entry(s: Machine, index: int, old: int, new: int, level: int, gfn: int
         return False
     if traced != _UNTRACED:
         trace(s, traced, who, index, new)
-    if verdict != bbm.OK:
-        broke_rule(s, _BBM, who, gfn, level, old, new, verdict)
-    if s.geo.poc_checked != 0 and is_leaf(new, level) and not is_leaf(old, level):
-        first = first_frame(s.geo, new, level)
-        frame = frame_not_at_poc(s, first, level)
-        if frame >= 0:
-            page = (gfn & ~(pages_at(s.geo, level) - 1)) + frame - first
-            cell = load(s.cells, frame)
-            broke_rule(s, _AT_POC, who, page, level, cell, cell & ~NOT_AT_POC, BECAME_VALID)
+    if verdict != bbm.OK or s.geo.poc_checked != 0:
+        tell_of(s, old, new, level, gfn, who, verdict)
     return True
 
 

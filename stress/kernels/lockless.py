@@ -18,6 +18,7 @@ from stress.orders import Step
 from stress.shm.atomics import load, pause
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
+from stress.shm.placement import cold
 from stress.shm.syscalls import clock_ns
 from stress.shm.words import LOOKED_NS, ORDER_WORDS, PHASE, PHASE_SLOT_MASK, Kind
 
@@ -64,6 +65,7 @@ def visit(s: Machine, vcpu: int, gfn: int, index: int, level: int, until_ns: int
 @kernel
 def look_around(s: Machine, vcpu: int, gfn: int) -> None:
     """Walk to the first table found from ``gfn``'s block on, if it is time and the order under test calls for it."""
+    cold()
     now = clock_ns()
     if now - s.procs[vcpu, LOOKED_NS] < _EVERY_NS or not tears_down_late(s):
         return

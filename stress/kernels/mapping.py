@@ -37,6 +37,7 @@ from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
+from stress.shm.placement import out_of_line
 from stress.shm.words import Kind
 
 # Results.
@@ -62,6 +63,7 @@ def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) 
 
     A block in the way is broken and invalidated first; its pages other than the one wanted fault again later.
     """
+    out_of_line()
     page = allocate_table(s, level + 1, who)
     if page < 0:
         return POOL_EXHAUSTED

@@ -12,6 +12,7 @@ from stress.shm.jit import kernel
 from stress.shm.layout import (
     Machine,
 )
+from stress.shm.placement import cold
 from stress.shm.syscalls import clock_ns
 from stress.shm.words import (
     AT_STEP,
@@ -62,6 +63,7 @@ def keep(
 
     The step is that of a rebuild under way, whoever does it: it tells in which window a vCPU was.
     """
+    cold()
     if rule != 0:
         fetch_add(s.control, BY_RULE + kind, 1)
     n = fetch_add(s.control, VIOLATIONS + kind, 1)
@@ -88,10 +90,12 @@ def keep(
 @kernel
 def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
     """An access, a walk or an audit met what no correct order leads to."""
+    cold()
     keep(s, kind, 0, who, gfn, level, found, expected, detail)
 
 
 @kernel
 def broke_rule(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
     """A step broke a rule, whether anybody met the consequence or not."""
+    cold()
     keep(s, kind, 1, who, gfn, level, found, expected, detail)

@@ -26,6 +26,7 @@ from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
+from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns
 from stress.shm.trace_log import end_trace_with
 from stress.shm.words import (
@@ -127,6 +128,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
 
     The caller holds mmu_lock, and then calls ``leave``.
     """
+    out_of_line()
     geo = s.geo
     record = s.records[number & (RECORD_RING - 1)]
     order = record[R_ORDER]
@@ -213,6 +215,7 @@ def interpret(s: Machine, who: int, number: int, index: int, old: int, level: in
 @kernel
 def leave(s: Machine, who: int, number: int, level: int, gfn: int, state: int) -> None:
     """Give mmu_lock back after a rebuild, then tear down what the order left for this moment."""
+    out_of_line()
     record = s.records[number & (RECORD_RING - 1)]
     end_walk(s, who)
     if record[R_DETACHED] >= 0:

@@ -6,6 +6,7 @@ from stress.kernels.descriptor import REBUILD_MASK
 from stress.shm.atomics import compare_exchange, fetch_add, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
+from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns, fence
 from stress.shm.words import (
     CLOCK_MASK,
@@ -52,6 +53,7 @@ from stress.shm.words import (
 @kernel
 def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
     """Begin a rebuild of the order under test, holding mmu_lock: number it, start its record, count it as under way."""
+    out_of_line()
     number = fetch_add(s.control, REBUILDS, 1) + 1
     while number & REBUILD_MASK == 0:  # an entry that says 0 was broken by no rebuild
         row = number & (RECORD_RING - 1)

@@ -17,6 +17,7 @@ from stress.shm.layout import (
     Machine,
 )
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.placement import out_of_line
 from stress.shm.words import (
     LINE,
     SEQUENCE,
@@ -164,6 +165,18 @@ def flush_all(cpu: Cpu) -> None:
 
 
 @inline
+def forget_key(keys: Any, start: int, sets: int, ways: int, key: int) -> int:
+    """Empty the slots that hold ``key``, of the ``sets`` sets of ``ways`` from ``start`` on; how many."""
+    group = start + (key & (sets - 1)) * ways
+    forgotten = 0
+    for at in range(group, group + ways):
+        if keys[at] == key:
+            store(keys, at, EMPTY)  # atomic: see below
+            forgotten += 1
+    return forgotten
+
+
+@inline
 def forget(keys: Any, start: int, sets: int, ways: int, first: int, last: int) -> int:
     """Empty the slots whose key is in [first, last], among ``sets`` sets of ``ways`` from ``start`` on; how many.
 
@@ -182,8 +195,21 @@ def forget(keys: Any, start: int, sets: int, ways: int, first: int, last: int) -
 
 
 @kernel
+def flush_page(cpu: Cpu, bits: int, gfn: int) -> None:
+    """Forget what translates, or helps to walk to, one guest frame: one key per level, in one set each."""
+    out_of_line()
+    for level in range(1, LEVELS):
+        low = (LAST_LEVEL - level) * bits
+        cpu.live[level] -= forget_key(cpu.key, level * PER_LEVEL, SETS, WAYS, gfn >> low)
+        forget_key(cpu.walk_key, level * CACHED, CACHED, 1, gfn >> (low + bits))
+
+
+@kernel
 def flush_range(cpu: Cpu, bits: int, start: int, end: int) -> None:
     """Forget what translates, or helps to walk to, guest frames [start, end)."""
+    if end - start == 1:
+        flush_page(cpu, bits, start)
+        return
     for level in range(1, LEVELS):
         low = (LAST_LEVEL - level) * bits
         if cpu.live[level] != 0:
@@ -195,6 +221,7 @@ def flush_range(cpu: Cpu, bits: int, start: int, end: int) -> None:
 @kernel
 def catch_up(s: Machine, cpu: Cpu, seen: int) -> int:
     """Apply the invalidations published since number ``seen``; returns the number caught up with."""
+    out_of_line()
     now = load(s.control, SEQUENCE)
     if now - seen >= TLBI_RING:
         flush_all(cpu)

@@ -41,6 +41,7 @@ from stress.kernels.tlb import (
     Cpu,
     catch_up,
     fill,
+    flush_page,
     flush_range,
     lookup,
     overlapping,
@@ -54,6 +55,7 @@ from stress.shm.layout import (
     Geo,
     Machine,
 )
+from stress.shm.placement import cold, out_of_line
 from stress.shm.syscalls import clock_ns, fence, sched_yield
 from stress.shm.words import (
     AT_GFN,
@@ -96,6 +98,7 @@ _LOST_DIRTY = int(Kind.LOST_DIRTY)
 @kernel
 def park(s: Machine, vcpu: int) -> None:
     """Wait at a quiescent point until the hypervisor lets the vCPUs go on."""
+    cold()
     store(s.procs, (vcpu, STATE), _PARKED)
     store(s.procs, (vcpu, PARKED), 1)
     while load(s.control, PARK) != 0 and load(s.control, STOP) == 0:
@@ -142,6 +145,7 @@ def translate(geo: Geo, descriptor: int, level: int, gfn: int) -> int:
 @kernel
 def judge_cell(s: Machine, vcpu: int, gfn: int, cell: int, expected: int) -> None:
     """Report what is wrong with the cell that a committed access met."""
+    cold()
     if cell >> TAG_SHIFT != expected >> TAG_SHIFT:
         report(s, _STALE, vcpu, gfn, -1, cell, expected, WRONG_FRAME)
     elif s.geo.poc_checked != 0 and cell & NOT_AT_POC != 0:
@@ -165,7 +169,7 @@ def missed(
     ``seen`` is the TLBI number that the access was validated with. Returns RAN if the access is to be tried again, else
     STOPPED, POOL_EXHAUSTED, NO_SLOT or ENDLESS.
     """
-    bits = s.geo.index_bits
+    out_of_line()
     if load(s.control, STOP) != 0:
         return STOPPED
     if level >= 0 and descriptor == POISON:
@@ -180,7 +184,7 @@ def missed(
         report(s, _STALE, vcpu, gfn, -1, translation, 0, STILL_FORBIDDEN)
     # A cached table pointer may be evicted at any time. After a fault it is: were it stale (a wrong order left out
     # its TLBI), the same walk would fault for ever.
-    flush_range(cpu, bits, gfn, gfn + 1)
+    flush_page(cpu, s.geo.index_bits, gfn)
     return RAN
 
 
@@ -189,6 +193,7 @@ def fill_block(
     s: Machine, cpu: Cpu, vcpu: int, level: int, gfn: int, translation: int, descriptor: int, checked: bool
 ) -> None:
     """Enter a block, unless the TLB may not keep it; with FEAT_BBM it copes with what overlaps."""
+    out_of_line()
     bits = s.geo.index_bits
     if has_nt(descriptor) and s.geo.bbm_level >= 1:
         return
@@ -309,23 +314,26 @@ def build_run(checked: bool) -> Callable[..., Any]:
                             break
                         sizes = sizes_held(cpu)
                         continue
-                    if level >= 0:
-                        if level == LAST_LEVEL:
-                            fill(cpu, LAST_LEVEL, bits, gfn, translation)
-                            sizes |= 1 << LAST_LEVEL
-                        else:
-                            fill_block(s, cpu, vcpu, level, gfn, translation, descriptor, checked)
-                            sizes = sizes_held(cpu)
+                    if level == LAST_LEVEL:
+                        fill(cpu, LAST_LEVEL, bits, gfn, translation)
+                        sizes |= 1 << LAST_LEVEL
+                        if first != LAST_LEVEL:
+                            cache_walk(cpu, bits, gfn, first, LAST_LEVEL)
+                        walks += 1
+                    elif level >= 0:
+                        fill_block(s, cpu, vcpu, level, gfn, translation, descriptor, checked)
+                        sizes = sizes_held(cpu)
                         if first != level:
                             cache_walk(cpu, bits, gfn, first, level)
                         walks += 1
-                    if faulted:  # a chunk of long faults takes long
-                        s.procs[vcpu, HEARTBEAT] += 1
-                        faulted = False
-                    if (cell ^ expected) & watched != 0:
-                        judge_cell(s, vcpu, gfn, cell, expected)
-                    if lost:
-                        report(s, _LOST_DIRTY, vcpu, gfn, level, cell, counted_up(cell), NOT_LOGGED)
+                    if faulted or lost or (cell ^ expected) & watched != 0:
+                        if faulted:  # a chunk of long faults takes long
+                            s.procs[vcpu, HEARTBEAT] += 1
+                            faulted = False
+                        if (cell ^ expected) & watched != 0:
+                            judge_cell(s, vcpu, gfn, cell, expected)
+                        if lost:
+                            report(s, _LOST_DIRTY, vcpu, gfn, level, cell, counted_up(cell), NOT_LOGGED)
                     done += 1
                     writes += write
                     if level < 0:

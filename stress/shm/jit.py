@@ -43,12 +43,13 @@ def _compiler(**options: Any) -> Callable[[Any], Any]:
     return decorate
 
 
-#: A compiled function that is called from other compiled code.
-kernel = _compiler()
+#: A compiled function that is called from other compiled code. The compiler decides what to inline; left unsaid, what a
+#: function of the fast path calls would be inlined as it is, and so all of a rebuild into the fault handler.
+kernel = _compiler(forceinline=False)
 
 #: A compiled function that a run calls from Python. Only these are cached, each with all that it calls: two processes
 #: may then fill the cache at once, because no two entry points share a cached function.
-entry = _compiler(cache=True)
+entry = _compiler(cache=True, forceinline=False)
 
 #: A function of the vCPU's fast path, always inlined.
 inline = _compiler(forceinline=True)

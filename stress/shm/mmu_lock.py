@@ -10,6 +10,7 @@ from __future__ import annotations
 from stress.shm.atomics import compare_exchange, fetch_add, load, pause, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
+from stress.shm.placement import cold
 from stress.shm.syscalls import sched_yield
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
@@ -23,47 +24,63 @@ _UNLOCK = int(Traced.UNLOCK)
 
 
 @kernel
+def wait_alone(s: Machine, who: int) -> bool:
+    """Take mmu_lock alone once whoever holds it has given it back; False if the run stops first."""
+    cold()
+    store(s.procs, (who, STATE), _WAIT)
+    fetch_add(s.control, LOCK_WRITERS, 1)
+    spins = 0
+    while load(s.control, LOCK) != 0 or not compare_exchange(s.control, LOCK, 0, who + 1):
+        if load(s.control, STOP) != 0:
+            fetch_add(s.control, LOCK_WRITERS, -1)
+            return False
+        spins += 1
+        if spins < _SPINS:
+            pause()
+        else:
+            sched_yield()
+    fetch_add(s.control, LOCK_WRITERS, -1)
+    return True
+
+
+@kernel
 def acquire(s: Machine, who: int) -> bool:
     """Take mmu_lock alone for process ``who``; False if the run stops first. Sets the process's state."""
-    if not compare_exchange(s.control, LOCK, 0, who + 1):
-        store(s.procs, (who, STATE), _WAIT)
-        fetch_add(s.control, LOCK_WRITERS, 1)
-        spins = 0
-        while load(s.control, LOCK) != 0 or not compare_exchange(s.control, LOCK, 0, who + 1):
-            if load(s.control, STOP) != 0:
-                fetch_add(s.control, LOCK_WRITERS, -1)
-                return False
-            spins += 1
-            if spins < _SPINS:
-                pause()
-            else:
-                sched_yield()
-        fetch_add(s.control, LOCK_WRITERS, -1)
+    if not compare_exchange(s.control, LOCK, 0, who + 1) and not wait_alone(s, who):
+        return False
     trace(s, _LOCK, who, 0, 0)
     store(s.procs, (who, STATE), _HELD)
     return True
 
 
 @kernel
+def wait_shared(s: Machine, who: int) -> bool:
+    """Take mmu_lock for reading once no writer has it or waits for it; False if the run stops first."""
+    cold()
+    store(s.procs, (who, STATE), _WAIT)
+    spins = 0
+    while True:
+        held = load(s.control, LOCK)
+        if held <= 0 and load(s.control, LOCK_WRITERS) == 0:
+            if compare_exchange(s.control, LOCK, held, held - 1):
+                return True
+            continue  # another reader was faster
+        if load(s.control, STOP) != 0:
+            return False
+        spins += 1
+        if spins < _SPINS:
+            pause()
+        else:
+            sched_yield()
+
+
+@kernel
 def acquire_shared(s: Machine, who: int) -> bool:
     """Take mmu_lock for reading; False if the run stops first. Sets the process's state."""
     held = load(s.control, LOCK)
-    if held > 0 or load(s.control, LOCK_WRITERS) != 0 or not compare_exchange(s.control, LOCK, held, held - 1):
-        store(s.procs, (who, STATE), _WAIT)
-        spins = 0
-        while True:
-            held = load(s.control, LOCK)
-            if held <= 0 and load(s.control, LOCK_WRITERS) == 0:
-                if compare_exchange(s.control, LOCK, held, held - 1):
-                    break
-                continue  # another reader was faster
-            if load(s.control, STOP) != 0:
-                return False
-            spins += 1
-            if spins < _SPINS:
-                pause()
-            else:
-                sched_yield()
+    free = held <= 0 and load(s.control, LOCK_WRITERS) == 0
+    if not (free and compare_exchange(s.control, LOCK, held, held - 1)) and not wait_shared(s, who):
+        return False
     store(s.procs, (who, STATE), _HELD)
     return True
 

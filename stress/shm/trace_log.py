@@ -9,6 +9,7 @@ from __future__ import annotations
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
+from stress.shm.placement import cold
 from stress.shm.traced import W_AT, W_KIND, W_VALUE, W_WHO, Traced
 from stress.shm.words import CHANGED, CHANGED_ROW, TRACE_ENDED, TRACE_NEXT
 
@@ -19,6 +20,7 @@ _LAST_CHANGE = int(Traced.BREAK)
 @kernel
 def append(s: Machine, kind: int, who: int, at: int, value: int) -> int:
     """Append a row, unless the trace is over; 1 + its number, or 0."""
+    cold()
     row = fetch_add(s.control, TRACE_NEXT, 1)
     if row >= s.geo.trace_rows:
         return 0
