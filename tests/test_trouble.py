@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -326,15 +325,21 @@ def test_sigkill_of_the_supervisor_while_a_worker_is_stopped_at_its_start(point:
 
 
 def test_sigkill_of_the_supervisor_while_the_forkserver_loads() -> None:
+    # It may be stopped before it asked the kernel to end it.
     with live_run(*RUN) as run:
         server = wait_until(run.server, PATIENCE_S, "start of the forkserver")
         server.send_signal(signal.SIGSTOP)
+        wait_until(lambda: server.status() == psutil.STATUS_STOPPED, PATIENCE_S, "stop of the forkserver")
         run.process.kill()
-        run.process.wait()
-        with suppress(psutil.NoSuchProcess):  # it may have been stopped before it asked the kernel to end it
-            server.send_signal(signal.SIGCONT)
         run.process.communicate()
         wait_until(lambda: is_gone([server]), PATIENCE_S, "end of the forkserver")
+
+
+def test_the_forkserver_is_in_the_commands_process_group() -> None:
+    with live_run(*RUN) as run:
+        workers = run.wait_for_workers(3)
+        server = wait_until(run.server, PATIENCE_S, "start of the forkserver")
+        assert {os.getpgid(process.pid) for process in (server, *workers)} == {run.pid}
 
 
 def test_too_many_blocks_for_shared_memory() -> None:

@@ -41,6 +41,7 @@ def _die_with(parent: int) -> None:
 def serve(supervisor: int) -> NoReturn:
     """Fork workers until the supervisor, process ``supervisor``, wants no more."""
     _die_with(supervisor)
+    os.setpgid(0, os.getpgid(supervisor))  # whoever stops or ends the command's group means us, too
     requests = socket.socket(fileno=0)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever the caller's program leaves open for its children
     import stress.live.worker  # noqa: F401 - what each worker would otherwise import for itself

@@ -104,7 +104,11 @@ class _Server:
 
 
 def _spawn(requests: socket.socket) -> int:
-    """Start a server that reads ``requests``; its pid."""
+    """Start a server that reads ``requests``; its pid.
+
+    Until the server has asked the kernel for its end with ours, it is in a process group of its own: should we die
+    while it is stopped, that orphans the group, and the kernel continues what is stopped in it (setpgid(2)).
+    """
     path = list(map(str, sys.path))
     code = f"import sys; sys.path[:] = {path!r}; from stress.live.forkserver import serve; serve({os.getpid()})"
     executable = spawn.get_executable()
@@ -113,6 +117,7 @@ def _spawn(requests: socket.socket) -> int:
         [executable, "-c", code],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, requests.fileno(), 0)],
+        setpgroup=0,
         setsigmask=SIGNALS,  # before the server's first instruction
         setsigdef=[signal.SIGCHLD],
     )
