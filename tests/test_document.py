@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from synthetic import (
 )
 
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST, Step, parse_order
-from stress.results.data import COUNTERS, FAULT_CLASSES, LIFE_CYCLE, RunData, StageData, Violation
+from stress.results.data import COUNTERS, FAULT_CLASSES, LIFE_CYCLE, OrderData, RunData, StageData, Violation
 from stress.results.document import build, config_hash, plain
 from stress.results.keys import RESULT_KEYS, find_key, leaves
 from stress.results.warnings import RunWarning
@@ -124,6 +125,44 @@ def test_the_promised_keys_are_there() -> None:
         assert order["faults"].keys() == set(FAULT_CLASSES)
         for name in ("window_ns", "rebuild_ns", "stall_ns"):
             assert order[name].keys() >= {"p50", "p90", "p99", "max"}
+
+
+#: What each ratio divides, as it stands in the orders.
+DIVIDED: dict[str, Callable[[dict[str, Any]], float]] = {
+    "window": lambda order: order["window_ns"]["p50"],
+    "rebuilds_hit_share": lambda order: order["rebuilds_hit_share"],
+    "window_faults_per_rebuild": lambda order: order["window_faults_per_rebuild"],
+    "stall_p99": lambda order: order["stall_by_class_ns"]["window"]["p99"],
+    "throughput": lambda order: order["accesses_per_s"],
+}
+
+
+def sampled(order: OrderData) -> OrderData:
+    """The same with a third of its events and cycles kept, and accesses beside its cycles."""
+    order.stalls, order.cycles = order.stalls[::3], order.cycles[::3]
+    order.counters[:, :, COUNTERS.index("accesses")] += 10**7
+    return order
+
+
+def dropped(order: OrderData) -> OrderData:
+    order.stalls = order.stalls[::2]
+    order.events_dropped = order.stalls.size
+    return order
+
+
+@pytest.mark.parametrize("change", [lambda order: order, sampled, dropped])
+def test_a_ratio_divides_the_figures_that_stand_in_the_orders(change: Callable[[OrderData], OrderData]) -> None:
+    data = head_to_head(rng())
+    data.orders = [change(order) for order in data.orders]
+    document = build(data)
+    baseline, other = document["orders"]
+    found = document["comparison"][0]["ratios"]
+    assert found.keys() == DIVIDED.keys()
+    for metric, figure in DIVIDED.items():
+        assert (found[metric]["baseline"], found[metric]["value"]) == (figure(baseline), figure(other))
+        assert found[metric]["ratio"] == figure(other) / figure(baseline)
+        if change is not dropped or metric != "stall_p99":
+            assert found[metric]["low"] < found[metric]["ratio"] < found[metric]["high"]
 
 
 def test_numbers_are_those_measured() -> None:
@@ -315,7 +354,7 @@ def test_an_interval_that_decides_nothing_is_noisy() -> None:
     orders = [order_data(generator, rebuilds=30, hit_share=0.1, stalls_per_cycle=0) for _ in range(2)]
     document = build(run_data(orders))
     assert "noisy" in names(document)
-    assert "rebuilds_hit_share" in document["warnings"][-1]["detail"]
+    assert "share of rebuilds hit" in document["warnings"][-1]["detail"]  # no key of the document
 
 
 def test_drops_and_samples_are_warned_about() -> None:

@@ -61,6 +61,29 @@ def test_histogram_maximum_of_part_of_the_values_is_its_last_bucket() -> None:
     assert found == {"count": 3, "p50": 3, "p90": 5, "p99": 5, "max": 5}
 
 
+@given(DURATIONS)
+def test_histogram_quantiles_are_exact_where_every_value_was_kept(values: list[int]) -> None:
+    kept = np.sort(np.array(values))
+    exact = quantiles(kept)
+    del exact["mean"]
+    assert histogram_quantiles(EDGES, histogram(kept), max(values), kept) == exact
+
+
+@given(DURATIONS, st.integers(0, 2**32))
+def test_a_sample_refines_a_histogram_within_the_bucket(values: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kept = np.sort(rng.choice(values, rng.integers(0, len(values) + 1), replace=False))
+    counts = histogram(np.array(values))
+    coarse, fine = (histogram_quantiles(EDGES, counts, max(values), each) for each in (None, kept))
+    for name in PERCENTS:
+        rough, refined = coarse[name], fine[name]
+        assert rough is not None
+        assert refined is not None
+        assert (histogram(np.array([rough])) == histogram(np.array([refined]))).all()
+        assert refined <= rough
+    assert fine["max"] == max(values)
+
+
 def test_quantiles_of_nothing_are_none() -> None:
     nothing = dict.fromkeys([*PERCENTS, "max"])
     assert quantiles(np.empty(0, np.int64)) == {"count": 0, "mean": None, **nothing}

@@ -9,6 +9,7 @@ from stress.units import format_ns
 
 #: Nothing was measured.
 NONE: Final = "-"
+NO_RATIO: Final = "no ratio"
 
 _LARGE: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -65,7 +66,7 @@ def factor(value: float | None) -> str:
 def ratio(found: dict[str, Any]) -> str:
     """A ratio with its interval: ``0.031x [0.028, 0.036]``; ``?`` where it has no bound."""
     if found["ratio"] is None:
-        return "no ratio"
+        return NO_RATIO
     if found["low"] is None:
         return f"{factor(found['ratio'])}x (no interval)"
     high = "?" if found["high"] is None else factor(found["high"])

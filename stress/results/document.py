@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from stress import __version__
+from stress.results import cells
 from stress.results.data import (
     COUNTERS,
     FAULT_CLASSES,
@@ -26,8 +27,10 @@ from stress.results.data import (
     StageData,
 )
 from stress.results.distribution import of_counts, of_values
+from stress.results.figures import accesses_per_s, stall_quantiles
+from stress.results.keys import RATIOS
 from stress.results.ratios import CONFIDENCE, MIN_CYCLES, estimates, ratios
-from stress.results.statistics import histogram_quantiles, quantiles
+from stress.results.statistics import quantiles
 from stress.results.timeline import timeline
 from stress.results.warnings import RunWarning
 
@@ -168,7 +171,6 @@ def _order(data: OrderData) -> dict[str, Any]:
     handled = _handled(total)
     accesses = counters[:, :, COUNTERS.index("accesses")].sum(axis=0)
     time_ns = int(data.outside_ns) + int(data.inside_ns)
-    stalls = data.stall_counts.sum(axis=0)
     windows = rows["window_ns"][rows["window_ns"] != NOT_MEASURED]
     return {
         "order": data.order.name,
@@ -187,11 +189,8 @@ def _order(data: OrderData) -> dict[str, Any]:
         "window_faults_per_rebuild": float(rows["window_faults"].mean()) if rows.size else None,
         "faults_per_rebuild": _quotient(sum(handled["faults"].values()), int(data.rebuilds)),
         **handled,
-        "stall_ns": histogram_quantiles(data.stall_buckets_ns, stalls, int(data.stall_max_ns)),
-        "stall_by_class_ns": {
-            name: histogram_quantiles(data.stall_buckets_ns, counts, int(data.stall_max_ns))
-            for name, counts in zip(FAULT_CLASSES, data.stall_counts, strict=True)
-        },
+        "stall_ns": stall_quantiles(data),
+        "stall_by_class_ns": {name: stall_quantiles(data, name) for name in FAULT_CLASSES},
         "stall_histogram": {
             name: of_counts(data.stall_buckets_ns, counts)
             for name, counts in zip(FAULT_CLASSES, data.stall_counts, strict=True)
@@ -205,7 +204,7 @@ def _order(data: OrderData) -> dict[str, Any]:
             "vcpu_hold_ns_total": total["lock_hold_ns"],
         },
         "accesses": total["accesses"],
-        "accesses_per_s": _per_s(total["accesses"], time_ns),
+        "accesses_per_s": accesses_per_s(data),
         "accesses_per_s_outside": _per_s(int(accesses[_OUTSIDE]), int(data.outside_ns)),
         "accesses_per_s_inside": _per_s(int(accesses[_INSIDE]), int(data.inside_ns)),
         "outside_ns": int(data.outside_ns),
@@ -327,7 +326,7 @@ def _undecided(data: RunData, comparison: dict[str, Any]) -> list[str]:
     if fewest < MIN_CYCLES:
         return [f"{pair}: {fewest} cycle{'' if fewest == 1 else 's'}, an interval needs {MIN_CYCLES}"]
     wide = [
-        f"{metric} {low:.2g} to {high:.2g}"
+        f"{RATIOS[metric][1]} {cells.factor(low)}x to {cells.factor(high)}x"
         for metric, low, high in (
             (metric, found["low"], found["high"]) for metric, found in comparison["ratios"].items()
         )

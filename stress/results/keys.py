@@ -76,6 +76,16 @@ def _histogram(path: str, meaning: str) -> list[ResultKey]:
     ]
 
 
+#: What is compared between orders: unit, and words for it.
+RATIOS: Final = {
+    "window": ("ns", "median invalid window"),
+    "rebuilds_hit_share": ("", "share of rebuilds hit"),
+    "window_faults_per_rebuild": ("", "window faults per rebuild"),
+    "stall_p99": ("ns", "p99 of window faults' stalls"),
+    "throughput": ("1/s", "accesses per second"),
+}
+
+
 def _ratio(metric: str, unit: str, meaning: str) -> list[ResultKey]:
     path = f"comparison[].ratios.{metric}"
     return [
@@ -253,11 +263,7 @@ _COMPARISON: Final = [
     ResultKey("comparison[].baseline", "string", "", "the first order, which ratios refer to"),
     ResultKey("comparison[].order", "string", "", "the order compared with it"),
     ResultKey("comparison[].confidence", "number", "", "confidence of the intervals"),
-    *_ratio("window", "ns", "median invalid window"),
-    *_ratio("rebuilds_hit_share", "", "share of rebuilds hit"),
-    *_ratio("window_faults_per_rebuild", "", "window faults per rebuild"),
-    *_ratio("stall_p99", "ns", "99th percentile of window faults' stalls"),
-    *_ratio("throughput", "1/s", "accesses per second"),
+    *(key for metric, (unit, words) in RATIOS.items() for key in _ratio(metric, unit, words)),
 ]
 
 #: What of the configuration a document with stages is shown with. (`stress.config` says what each means.)

@@ -23,18 +23,22 @@ tabulate.MIN_PADDING = 0
 _HEXADECIMAL: Final = frozenset({"ipa", "pa", "oa", "address", "descriptor", "entry", "old", "new"})
 
 
+def numbers(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold numbers: whatever starts with a digit or says that there is nothing is one."""
+    return [
+        all(not row[index] or row[index][0].isdigit() or row[index] in (cells.NONE, cells.NO_RATIO) for row in rows)
+        and any(row[index] for row in rows)
+        for index in range(len(headers))
+    ]
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> str:
-    """Text left, numbers right: whatever starts with a digit or says that there is nothing is a number."""
+    """Text left, numbers right."""
     if fmt not in FORMATS:
         raise UsageError(f"unknown table format {fmt!r}", f"use one of {', '.join(FORMATS)}")
     if fmt == spreadsheet.FORMAT:
         headers, rows = spreadsheet.inert(headers), [spreadsheet.inert(row) for row in rows]
-    numeric = [
-        all(not row[index] or row[index][0].isdigit() or row[index] == cells.NONE for row in rows)
-        and any(row[index] for row in rows)
-        for index in range(len(headers))
-    ]
-    align = ["right" if is_number else "left" for is_number in numeric]
+    align = ["right" if numeric else "left" for numeric in numbers(headers, rows)]
     return str(tabulate.tabulate(rows, headers, tablefmt=fmt, disable_numparse=True, colalign=align))
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.results.data import FAULT_CLASSES, NOT_MEASURED, OrderData
+from stress.results.figures import accesses_per_s, stall_quantiles
 from stress.results.statistics import rank, student_t
 
 CONFIDENCE: Final = 0.95
@@ -65,7 +66,7 @@ def estimates(data: OrderData, rng: np.random.Generator) -> dict[str, Estimate]:
         "rebuilds_hit_share": _share(data, rng),
         "window_faults_per_rebuild": _window_faults(data.rows, rng),
         "stall_p99": _window_stall_p99(data, rng),
-        "throughput": _throughput(data.cycles, rng),
+        "throughput": _throughput(data, rng),
     }
 
 
@@ -215,17 +216,18 @@ def _window_faults(rows: npt.NDArray[Any], rng: np.random.Generator) -> Estimate
     return Estimate(value, _quotient(value, faults, cycles.sizes.astype(np.float64), rng))
 
 
-def _throughput(cycles: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
-    """Accesses per second of CYCLE_ROW rows."""
-    accesses, time_ns = (cycles[name].astype(np.float64) for name in ("accesses", "time_ns"))
-    if not time_ns.any():
+def _throughput(data: OrderData, rng: np.random.Generator) -> Estimate:
+    """Accesses per second: its value from exact counts, its interval from CYCLE_ROW rows."""
+    value = accesses_per_s(data)
+    if value is None:
         return Estimate(None, reason="has no complete cycle")
-    value = float(accesses.sum() / time_ns.sum() * 1e9)
+    accesses, time_ns = (data.cycles[name].astype(np.float64) for name in ("accesses", "time_ns"))
     if reason := _too_few("time", time_ns):
         return Estimate(value, reason=reason)
-    if not value:
+    if not accesses.any():
         return Estimate(value, reason="has no accesses")
-    return Estimate(value, _quotient(value, accesses, time_ns / 1e9, rng))
+    of_rows = float(accesses.sum() / time_ns.sum())
+    return Estimate(value, value / of_rows * _quotient(of_rows, accesses, time_ns, rng))
 
 
 def _share(data: OrderData, rng: np.random.Generator) -> Estimate:
@@ -258,9 +260,17 @@ def _independent(cycles: _Cycles, hits: Floats) -> float:
 
 
 def _window_stall_p99(data: OrderData, rng: np.random.Generator) -> Estimate:
-    """The p99 (ns) of window faults' stalls: only they are the order's doing, and population faults would hide them."""
+    """The p99 (ns) of window faults' stalls: only they are the order's doing, and population faults would hide them.
+
+    Its value comes from exact counts, its interval from the events kept.
+    """
+    value = stall_quantiles(data, "window")["p99"]
     found = _stall_p99(data.stalls[data.stalls["fault_class"] == FAULT_CLASSES.index("window")], rng)
-    return Estimate(found.value, reason="had fault events dropped") if data.events_dropped else found
+    if data.events_dropped:
+        return Estimate(value, reason="had fault events dropped")
+    if value is None or not found.value or found.resampled is None:
+        return Estimate(value, reason=found.reason)
+    return Estimate(value, value / found.value * found.resampled)
 
 
 def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:

@@ -35,24 +35,33 @@ def quantiles(samples: npt.NDArray[Any]) -> Quantiles:
     return {"count": count, "mean": float(ordered.mean()), **found, "max": int(ordered[-1])}
 
 
-def histogram_quantiles(edges: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], maximum: int) -> Quantiles:
+def histogram_quantiles(
+    edges: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], maximum: int, kept: npt.NDArray[np.int64] | None = None
+) -> Quantiles:
     """``count, p50, p90, p99, max`` from bucket counts, both (n_buckets,); ``edges`` are lower edges.
 
-    A quantile is the highest value of its bucket, but never above ``maximum``: it may overstate by less than
-    a bucket's width and never understates.
+    ``kept`` are the values that were counted, sorted, or a sample of them: what lies in a quantile's bucket refines it,
+    and makes it exact if it is all that the bucket counts. Else a quantile is the highest value of its bucket, never
+    above ``maximum``: it may overstate by less than a bucket's width and never understates.
     """
     cumulative = np.cumsum(counts)
     count = int(cumulative[-1]) if cumulative.size else 0
     if count == 0:
         return {"count": 0, **dict.fromkeys(PERCENTS), "max": None}
+    kept = np.empty(0, np.int64) if kept is None else kept
     highest = np.append(edges[1:] - 1, maximum)
 
-    def at(index: int) -> int:
+    def at(index: int, *, sampled: bool) -> int:
         bucket = int(np.searchsorted(cumulative, index, side="right"))
+        ends = (np.searchsorted(kept, edges[bucket]), np.searchsorted(kept, highest[bucket], side="right"))
+        inside, counted = kept[slice(*ends)], int(counts[bucket])
+        if inside.size == counted or (sampled and inside.size):
+            place = index - int(cumulative[bucket]) + counted
+            return int(inside[place * inside.size // counted])
         return min(int(highest[bucket]), maximum)
 
-    found = {name: at(rank(percent, count)) for name, percent in PERCENTS.items()}
-    return {"count": count, **found, "max": at(count - 1)}
+    found = {name: at(rank(percent, count), sampled=True) for name, percent in PERCENTS.items()}
+    return {"count": count, **found, "max": at(count - 1, sampled=False)}  # a sample may lack the longest
 
 
 def student_t(confidence: float, freedom: float) -> float:
