@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -169,6 +170,31 @@ def test_a_narrow_screen_scrolls_within_plots_and_tables_only(page: Page) -> Non
     page.set_viewport_size({"width": 360, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.evaluate("[...document.querySelectorAll('.frame')].some(each => each.scrollWidth > each.clientWidth)")
+
+
+@pytest.mark.parametrize("width", [1200, 800, 390])
+def test_a_verdict_stays_on_one_line(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    badges: list[dict[str, float]] = page.evaluate(
+        """() => [...document.querySelectorAll(".verdict")].map(each => ({
+          lines: each.getBoundingClientRect().height / parseFloat(getComputedStyle(each).lineHeight),
+          rects: each.getClientRects().length,
+        }))"""
+    )
+    assert len(badges) == 2 * 6  # in the overview and above each result
+    assert all(badge["lines"] < 1.5 and badge["rects"] == 1 for badge in badges)
+
+
+def test_numbers_stand_right_aligned_under_their_headers(page: Page) -> None:
+    cells: list[list[str]] = page.evaluate(
+        """() => [...document.querySelectorAll("table")].flatMap(table =>
+          [...table.querySelectorAll("tr")].map(row => [...row.children].slice(1).map(
+            each => [each.tagName, each.innerText.trim(), getComputedStyle(each).textAlign])).flat())"""
+    )
+    times = {align for tag, text, align in cells if re.fullmatch(r"[\d.]+ [num]?s", text)}
+    assert times == {"right"}
+    assert {align for tag, text, align in cells if tag == "TH" and text in ("p50", "p90", "p99", "max")} == {"right"}
+    assert {align for tag, text, align in cells if text == "block-first"} <= {"left", "start"}
 
 
 def test_what_a_result_holds_is_text_and_nothing_else(page: Page) -> None:

@@ -70,29 +70,17 @@ def _share_of_zero(bins: Bins) -> float:
 def _ecdf(
     measured: dict[str, tuple[Bins, dict[str, Any]]], x: str, y: str, title: str, names: list[str] | None = None
 ) -> dict[str, Any] | None:
-    """Lines between the edges of bins; None if there is nothing beyond zero."""
+    """A line per order with its quantiles on it; None if there is nothing beyond zero."""
     edges: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     for name, (bins, quantiles) in measured.items():
-        total = sum(bins["count"])
-        if not total:
+        if not sum(bins["count"]):
             continue
-        before = 0
-        for lower, upper, after in zip(bins["lower_ns"], bins["upper_ns"], accumulate(bins["count"]), strict=True):
-            if lower:
-                # No value lies beyond the maximum, though its bin may reach further.
-                upper = min(upper, max(lower, quantiles["max"]))
-                edges += [
-                    {"order": name, "ns": lower, "share": round(before / total, 5)},
-                    {"order": name, "ns": upper, "share": round(after / total, 5)},
-                ]
-            before = after
-        for quantile, share in _QUANTILES.items():
-            if quantiles[quantile]:
-                value = quantiles[quantile]
-                marks.append(
-                    {"order": name, "ns": value, "share": share, "time": cells.time(value), "quantile": quantile}
-                )
+        edges += [{"order": name, "ns": ns, "share": share} for ns, share in _curve(bins, quantiles)]
+        marks += [
+            {"order": name, "ns": ns, "share": share, "time": cells.time(ns), "quantile": quantile}
+            for quantile, (ns, share) in _points(quantiles).items()
+        ]
     if not edges:
         return None
     axis = time_axis([point["ns"] for point in [*edges, *marks]], x, log=True)
@@ -123,6 +111,27 @@ def _ecdf(
             },
         ],
     )
+
+
+def _points(quantiles: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """(ns, share) of each quantile beyond zero."""
+    return {name: (quantiles[name], share) for name, share in _QUANTILES.items() if quantiles[name]}
+
+
+def _curve(bins: Bins, quantiles: dict[str, Any]) -> list[tuple[float, float]]:
+    """(ns, share of values up to it) at every edge of a bin and every quantile beyond zero, in sequence.
+
+    Within a bin values may lie anywhere: a line between its edges alone would miss a quantile by up to its width.
+    """
+    total, before = sum(bins["count"]), 0
+    known: list[tuple[float, float]] = [*_points(quantiles).values()]
+    for lower, upper, after in zip(bins["lower_ns"], bins["upper_ns"], accumulate(bins["count"]), strict=True):
+        if lower:
+            # No value lies beyond the maximum, though its bin may reach further.
+            upper = min(upper, max(lower, quantiles["max"]))
+            known += [(lower, round(before / total, 5)), (upper, round(after / total, 5))]
+        before = after
+    return sorted(known)
 
 
 def _window_table(orders: list[dict[str, Any]]) -> Table:

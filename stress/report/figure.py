@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stress.results.layout import numbers
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -13,6 +15,11 @@ class Table:
 
     headers: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+
+    @property
+    def numbers(self) -> list[bool]:
+        """Which columns hold numbers; what a row is about is none."""
+        return [False, *numbers(self.headers, [tuple(map(str, row)) for row in self.rows])[1:]]
 
 
 @dataclass(frozen=True, slots=True)

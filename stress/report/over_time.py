@@ -8,6 +8,7 @@ from stress.report.axes import amount_axis, time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, spec
 from stress.results import cells
+from stress.results.statistics import rank
 
 Document = dict[str, Any]
 
@@ -159,6 +160,6 @@ def _run_time(end_ns: int) -> dict[str, Any]:
 
 def _rates(points: list[dict[str, Any]]) -> Table:
     rates = sorted(point["rate"] for point in points)
-    row = (rates[0], rates[len(rates) // 2], rates[-1])
+    row = (rates[0], rates[rank(50, len(rates))], rates[-1])
     headers = ("intervals", "slowest", "median", "fastest")
     return Table(headers, [(cells.count(len(rates)), *(f"{cells.scaled(rate)}/s" for rate in row))])

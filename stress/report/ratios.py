@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from stress.report.axes import log_scale
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, spec
 from stress.results import cells
+from stress.results.keys import RATIOS
 
-_METRICS: Final = {
-    "window": "median invalid window",
-    "rebuilds_hit_share": "share of rebuilds hit",
-    "window_faults_per_rebuild": "window faults per rebuild",
-    "stall_p99": "window stall, p99",
-    "throughput": "accesses per second",
+#: What an order's figure of each metric looks like.
+_SHOWN: Final[dict[str, Callable[[float | None], str]]] = {
+    "window": cells.time,
+    "rebuilds_hit_share": cells.share,
+    "window_faults_per_rebuild": cells.factor,
+    "stall_p99": cells.time,
+    "throughput": cells.scaled,
 }
+
+#: Metrics whose outcome is told in sentences.
+_TOLD: Final = ("window", "throughput")
+
+
+def sentences(compared: dict[str, Any]) -> list[str]:
+    """What one order's ratios show, with the figures that they divide."""
+    found = []
+    for metric in _TOLD:
+        ratio, (unit, words), show = compared["ratios"][metric], RATIOS[metric], _SHOWN[metric]
+        if ratio["low"] is None or not ratio["ratio"]:
+            continue
+        value, baseline = (show(ratio[key]) + ("/s" if unit == "1/s" else "") for key in ("value", "baseline"))
+        unclear = ratio["low"] <= 1 and (ratio["high"] is None or ratio["high"] >= 1)
+        found.append(
+            f"{compared['order']}: {words} {cells.ratio(ratio)} that of {compared['baseline']} "
+            f"({value} against {baseline}){': no difference shown.' if unclear else '.'}"
+        )
+    return found
 
 
 def ratios(document: dict[str, Any]) -> Figure | None:
@@ -26,15 +48,22 @@ def ratios(document: dict[str, Any]) -> Figure | None:
     baseline = compared[0]["baseline"]
     title = f"Ratios over {baseline}"
     found = [
-        {"order": each["order"], "metric": name, **each["ratios"][key]}
-        for key, name in _METRICS.items()
+        {"order": each["order"], "key": key, "metric": words, **each["ratios"][key]}
+        for key, (_, words) in RATIOS.items()
         for each in compared
     ]
     drawn = [row for row in found if row["ratio"]]
-    table = Table(
-        ("metric", "order", "ratio [95% interval]", "why not"),
-        [(row["metric"], row["order"], cells.ratio(row), row.get("reason", "")) for row in found],
-    )
+    rows = [
+        (
+            row["metric"],
+            row["order"],
+            *(_SHOWN[row["key"]](row[figure]) for figure in ("value", "baseline")),
+            cells.ratio(row),
+            row.get("reason", ""),
+        )
+        for row in found
+    ]
+    table = Table(("metric", "order", "its figure", baseline, "ratio [95% interval]", "why not"), rows)
     if not drawn:
         return Figure(title, "No ratio could be taken.", table=table)
     # An end that is 0 or unknown reaches the edge.
@@ -53,7 +82,7 @@ def ratios(document: dict[str, Any]) -> Figure | None:
         }
         for row in drawn
     ]
-    metrics = [name for name in _METRICS.values() if any(row["metric"] == name for row in values)]
+    metrics = [name for _, name in RATIOS.values() if any(row["metric"] == name for row in values)]
     position = {
         "y": {
             "field": "metric",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from stress.report import distributions, over_time
 from stress.report.figure import Figure, Table
-from stress.report.ratios import ratios
+from stress.report.ratios import ratios, sentences
 from stress.report.sources import Run
 from stress.report.stages import stages
 from stress.report.steps import steps
@@ -97,16 +97,7 @@ def _findings(document: Document) -> list[str]:
     if document["verdict"] == "nothing-tested":
         found.append(f"Nothing was tested: {'; '.join(document['untested'])}.")
     for each in document.get("comparison", ()):
-        for metric, words in (("window", "median invalid window"), ("throughput", "throughput")):
-            ratio = each["ratios"][metric]
-            if ratio["low"] is not None and ratio["ratio"]:
-                show = cells.time if metric == "window" else lambda value: f"{cells.scaled(value)} accesses/s"
-                unclear = ratio["low"] <= 1 and (ratio["high"] is None or ratio["high"] >= 1)
-                found.append(
-                    f"{each['order']}: {words} {cells.ratio(ratio)} that of {each['baseline']} "
-                    f"({show(ratio['value'])} against {show(ratio['baseline'])})"
-                    f"{': no difference shown.' if unclear else '.'}"
-                )
+        found += sentences(each)
     if document["orders"] and (sentence := finding(document["orders"])):
         found.append(sentence)
     return found
