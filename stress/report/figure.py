@@ -18,8 +18,8 @@ class Table:
 
     @property
     def numbers(self) -> list[bool]:
-        """Which columns hold numbers; what a row is about is none."""
-        return [False, *numbers(self.headers, [tuple(map(str, row)) for row in self.rows])[1:]]
+        """Which columns hold numbers."""
+        return numbers(self.headers, [tuple(map(str, row)) for row in self.rows])
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,17 +53,19 @@ def ratios(document: dict[str, Any]) -> Figure | None:
         for each in compared
     ]
     drawn = [row for row in found if row["ratio"]]
+    reasons = any("reason" in row for row in found)
     rows = [
         (
             row["metric"],
             row["order"],
             *(_SHOWN[row["key"]](row[figure]) for figure in ("value", "baseline")),
             cells.ratio(row),
-            row.get("reason", ""),
+            *([row.get("reason", "")] if reasons else []),
         )
         for row in found
     ]
-    table = Table(("metric", "order", "its figure", baseline, "ratio [95% interval]", "why not"), rows)
+    headers = ("metric", "order", "its figure", baseline, "ratio [95% interval]")
+    table = Table((*headers, "why not") if reasons else headers, rows)
     if not drawn:
         return Figure(title, "No ratio could be taken.", table=table)
     # An end that is 0 or unknown reaches the edge.
