@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from machines import (
@@ -19,6 +20,7 @@ from machines import (
 from stress.arch.descriptors import S2AP_W
 from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import WRONG_FAULT_LEVEL
+from stress.config import RunConfig
 from stress.kernels.codes import (
     ENDLESS,
     NO_SLOT,
@@ -37,7 +39,10 @@ from stress.kernels.entries import find
 from stress.kernels.fault import handle, phase_now
 from stress.kernels.pool import allocate_table
 from stress.kernels.split import DONE
+from stress.live.hypervisor import Hypervisor
+from stress.live.planning import plan_for
 from stress.orders import BLOCK_FIRST
+from stress.shm import words
 from stress.shm.histogram import bucket
 from stress.shm.layout import Machine
 from stress.shm.words import (
@@ -407,3 +412,17 @@ def test_each_of_hundreds_of_orders_is_charged_with_its_own(orders: int) -> None
         assert list(events[:, E_CYCLE]) == [cycle, cycle]
         assert s.hits[order] == 1
     assert s.counters[0, :, C_LOCKS].sum() == 10
+
+
+def test_what_happens_between_cycles_is_charged_to_no_order() -> None:
+    """Its time belongs to no order either: accesses per second would be too many on a busy machine."""
+    s = small_machine(orders=2)
+    plan = plan_for(RunConfig(vcpus=1, orders=("unmap-first", "block-first")))
+    hypervisor = Hypervisor(s, replace(plan, geo=s.geo))
+    slots = []
+    for order in (0, 1):
+        with hypervisor.cycle(order):
+            slots.append(int(s.control[words.PHASE]) & words.PHASE_SLOT_MASK)
+        slots.append(int(s.control[words.PHASE]) & words.PHASE_SLOT_MASK)
+    assert slots == [0, 4, 2, 4]
+    assert s.counters.shape[1] - 1 == 4

@@ -73,7 +73,7 @@ def plots(page: str) -> list[dict[str, Any]]:
     return found
 
 
-def distributions(page: str) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+def distributions(page: str) -> Iterator[tuple[str, list[list[dict[str, Any]]], list[dict[str, Any]]]]:
     """What each is of, its lines' vertices without their orders, layer by layer, and its points."""
     for plot in plots(page):
         if "cumulative distribution" in plot["description"]:

@@ -137,6 +137,7 @@ class Hypervisor:
                 time.sleep(_POLL_S / 10)
             reap(machine, self.who)
             grown = (after - start for after, start in zip(self._reading(), before, strict=True))
+            self._attribute_to_nobody()  # else what comes before the next cycle counts, but its time does not
             close_records(machine, last)
             close_cycle(machine, *grown)
 
