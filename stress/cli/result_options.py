@@ -9,9 +9,22 @@ from typing import Any, Final, TypeVar
 import click
 from tabulate import tabulate_formats
 
+from stress.guess import did_you_mean
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _DEFAULT: Final = "simple"
+
+
+class OneOf(click.Choice[str]):
+    """A word of a set; one that is nearly right is answered with what was meant, not with the whole set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word; click's usage error if it is none of the set."""
+        if value not in self.choices:
+            hint = did_you_mean(str(value), self.choices, f"use one of {', '.join(self.choices)}")
+            self.fail(f"unknown word {str(value)[:60]!r}; {hint}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def format_option(command: _Command) -> _Command:
@@ -19,7 +32,7 @@ def format_option(command: _Command) -> _Command:
     return click.option(
         "--format",
         "table_format",
-        type=click.Choice(sorted(tabulate_formats)),
+        type=OneOf(sorted(tabulate_formats)),
         default=_DEFAULT,
         metavar="NAME",
         show_default=True,

@@ -9,7 +9,7 @@ import click
 
 from stress.cli.lists import table
 from stress.cli.output import emit, say
-from stress.cli.result_options import format_option
+from stress.cli.result_options import OneOf, format_option
 from stress.errors import ExitCode, UsageError
 from stress.results.pivot import AGGREGATES, FIGURES, pivot, pivot_csv, pivot_tables
 from stress.results.rows import Row, figure_key
@@ -26,9 +26,7 @@ _WIDTHS = {0: 40, 1: 50}
 @click.option("--rows", metavar="KEY[,KEY]", help="What to tell apart down the table; the swept keys if left out")
 @click.option("--columns", metavar="KEY[,KEY]", help="What to tell apart across it; the orders if left out")
 @click.option("--values", metavar="KEY[,KEY]", help=f"Result keys to show  [default: {', '.join(FIGURES)}]")
-@click.option(
-    "--aggregate", type=click.Choice(list(AGGREGATES)), help="What of several runs to show  [default: median]"
-)
+@click.option("--aggregate", type=OneOf(list(AGGREGATES)), help="What of several runs to show  [default: median]")
 @click.option("--list", "as_list", is_flag=True, help="List what can be selected and shown")
 @click.option("--csv", "as_csv", is_flag=True, help="Print plain numbers, separated by commas")
 @format_option
