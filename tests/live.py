@@ -41,6 +41,17 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
     raise AssertionError(f"{what} did not happen within {timeout_s:g} s")
 
 
+def launch_of(pid: int) -> psutil.Process | None:
+    """The launch that ``stress bench`` in process ``pid`` makes now."""
+    for process in psutil.Process(pid).children():
+        try:
+            if "stress.bench.launch" in process.cmdline():
+                return process
+        except psutil.Error:
+            continue
+    return None
+
+
 def _views(mapped: mmap.mmap) -> Machine:
     """The machine in a segment, found by its directory: a test does not know the plan."""
     found = np.frombuffer(mapped, np.int64)

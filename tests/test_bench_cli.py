@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import Command, command_line, refused
+from live import PATIENCE_S, launch_of, wait_until
+from suites import BASELINE_LAUNCHES, MACHINE, made_up, suite_in
 
 from benchmarks import unmap
 from stress import interrupt
@@ -17,57 +21,10 @@ from stress.bench.suite import KernelCase
 from stress.errors import ExitCode, MachineError
 from stress.shm.mode import JIT_DISABLED
 
-#: As few as can show that one of three figures changed.
-LAUNCHES, BASELINE_LAUNCHES = 4, 5
-
-SUITE = """
-launches = {launches}
-baseline-launches = {baseline_launches}
-[[order-case]]
-name = "no-fwb"
-thresholds = {{ window = 0.1, clean = 0.1 }}
-[order-case.run]
-orders = ["clean-first", "block-first"]
-vcpus = 1
-block-size = "2M"
-blocks = 4
-dwell = "20us"
-duration = "{duration}"
-platform = "{platform}"
-guest-caches = false
-pin = false
-"""
-
-#: A machine that cleans 2 MiB in 40 us, later in 80 us. Beside its TLBI it is next to nothing what the real one costs
-#: here, which depends on whether other work has the vCPU's core.
-MACHINE = """
-description = "cleans slowly"
-source = "made up"
-fwb = false
-dic = true
-bbm-level = 0
-tlbi-ns = 50_000
-clean-bytes-per-s = {rate}
-"""
-
 
 @pytest.fixture
 def stress(capsys: pytest.CaptureFixture[str]) -> Command:
     return command_line(capsys)
-
-
-def suite_in(directory: Path, duration: str = "400ms", **changes: str) -> Path:
-    (directory / "machine.toml").write_text(MACHINE.format(rate="5e10"))
-    text = SUITE.format(
-        launches=LAUNCHES,
-        baseline_launches=BASELINE_LAUNCHES,
-        duration=duration,
-        platform=directory / "machine.toml",
-    )
-    for old, new in changes.items():
-        text = text.replace(old, new)
-    (directory / "suite.toml").write_text(text)
-    return directory / "suite.toml"
 
 
 @pytest.mark.timeout(300)
@@ -94,17 +51,9 @@ def test_one_step_that_became_slower_is_found_and_named(tmp_path: Path, stress: 
         assert f"worse by {100 * by:.1f}% (limit 10%" in unwrapped
 
 
-SAMPLES = {"clean of clean-first": 0.5, "clean of block-first": 0.6, "window of block-first": 2.5}
-
-
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a launch of the case answers, instead of the process that makes it."""
-    answer: dict[str, Any] = {"complete": True, "failure": None, "violations": []}
-    answer["samples"] = {f"no-fwb: {name}": [ratio, 1.01 * ratio] for name, ratio in SAMPLES.items()}
-    monkeypatch.setattr(measure, "_process", lambda *arguments, **keywords: json.dumps(answer))
-    monkeypatch.setattr(measure, "_compile", lambda note: None)
-    return answer
+    return made_up(monkeypatch)
 
 
 @pytest.fixture
@@ -202,15 +151,22 @@ def test_bad_usage(stress: Command, tmp_path: Path) -> None:
 
 
 def test_a_case_that_goes_wrong_in_its_process(stress: Command, tmp_path: Path) -> None:
-    """The real process: its platform is out of reach; it is told to stop."""
+    """The real process is told to stop."""
     suite = suite_in(tmp_path, duration="20s")
-    interrupt.requested.set()
+
+    def stop() -> None:
+        wait_until(lambda: launch_of(os.getpid()), PATIENCE_S, "the first launch")
+        interrupt.requested.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
     try:
         code, out, err = stress("bench", "--suite", str(suite))
     finally:
+        stopper.join()
         interrupt.requested.clear()
     assert (code, out) == (ExitCode.INTERRUPTED, "")
-    assert "nothing was kept" in err
+    assert "nothing was compared" in err
 
 
 def test_a_kernel_case_is_measured_in_a_process_of_its_own() -> None:

@@ -21,10 +21,13 @@ _SAME_HOST: Final = ("cpu_model", "architecture", "cores", "membarrier", "jit")
 #: What may differ, and is told: an update of the compiler is one of the changes that the gate is there to judge.
 _TOLD: Final = ("kernel", "python", "numpy", "numba", "llvmlite", "memory_bytes")
 
+#: All that says which machine it is.
+HOST_KEYS: Final = (*_SAME_HOST, *_TOLD)
+
 _AGAIN: Final = "save a new one: stress bench --save-baseline FILE"
 
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Launch = Annotated[list[Ratio], Field(min_length=1)]
+Ratios = Annotated[list[Ratio], Field(min_length=1)]
 
 
 class Record(BaseModel):
@@ -39,7 +42,7 @@ class Record(BaseModel):
     elapsed_s: float = Field(description="How long it took, in s")
     launches: int = Field(ge=1, description="Launches of each case")
     host: dict[str, Any] = Field(description="The machine, with its load at the beginning")
-    samples: dict[str, list[Launch]] = Field(description="Ratios by figure, launch, and block of cycles or round")
+    samples: dict[str, list[Ratios]] = Field(description="Ratios by figure, launch, and block of cycles or round")
 
     def of_cases(self, names: set[str]) -> dict[str, list[list[float]]]:
         """The samples of some cases."""

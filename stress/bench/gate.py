@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from stress import __version__
 from stress.bench import baseline as files
+from stress.bench import kept as launches_kept
 from stress.bench.baseline import Record
 from stress.bench.decision import Decision, Verdict, check_enough, decide
-from stress.bench.measure import Progress, check, measure
+from stress.bench.measure import Progress, check, measure, turns
 from stress.bench.suite import Figure, OrderCase, Suite
-from stress.errors import ExitCode, RunBroken, UsageError
+from stress.errors import ExitCode, RunBroken, StressError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was measured; with a baseline also what became of each figure."""
+    """What was measured; with a baseline also what became of each figure, unless launches are missing."""
 
     record: Record
+    done: int  # launches of all cases
+    total: int
     baseline: Record | None = None
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
+    failure: StressError | None = None  # what ended it before all launches were done
 
     @property
     def regressions(self) -> list[Decision]:
@@ -38,15 +42,21 @@ class Outcome:
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 if there is a regression, 4 if there may be one: only what was decided can pass."""
+        """1 if there is a regression, 4 if there may be one: only what was decided can pass; else its failure's."""
+        if self.failure is not None:
+            return self.failure.exit_code
         if self.regressions:
             return ExitCode.CHECK_FAILED
         return ExitCode.BROKEN if self.undecided else ExitCode.OK
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        document = self.record.model_dump() | {"notes": list(self.notes)}
-        if self.baseline is not None:
+        document = self.record.model_dump() | {
+            "notes": list(self.notes),
+            "complete": self.failure is None,
+            "failure": str(self.failure) if self.failure else None,
+        }
+        if self.baseline is not None and self.failure is None:
             about = {name: getattr(self.baseline, name) for name in ("stress_version", "started_at", "launches")}
             figures = [
                 asdict(each) | {"worse_by": each.worse_by, "verdict": str(each.verdict)} for each in self.decisions
@@ -62,11 +72,14 @@ def bench(
     baseline: Record | None,
     progress: Progress,
     note: Callable[[str], None],
+    keep: Path | None = None,
+    resume: bool = False,
 ) -> Outcome:
     """Measure the cases ``names`` of a suite (all if none are named), and judge them by ``baseline``.
 
-    Raises `StressError` for whatever keeps it from a verdict: a baseline that does not fit, a launch that broke or had
-    a violation, too few samples.
+    Launches are kept in ``keep`` as they end; with ``resume`` those that it has are not made again. What ends it early
+    is the outcome's failure. Raises `StressError` for what keeps it from even one launch: a baseline that does not fit,
+    too few samples, a first launch that broke or had a violation.
     """
     chosen = suite.only(names) if names else suite
     check(chosen)
@@ -82,26 +95,54 @@ def bench(
             raise UsageError("the baseline has no figure of these cases", "it is damaged; save a new one")
         check_enough(baseline.launches, launches, len(before))
         figures(chosen, before)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    start = time.monotonic()
-    samples = measure(chosen, launches, progress, note)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    failure = None
+    identity = launches_kept.identity(chosen, launches, here)
+    with launches_kept.opened(keep, identity, now, resume=resume) as kept:
+        total = launches * len(chosen.cases)
+        if kept.earlier:
+            notes.append(f"{kept.earlier} of {total} launches are kept ones, the first of {kept.started_at}")
+        elif resume:
+            note(f"no launches were kept: all {total} are made")
+        try:
+            for launch in measure(chosen, launches, frozenset(kept.launches), progress, note):
+                kept.append(launch)
+        except StressError as error:
+            if not kept.launches:
+                raise
+            failure = error
     record = Record(
         bench_schema_version=files.SCHEMA_VERSION,
         stress_version=__version__,
         suite_hash=suite.hash,
-        started_at=started,
-        elapsed_s=round(time.monotonic() - start, 1),
+        started_at=kept.started_at,
+        elapsed_s=round(sum(launch.elapsed_s for launch in kept.launches.values()), 1),
         launches=launches,
         host=here,
-        samples={figure: [[float(f"{x:.6g}") for x in launch] for launch in each] for figure, each in samples.items()},
+        samples=_samples(chosen, launches, kept),
     )
+    outcome = Outcome(record, len(kept.launches), total, baseline, notes=tuple(notes), failure=failure)
+    if failure is not None:
+        return outcome
+    for figure, each in record.samples.items():
+        if len(each) != launches:
+            raise RunBroken(f"{figure} is in {len(each)} of {launches} launches", "report it")
     judged = figures(chosen, record.samples)
     if baseline is None:
-        return Outcome(record, notes=tuple(notes))
+        return outcome
     if different := sorted(before.keys() ^ record.samples.keys()):
         raise RunBroken(f"only one side has {', '.join(different)}", "what is measured changed; save a new baseline")
-    decisions = decide(judged, before, record.samples)
-    return Outcome(record, baseline, tuple(decisions), tuple(notes))
+    return replace(outcome, decisions=tuple(decide(judged, before, record.samples)))
+
+
+def _samples(suite: Suite, launches: int, kept: launches_kept.Kept) -> dict[str, list[list[float]]]:
+    """The ratios by figure and launch, in the order in which launches are made, whoever made them when."""
+    samples: dict[str, list[list[float]]] = {}
+    for case, number in turns(suite, launches):
+        launch = kept.launches.get((case.name, number))
+        for figure, ratios in launch.samples.items() if launch else ():
+            samples.setdefault(figure, []).append(ratios)
+    return samples
 
 
 def figures(suite: Suite, names: Collection[str]) -> list[Figure]:

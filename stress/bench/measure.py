@@ -10,12 +10,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from stress import interrupt
-from stress.bench.decision import Samples
+from stress.bench.kept import CHECKOUT, Launch
 from stress.bench.launch import ATTEMPTS
 from stress.bench.suite import KernelCase, OrderCase, Suite
 from stress.config import RunConfig
@@ -24,7 +24,7 @@ from stress.errors import CheckFailed, Interrupted, MachineError, RunBroken, Usa
 #: Called after each launch: launches done, all launches, the next case's name.
 Progress = Callable[[int, int, str], None]
 
-_CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
+_CHECKOUT: Final = CHECKOUT
 _TICK_S: Final = 0.2
 #: What a launch may take beyond what it is asked to run.
 _PATIENCE_S: Final = 120
@@ -44,23 +44,36 @@ def check(suite: Suite) -> None:
         raise MachineError(message, "run stress bench from a checkout, or choose order cases with --only")
 
 
-def measure(suite: Suite, launches: int, progress: Progress, note: Callable[[str], None]) -> dict[str, Samples]:
-    """Every figure's ratios, launch by launch. Raises `StressError` unless every launch was whole and correct."""
-    _compile(note)
-    samples: dict[str, list[list[float]]] = {}
-    total = launches * len(suite.cases)
+def turns(suite: Suite, launches: int) -> Iterator[tuple[OrderCase | KernelCase, int]]:
+    """Every launch of every case, by its number, in the order in which they are made."""
     for number in range(launches):
         cases = list(suite.cases)
         random.Random(number).shuffle(cases)
-        for at, case in enumerate(cases):
-            progress(number * len(cases) + at, total, case.name)
-            found = _order_case(case, number) if isinstance(case, OrderCase) else _kernel_case(case)
-            for figure, ratios in found.items():
-                samples.setdefault(figure, []).append(ratios)
-    for figure, each in samples.items():
-        if len(each) != launches:
-            raise RunBroken(f"{figure} is in {len(each)} of {launches} launches", "report it")
-    return dict(samples)
+        yield from ((case, number) for case in cases)
+
+
+def measure(
+    suite: Suite,
+    launches: int,
+    done: Collection[tuple[str, int]],
+    progress: Progress,
+    note: Callable[[str], None],
+) -> Iterator[Launch]:
+    """Each launch as it ends, but those ``done`` already, by case and number.
+
+    Raises `StressError` for one that is not whole and correct.
+    """
+    left = [(case, number) for case, number in turns(suite, launches) if (case.name, number) not in done]
+    if left:
+        _compile(note)
+    total = launches * len(suite.cases)
+    for at, (case, number) in enumerate(left, start=total - len(left)):
+        progress(at, total, case.name)
+        start = time.monotonic()
+        found = _order_case(case, number) if isinstance(case, OrderCase) else _kernel_case(case)
+        elapsed_s = round(time.monotonic() - start, 2)
+        samples = {figure: [float(f"{ratio:.6g}") for ratio in ratios] for figure, ratios in found.items()}
+        yield Launch(case=case.name, launch=number, elapsed_s=elapsed_s, samples=samples)
 
 
 def _compile(note: Callable[[str], None]) -> None:
@@ -135,7 +148,7 @@ def _process(
             process.kill()
             process.communicate()
     if interrupt.requested.is_set():
-        raise Interrupted("interrupted", "nothing was kept")
+        raise Interrupted("interrupted", "nothing was compared")
     if late:
         raise RunBroken(f"case {name} does not end within {patience_s:.0f} s", _REMEDY)
     if process.returncode < 0:  # whatever it had printed before

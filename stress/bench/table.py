@@ -15,17 +15,21 @@ _LEGEND = (
 
 def text(outcome: Outcome, fmt: str) -> str:
     """The whole outcome, the table in a format of tabulate."""
-    judged = outcome.baseline is not None
+    judged = outcome.baseline is not None and outcome.failure is None
     return joined(
         _headline(outcome),
         _compared(outcome, fmt) if judged else _measured(outcome, fmt),
         "\n".join(wrapped(_sentence(each)) for each in (*outcome.regressions, *outcome.undecided)),
         wrapped(_legend(outcome)),
         "\n".join(wrapped(f"note: {note}") for note in outcome.notes),
-        ""
-        if judged
-        else wrapped("Nothing was compared. To keep this as a baseline: stress bench --save-baseline FILE"),
+        "" if judged else wrapped(_nothing_compared(outcome)),
     )
+
+
+def _nothing_compared(outcome: Outcome) -> str:
+    if outcome.failure is not None:
+        return f"Nothing was compared, because launches are missing: {outcome.failure.message}."
+    return "Nothing was compared. To keep this as a baseline: stress bench --save-baseline FILE"
 
 
 def _sentence(decision: Decision) -> str:
@@ -45,6 +49,8 @@ def _headline(outcome: Outcome) -> str:
     record, baseline = outcome.record, outcome.baseline
     measured = f"{counted(len(record.samples), 'figure')}, {counted(record.launches, 'launch', 'launches')}"
     took = f"{record.elapsed_s:.0f} s"
+    if outcome.failure is not None:
+        return wrapped(f"INCOMPLETE: {outcome.done} of {counted(outcome.total, 'launch', 'launches')} done ({took})")
     if baseline is None:
         return wrapped(f"MEASURED: {measured} ({took})")
     if outcome.regressions:
@@ -57,7 +63,7 @@ def _headline(outcome: Outcome) -> str:
 
 
 def _legend(outcome: Outcome) -> str:
-    if outcome.baseline is None:
+    if outcome.baseline is None or outcome.failure is not None:
         return f"{_LEGEND} Intervals (95%) come from resampling launches, and cycles within them."
     return (
         f"{_LEGEND} Changes are of the ratio; intervals (95%) come from resampling launches, and cycles within them. "

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from stress.cli.completion import Shipped
 from stress.cli.output import emit, say
 from stress.cli.result_options import result_options
-from stress.errors import StressError, UsageError
+from stress.errors import ExitCode, StressError, UsageError
 from stress.shipped import Kind
 
 _Path = click.Path(path_type=Path)
@@ -38,6 +38,7 @@ _Path = click.Path(path_type=Path)
 @click.option(
     "--launches", type=click.IntRange(2, 1000), metavar="N", help="Launches of each case; the suite's if left out"
 )
+@click.option("--resume", is_flag=True, help="Go on with the launches that an interrupted bench kept beside its file")
 @result_options
 def bench(
     suite_file: Path,
@@ -45,13 +46,15 @@ def bench(
     new_file: Path | None,
     names: tuple[str, ...],
     launches: int | None,
+    resume: bool,
     output: Path | None,
     as_json: bool,
     table_format: str,
 ) -> int:
     """Measure a frozen suite of ratios, and compare it with a baseline: exit code 1 if anything got worse.
 
-    Without a baseline the ratios are printed, and nothing is judged.
+    Without a baseline the ratios are printed, and nothing is judged. With --output or --save-baseline FILE launches are
+    kept in FILE.launches as they end, until all are done; --resume goes on from there.
     """
     if new_file and baseline_file:
         raise UsageError("--baseline and --save-baseline exclude each other", "compare first, then save a new one")
@@ -59,7 +62,9 @@ def bench(
         raise UsageError("a baseline holds the whole suite", "leave out --only")
     if output and any(_same(each, output) for each in (new_file, baseline_file, suite_file)):
         raise UsageError(f"--output {output} would replace the baseline or the suite", "choose another path")
-    from stress.bench import baseline, suite, table
+    if resume and not (output or new_file):
+        raise UsageError("--resume: there is no file beside which launches are kept", "name it with --output")
+    from stress.bench import baseline, kept, suite, table
     from stress.results import store
 
     chosen = suite.load(suite_file)
@@ -70,24 +75,28 @@ def bench(
     from stress.bench import gate
 
     count = launches or (chosen.baseline_launches if new_file else chosen.launches)
+    file = output or new_file
+    keep = kept.beside(file) if file else None
     with _display() as progress:
-        outcome = gate.bench(chosen, names, count, before, progress, say)
+        outcome = gate.bench(chosen, names, count, before, progress, say, keep, resume)
     exit_code = int(outcome.exit_code)
     document = outcome.to_json()
     # What was measured is shown, and a regression is one, also if it cannot be kept.
-    if new_file:
-        try:
+    try:
+        if output:
+            store.write(output, document)
+        if new_file and outcome.failure is None:
             baseline.write(new_file, outcome.record)
             say(f"saved {new_file}: compare with stress bench --baseline {new_file}")
-        except StressError as error:
-            say(str(error))
-            exit_code = exit_code or error.exit_code
-    if output:
-        try:
-            store.write(output, document)
-        except StressError as error:
-            say(str(error))
-            exit_code = exit_code or error.exit_code
+        if keep and outcome.failure is None:
+            keep.unlink(missing_ok=True)
+    except (OSError, StressError) as error:
+        say(str(error))
+        exit_code = exit_code or (error.exit_code if isinstance(error, StressError) else ExitCode.BROKEN)
+    if outcome.failure is not None:
+        say(str(outcome.failure))
+        done = f"{outcome.done} of {outcome.total} launches are "
+        say(f"{done}kept in {keep}; continue with --resume" if keep else f"{done}lost; --output FILE keeps them")
     emit(json.dumps(document, indent=2, allow_nan=False) if as_json else table.text(outcome, table_format))
     return exit_code
 
@@ -114,10 +123,12 @@ def _display() -> Iterator[Callable[[int, int, str], None]]:
     with Progress(
         *columns, TextColumn("{task.description}"), console=Console(stderr=True), auto_refresh=False, transient=True
     ) as bar:
-        task = bar.add_task("")
+        tasks: list[TaskID] = []
 
         def show(done: int, total: int, case: str) -> None:
-            bar.update(task, completed=done, total=total, description=case)
+            if not tasks:  # what was done before tells nothing of how long the rest takes
+                tasks.append(bar.add_task(case, completed=done, total=total))
+            bar.update(tasks[0], completed=done, description=case)
             bar.refresh()
 
         yield show
@@ -129,9 +140,12 @@ class _Lines:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._quarter = -1
+        self._first = -1  # done before
 
     def show(self, done: int, total: int, case: str) -> None:
+        self._first = done if self._first < 0 else self._first
         if 4 * done // total > self._quarter:
             self._quarter = 4 * done // total
-            left = f", {(time.monotonic() - self._started) * (total - done) / done:.0f} s left" if done else ""
+            here = done - self._first
+            left = f", {(time.monotonic() - self._started) * (total - done) / here:.0f} s left" if here else ""
             say(f"{done} of {total} launches{left}")

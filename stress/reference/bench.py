@@ -24,7 +24,16 @@ others fall."""
 _DOCUMENT: Final = f"""\
 A baseline, and what `--json` and `--output` give, is one JSON document, schema version {SCHEMA_VERSION}; other
 versions are refused. With a baseline it also says which one it was (`baseline`), and for each figure its change, its
-p-value and its verdict (`figures`)."""
+p-value and its verdict (`figures`). What `--json` and `--output` give says whether all launches were made
+(`complete`) and what ended them early (`failure`); `samples` then has fewer of them, and nothing is judged or saved as
+a baseline."""
+
+_KEPT: Final = """\
+With `--output FILE` or `--save-baseline FILE` each launch is in `FILE.launches` as soon as it ends, one JSON line each
+after a header, until all are done. Ctrl-C, a launch that broke or a killed `stress bench` loses none: the same command
+with `--resume` makes those that are missing. They must be of the same measurement, which the header names: cases and
+their options, number of launches, the program down to its source files, the machine and its kernel, Python and
+compiler. Anything else is refused. Thresholds and the baseline may change: they decide, but measure nothing."""
 
 
 def bench_page() -> str:
@@ -36,7 +45,7 @@ def bench_page() -> str:
         for name, metric in METRICS.items()
     ]
     parts += ["## Metrics", _METRICS, table(("metric", "is", "better is"), metrics)]
-    return page("Benchmark keys", *parts, "## The document", _DOCUMENT, _table(Record))
+    return page("Benchmark keys", *parts, "## The document", _DOCUMENT, _table(Record), "## Interrupted", _KEPT)
 
 
 def _table(model: type[BaseModel]) -> str:
