@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # processes one is made without it.
 WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
     statistics store tables stages progress platforms bugs orders units cache api model stale reference doctor api_sweep \
-    report report_browser bench_suite bench_decision bench_metrics bench_baseline bench_cli bench_kept bench_soak \
+    report report_browser bench_suite bench_decision bench_metrics bench_baseline bench_cli bench_kept bench_soak ci \
     trace_files trace_runs sweep_config journal select sweep cluster
 
 .PHONY: run test chromium soak docs bench clean distclean

@@ -19,7 +19,7 @@ def text(outcome: Outcome, fmt: str) -> str:
     return joined(
         _headline(outcome),
         _compared(outcome, fmt) if judged else _measured(outcome, fmt),
-        "\n".join(wrapped(_sentence(each)) for each in (*outcome.regressions, *outcome.undecided)),
+        "\n".join(wrapped(sentence(each)) for each in (*outcome.regressions, *outcome.undecided)),
         wrapped(_legend(outcome)),
         "\n".join(wrapped(f"note: {note}") for note in outcome.notes),
         "" if judged else wrapped(_nothing_compared(outcome)),
@@ -32,7 +32,7 @@ def _nothing_compared(outcome: Outcome) -> str:
     return "Nothing was compared. To keep this as a baseline: stress bench --save-baseline FILE"
 
 
-def _sentence(decision: Decision) -> str:
+def sentence(decision: Decision) -> str:
     """One figure that is no pass, in one line."""
     figure = decision.figure
     change = f"{cells.factor(decision.baseline)} -> {cells.factor(decision.now)}"

@@ -13,10 +13,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from stress.cli.ci import reporting
 from stress.cli.completion import Shipped
 from stress.cli.output import emit, say
 from stress.cli.result_options import result_options
 from stress.errors import ExitCode, StressError, UsageError
+from stress.results.checks import Check
 from stress.shipped import Kind
 
 _Path = click.Path(path_type=Path)
@@ -40,6 +42,7 @@ _Path = click.Path(path_type=Path)
 )
 @click.option("--resume", is_flag=True, help="Go on with the launches that an interrupted bench kept beside its file")
 @result_options
+@reporting
 def bench(
     suite_file: Path,
     baseline_file: Path | None,
@@ -50,6 +53,7 @@ def bench(
     output: Path | None,
     as_json: bool,
     table_format: str,
+    tested: list[Check],
 ) -> int:
     """Measure a frozen suite of ratios, and compare it with a baseline: exit code 1 if anything got worse.
 
@@ -73,12 +77,14 @@ def bench(
     before = baseline.read(baseline_file) if baseline_file else None
     # Here, because it loads numba: bad usage is answered at once.
     from stress.bench import gate
+    from stress.bench.tested import checks
 
     count = launches or (chosen.baseline_launches if new_file else chosen.launches)
     file = output or new_file
     keep = kept.beside(file) if file else None
     with _display() as progress:
         outcome = gate.bench(chosen, names, count, before, progress, say, keep, resume)
+    tested += checks(outcome)
     exit_code = int(outcome.exit_code)
     document = outcome.to_json()
     # What was measured is shown, and a regression is one, also if it cannot be kept.

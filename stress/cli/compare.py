@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from stress.cli import completion
+from stress.cli.ci import reporting
 from stress.cli.completion import completing
 from stress.cli.help import SectionCommand
 from stress.cli.options import config_options, configured
@@ -16,6 +17,7 @@ from stress.cli.session import session
 from stress.cli.trace import Trace, trace_options
 from stress.config import COMPARED
 from stress.errors import UsageError
+from stress.results.checks import Check
 
 
 @click.command(cls=SectionCommand)
@@ -23,6 +25,7 @@ from stress.errors import UsageError
 @config_options
 @trace_options
 @result_options
+@reporting
 def compare(
     orders: tuple[str, ...],
     config_file: Path | None,
@@ -31,6 +34,7 @@ def compare(
     table_format: str,
     trace: Path | None,
     trace_rebuilds: int | None,
+    tested: list[Check],
     **options: Any,
 ) -> int:
     """Compare ORDERS, cycle by cycle in the same processes; unmap-first and block-first if none are named.
@@ -45,4 +49,6 @@ def compare(
         raise UsageError(f"there is only {only} to compare", f"name two or more: stress compare {other} {only}")
     from stress.results.tables import compare_table
 
-    return session(config, compare_table, output=output, as_json=as_json, table_format=table_format, trace=asked)
+    return session(
+        config, compare_table, output=output, as_json=as_json, table_format=table_format, trace=asked, tested=tested
+    )

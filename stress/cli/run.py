@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stress.cli.ci import reporting
 from stress.cli.completion import completing, orders
 from stress.cli.help import SectionCommand, SectionOption
 from stress.cli.options import WHAT, config_options, configured
@@ -14,6 +15,7 @@ from stress.cli.result_options import result_options
 from stress.cli.session import session
 from stress.cli.trace import Trace, trace_options
 from stress.errors import UsageError
+from stress.results.checks import Check
 
 
 @click.command(cls=SectionCommand)
@@ -28,6 +30,7 @@ from stress.errors import UsageError
 @config_options
 @trace_options
 @result_options
+@reporting
 def run(
     config_file: Path | None,
     output: Path | None,
@@ -35,6 +38,7 @@ def run(
     table_format: str,
     trace: Path | None,
     trace_rebuilds: int | None,
+    tested: list[Check],
     **options: Any,
 ) -> int:
     """Rebuild blocks under one order while vCPU processes hammer the table."""
@@ -45,4 +49,6 @@ def run(
         raise UsageError(f"{config_file} names {len(config.orders)} orders", f"use stress compare {names}, or --order")
     from stress.results.tables import run_table
 
-    return session(config, run_table, output=output, as_json=as_json, table_format=table_format, trace=asked)
+    return session(
+        config, run_table, output=output, as_json=as_json, table_format=table_format, trace=asked, tested=tested
+    )

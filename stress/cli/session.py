@@ -10,6 +10,7 @@ from stress.cli.output import emit, say
 from stress.cli.trace import Trace
 from stress.config import RunConfig
 from stress.errors import StressError
+from stress.results.checks import Check, of_document
 
 #: Makes a table of a result document, in a format of tabulate.
 Render = Callable[[dict[str, Any], str], str]
@@ -23,8 +24,9 @@ def session(
     as_json: bool,
     table_format: str,
     trace: Trace | None = None,
+    tested: list[Check],
 ) -> int:
-    """Run ``config`` and return the process's exit code."""
+    """Run ``config`` and return the process's exit code; what it ``tested`` is added to the list."""
     from stress.results import store
 
     if output is not None:
@@ -47,6 +49,7 @@ def session(
     if trace is not None and data.trace is not None:
         trace.name_records(data.trace, data.violations)
     result = document.build(data)
+    tested += of_document(result)
     exit_code = data.exit_code
     if output is not None:
         try:
