@@ -14,8 +14,9 @@ import pytest
 from batons import Actor, before_each
 from machines import ALL, Tree, assert_sound, block_leaf, fault, set_order, small_machine, split_block
 
-from stress.kernels import abort, entries, grace, mapping, pool, rebuild, records, tlbi
+from stress.kernels import abort, clean, entries, grace, mapping, pool, rebuild, records, tlbi
 from stress.kernels import fault as fault_module
+from stress.kernels.clean import write_through_cache
 from stress.kernels.codes import PERMISSION, POPULATION, REBUILT, RETRY, SPURIOUS
 from stress.kernels.dirty import set_logging
 from stress.kernels.split import DONE
@@ -23,7 +24,7 @@ from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST_DEFERRED, CLEAN_FIRST_UNLOCKED, NAMED_ORDERS, NT, UNMAP_FIRST, Order
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import DIRTY_SHIFT, SLOT_LOGGING
+from stress.shm.words import DIRTY_SHIFT, NOT_AT_POC, SLOT_LOGGING
 
 pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
 
@@ -147,9 +148,9 @@ CASES = [
 def rebuild_cases(order: Order) -> Iterator[Case]:
     """A rebuild against everything else that may happen to the block's pages."""
 
-    def prepared(share: int, *, writable: int = 1, vcpu_rebuilds: bool = False) -> Callable[[], Machine]:
+    def prepared(share: int, *, writable: int = 1, **options: Any) -> Callable[[], Machine]:
         def prepare() -> Machine:
-            s = machine(share=share, writable=writable, vcpu_rebuilds=vcpu_rebuilds, bbm_level=order.bbm_level)
+            s = machine(share=share, writable=writable, bbm_level=order.bbm_level, **options)
             set_order(s, order.steps)
             return s
 
@@ -162,10 +163,24 @@ def rebuild_cases(order: Order) -> Iterator[Case]:
         the_block(s, tree, found)
         assert REBUILT in found or found[1] == DONE
 
+    def dirty() -> Machine:
+        """Two pages that nobody has mapped are not at the PoC, where the guest would look."""
+        s = prepared(0, fwb=False, guest_caches=False)()
+        for frame in (5, 9):
+            write_through_cache(s, frame)
+        return s
+
+    def at_poc(s: Machine, tree: Tree, found: tuple[int, int]) -> None:
+        """Each has cleaned what it mapped, whoever came first, and the count knows."""
+        the_block(s, tree, found)
+        assert s.unclean.tolist() == [0]
+        assert not (s.cells & NOT_AT_POC).any()
+
     wants = prepared(FEW, vcpu_rebuilds=True)
     yield Case(f"{order.name}: two vCPUs", wants, (faults(0, 5), faults(1, 9)), rebuilt_once)
     yield Case(f"{order.name}: vCPU and hypervisor", wants, (faults(0, 5), rebuilds), rebuilt_once)
     yield Case(f"{order.name}: map a page", prepared(0), (faults(0, 5, 1), rebuilds), the_block)
+    yield Case(f"{order.name}: clean a page", dirty, (faults(0, 5, 1), rebuilds), at_poc)
     yield Case(f"{order.name}: relax a page", prepared(FEW, writable=0), (faults(0, 63, 1), rebuilds), the_block)
 
 
@@ -186,6 +201,7 @@ def race(patch: pytest.MonkeyPatch, case: Case, schedule: Callable[[list[Actor]]
 
     with patch.context() as inner:
         before_each(inner, MODULES, ACCESSES, pause)
+        before_each(inner, (clean,), ("fetch_and", "fetch_add"), pause)  # not before it looks at each of the cells
         actors += [Actor(lambda work=work: work(s)) for work in case.works]  # type: ignore[misc]
         made = schedule(actors)
         for _ in range(1000):  # both to their ends, in turn: neither may wait for ever
