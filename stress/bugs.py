@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from stress.orders import CLEANS, OUTSIDE_LOCK, TEAR_DOWNS, Order, Step
+from stress.orders import CLEANS, TEAR_DOWNS, Order, Scope, Step
 
 #: An update of a valid leaf takes a reference on its table and never gives one back.
 LEAK_ON_UPDATE: Final = 1
@@ -37,6 +37,8 @@ FREED_TWICE: Final = 256
 EVENT_LOST: Final = 512
 #: A detached table is freed without waiting for those who still walk it.
 NO_GRACE: Final = 1024
+#: After mmu_lock was taken nobody looks whether what was done without it still holds.
+NO_RECHECK: Final = 2048
 
 #: Small blocks and short cycles: many chances in a few seconds.
 _QUICK: Final = {"block-size": "2M", "dwell": "1ms", "duration": "3s"}
@@ -51,10 +53,19 @@ class Need(StrEnum):
     HARVEST = "the dirty bitmap is never harvested there"
     UNMAP = "nothing is unmapped there"
     CLEAN = "no block is cleaned there"
+    MOVES = "no frame moves there"
 
 
 def _same(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     return steps
+
+
+def _always(order: Order) -> bool:
+    return True
+
+
+def _tears_down(order: Order) -> bool:
+    return order.tears_down
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class Bug:
     flag: int = 0
     change: Callable[[tuple[Step, ...]], tuple[Step, ...]] = field(default=_same, repr=False)
     needs: tuple[Need, ...] = ()
-    steps: tuple[Step, ...] = ()  # of which an order needs one, for a flag to act
+    acts: Callable[[Order], bool] = field(default=_always, repr=False)  # under which orders a flag can act
 
     def rewrite(self, order: Order) -> Order:
         """``order`` with the bug in its steps, under the same name; ``order`` itself if it has none there."""
@@ -84,11 +95,11 @@ class Bug:
         """Whether the bug can show under ``order`` at all: an order without a break cannot forget it."""
         if not self.flag:
             return self.rewrite(order) is not order
-        return not self.steps or any(step in self.steps for step in order.steps)
+        return self.acts(order)
 
 
 def _one_ipa(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    return tuple(Step.TLBI_IPA if step is Step.TLBI else step for step in steps)
+    return tuple(Step.TLBI_IPA if step.facts.tlbi is Scope.VMID else step for step in steps)
 
 
 def _without(*dropped: Step) -> Callable[[tuple[Step, ...]], tuple[Step, ...]]:
@@ -113,11 +124,11 @@ def _bug(
     flag: int = 0,
     change: Callable[[tuple[Step, ...]], tuple[Step, ...]] = _same,
     needs: tuple[Need, ...] = (),
-    steps: tuple[Step, ...] = (),
+    acts: Callable[[Order], bool] = _always,
     **settings: object,
 ) -> Bug:
     spelled = {key.replace("_", "-"): value for key, value in settings.items()}
-    return Bug(name, source, effect, kinds, MappingProxyType(_QUICK | spelled), flag, change, needs, steps)
+    return Bug(name, source, effect, kinds, MappingProxyType(_QUICK | spelled), flag, change, needs, acts)
 
 
 _CATALOGUE: Final = (
@@ -154,7 +165,7 @@ _CATALOGUE: Final = (
         ("table-leak",),
         flag=ROOT_TABLE_KEPT,
         needs=(Need.REBUILD,),
-        steps=TEAR_DOWNS,
+        acts=_tears_down,
         order="block-first-deferred",
     ),
     _bug(
@@ -164,7 +175,7 @@ _CATALOGUE: Final = (
         ("table-leak",),
         flag=ENTRY_READ_AGAIN,
         needs=(Need.REBUILD,),
-        steps=TEAR_DOWNS,
+        acts=_tears_down,
     ),
     _bug(
         "no-cmo",
@@ -246,7 +257,7 @@ _CATALOGUE: Final = (
         ("double-free",),
         flag=FREED_TWICE,
         needs=(Need.REBUILD,),
-        steps=TEAR_DOWNS,
+        acts=_tears_down,
     ),
     _bug(
         "event-lost",
@@ -262,8 +273,29 @@ _CATALOGUE: Final = (
         ("table-use-after-free",),
         flag=NO_GRACE,
         needs=(Need.REBUILD,),
-        steps=OUTSIDE_LOCK,
+        acts=lambda order: order.tears_down_late,
         order="clean-first-unlocked",
+    ),
+    _bug(
+        "no-recheck",
+        "what mmu_invalidate_retry prevents (Linux 6.1)",
+        "what was found before mmu_lock was taken is used although it moved since: the block maps the old frames",
+        ("stale-translation", "not-at-poc"),
+        flag=NO_RECHECK,
+        needs=(Need.REBUILD, Need.MOVES),
+        acts=lambda order: order.looks_again,
+        order="clean-unlocked",
+        scenario="thp",
+        rebuilder="vcpu",
+        fwb=False,
+        guest_caches=False,
+        platform="kunpeng920",
+        # A clean takes 4 ms there, a dwell about as long; who else runs must fault pages in meanwhile.
+        granule="16K",
+        block_size="32M",
+        blocks=1,
+        vcpus=2,
+        dwell="4ms",
     ),
 )
 

@@ -6,14 +6,16 @@ nothing here executes anything, and deliberately wrong orders are welcome (the o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import permutations
 from typing import Final
 
 from stress.errors import UsageError
 from stress.guess import did_you_mean
 
-#: The most steps one order may have: the width of the per-step records in shared memory.
+#: The most steps one order may be written with; no step may stand in it twice.
 MAX_STEPS: Final = 16
 #: The most orders one run may compare: each has two counter slots, one more is for all else, and 16 bits name a slot.
 MAX_ORDERS: Final = (1 << 15) - 1
@@ -31,8 +33,9 @@ class Step(StrEnum):
     INSTALL_NT = "install-nt"
     CLEAR_NT = "clear-nt"
     UNMAP_DEFERRED = "unmap-deferred"
-    UNMAP_UNLOCKED = "unmap-unlocked"
     TLBI_IPA = "tlbi-ipa"
+    LOCK = "lock"
+    UNLOCK = "unlock"
 
     @property
     def code(self) -> int:
@@ -40,38 +43,102 @@ class Step(StrEnum):
         return STEPS.index(self)
 
     @property
-    def description(self) -> str:
-        """What the step does, in one line."""
-        return _DESCRIPTIONS[self]
+    def facts(self) -> Facts:
+        """What the step is."""
+        return FACTS[self]
 
+
+class Scope(StrEnum):
+    """What a TLBI invalidates."""
+
+    VMID = "vmid"
+    IPA = "ipa"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a step is: all that checks, rewrites, labels and drawings know of it. `does` says it in one line."""
+
+    does: str
+    #: A walk that begins after the step does not reach the old table.
+    unlinks: bool = False
+    #: The step begins the time in which the entry is invalid.
+    opens: bool = False
+    #: The step makes the entry a block, and so ends that time. An order has exactly one such step.
+    installs: bool = False
+    #: The step frees the old tables. An order has at most one such step.
+    tears_down: bool = False
+    #: The table pages are freed after a grace period, by others.
+    deferred: bool = False
+    #: The step cleans memory to the Point of Coherency.
+    cleans: bool = False
+    #: What the step invalidates in the TLBs; None: nothing.
+    tlbi: Scope | None = None
+    #: The least FEAT_BBM level under which the step may replace a valid entry (DDI 0487 D8.14.1).
+    bbm_level: int = 0
+    #: The step may stand before `lock` or after `unlock`: it neither stores to the entry nor reads a linked table.
+    outside_lock: bool = False
+
+
+FACTS: Final = {
+    Step.INVALIDATE: Facts("store an invalid descriptor over the table entry", unlinks=True, opens=True),
+    Step.TLBI: Facts(
+        "invalidate the VMID's TLB entries everywhere and wait for completion (TLBI, DSB)",
+        tlbi=Scope.VMID,
+        outside_lock=True,
+    ),
+    Step.CLEAN: Facts(
+        "clean the block's D-cache range to PoC, then invalidate the I-cache; a no-op with FWB",
+        cleans=True,
+        outside_lock=True,
+    ),
+    Step.INSTALL: Facts("store-release the block descriptor", unlinks=True, installs=True, bbm_level=2),
+    Step.UNMAP: Facts(
+        "visit the detached tables, drop a reference per counted entry, free the table pages",
+        tears_down=True,
+        outside_lock=True,
+    ),
+    Step.CLEAN_UNMAPPED: Facts(
+        "clean only the pages that the old tables did not map; nothing if they were full", cleans=True
+    ),
+    Step.INSTALL_NT: Facts(
+        "store-release the block descriptor with nT set (FEAT_BBM level 1)", unlinks=True, installs=True, bbm_level=1
+    ),
+    Step.CLEAR_NT: Facts("store the block descriptor again, without nT"),
+    Step.UNMAP_DEFERRED: Facts(
+        "unmap, but the table pages are freed after an RCU grace period",
+        tears_down=True,
+        deferred=True,
+        outside_lock=True,
+    ),
+    Step.TLBI_IPA: Facts(
+        "invalidate the TLB entries of one page's IPA only, which is not enough",
+        tlbi=Scope.IPA,
+        outside_lock=True,
+    ),
+    Step.LOCK: Facts("take mmu_lock and look again: if the entry or the host's mapping moved, begin anew"),
+    Step.UNLOCK: Facts("give mmu_lock back"),
+}
 
 STEPS: Final = tuple(Step)
 
-#: The steps that make the entry a block: an order has exactly one of them.
-INSTALLS: Final = (Step.INSTALL, Step.INSTALL_NT)
 
-#: The steps that free the old tables: an order has at most one of them.
-TEAR_DOWNS: Final = (Step.UNMAP, Step.UNMAP_DEFERRED, Step.UNMAP_UNLOCKED)
+def steps_that(holds: Callable[[Facts], object]) -> tuple[Step, ...]:
+    """The steps whose facts fulfil a condition."""
+    return tuple(step for step in STEPS if holds(FACTS[step]))
 
-#: The steps that free them outside of mmu_lock, where walkers that take no lock may still read them.
-OUTSIDE_LOCK: Final = (Step.UNMAP_DEFERRED, Step.UNMAP_UNLOCKED)
 
-#: The steps that clean memory to the Point of Coherency.
-CLEANS: Final = (Step.CLEAN, Step.CLEAN_UNMAPPED)
+def mask_of(holds: Callable[[Facts], object]) -> int:
+    """The same as a mask of step codes, for compiled code."""
+    return sum(1 << step.code for step in steps_that(holds))
 
-_DESCRIPTIONS: Final = {
-    Step.INVALIDATE: "store an invalid descriptor over the table entry",
-    Step.TLBI: "invalidate the VMID's TLB entries everywhere and wait for completion (TLBI, DSB)",
-    Step.CLEAN: "clean the block's D-cache range to PoC, then invalidate the I-cache; a no-op with FWB",
-    Step.INSTALL: "store-release the block descriptor",
-    Step.UNMAP: "visit the detached tables, drop a reference per counted entry, free the table pages",
-    Step.CLEAN_UNMAPPED: "clean only the pages that the old tables did not map; nothing if they were full",
-    Step.INSTALL_NT: "store-release the block descriptor with nT set (FEAT_BBM level 1)",
-    Step.CLEAR_NT: "store the block descriptor again, without nT",
-    Step.UNMAP_DEFERRED: "unmap, but the table pages are freed after an RCU grace period",
-    Step.UNMAP_UNLOCKED: "unmap after mmu_lock was dropped, by the rebuilder",
-    Step.TLBI_IPA: "invalidate the TLB entries of one page's IPA only, which is not enough",
-}
+
+INSTALLS: Final = steps_that(lambda facts: facts.installs)
+TEAR_DOWNS: Final = steps_that(lambda facts: facts.tears_down)
+CLEANS: Final = steps_that(lambda facts: facts.cleans)
+
+#: Words that stand for several steps in a list.
+SPELLINGS: Final = {"unmap-unlocked": (Step.UNLOCK, Step.UNMAP)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +151,43 @@ class Order:
     description: str
 
     @property
+    def executed(self) -> tuple[Step, ...]:
+        """The steps with the ones that take and give back mmu_lock, which an order may leave out at its ends."""
+        before = () if Step.LOCK in self.steps else (Step.LOCK,)
+        after = () if Step.UNLOCK in self.steps else (Step.UNLOCK,)
+        return (*before, *self.steps, *after)
+
+    @property
+    def first(self) -> int:
+        """Index in `executed` of the first step that is written."""
+        return 0 if Step.LOCK in self.steps else 1
+
+    @property
     def codes(self) -> tuple[int, ...]:
-        """The steps' integer codes."""
-        return tuple(step.code for step in self.steps)
+        """The integer codes of `executed`."""
+        return tuple(step.code for step in self.executed)
 
     @property
     def bbm_level(self) -> int:
         """The least FEAT_BBM level under which the steps can be correct (DDI 0487 D8.14.1): 0, 1 or 2."""
-        for step in self.steps:
-            if step is Step.INVALIDATE:
-                return 0
-            if step in INSTALLS:
-                return 1 if step is Step.INSTALL_NT else 2
-        return 0
+        first = next((step for step in self.steps if step.facts.unlinks), None)
+        return first.facts.bbm_level if first else 0
+
+    @property
+    def tears_down(self) -> bool:
+        """Whether the order frees the old tables."""
+        return any(step.facts.tears_down for step in self.steps)
+
+    @property
+    def tears_down_late(self) -> bool:
+        """Whether the old tables are freed outside of mmu_lock, where walkers that take no lock may still read them."""
+        unlocked = self.executed[self.executed.index(Step.UNLOCK) :]
+        return any(step.facts.tears_down and (step.facts.deferred or step in unlocked) for step in self.steps)
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether steps stand before `lock`, so that what they worked on may have moved."""
+        return self.executed[0] is not Step.LOCK
 
 
 UNMAP_FIRST: Final = Order(
@@ -136,9 +227,16 @@ BLOCK_FIRST_DEFERRED: Final = Order(
 
 CLEAN_FIRST_UNLOCKED: Final = Order(
     name="clean-first-unlocked",
-    steps=(Step.CLEAN, Step.INVALIDATE, Step.TLBI, Step.INSTALL, Step.UNMAP_UNLOCKED),
+    steps=(Step.CLEAN, Step.INVALIDATE, Step.TLBI, Step.INSTALL, Step.UNLOCK, Step.UNMAP),
     provenance="proposed by this project",
     description="clean-first with the tear-down after mmu_lock is dropped",
+)
+
+CLEAN_UNLOCKED: Final = Order(
+    name="clean-unlocked",
+    steps=(Step.CLEAN, Step.LOCK, Step.INVALIDATE, Step.TLBI, Step.INSTALL, Step.UNLOCK, Step.UNMAP),
+    provenance="proposed by this project",
+    description="clean-first-unlocked with the clean before mmu_lock is taken",
 )
 
 NT: Final = Order(
@@ -165,6 +263,7 @@ NAMED_ORDERS: Final = {
         CLEAN_UNMAPPED_FIRST,
         BLOCK_FIRST_DEFERRED,
         CLEAN_FIRST_UNLOCKED,
+        CLEAN_UNLOCKED,
         NT,
         BBML2,
     )
@@ -173,7 +272,7 @@ NAMED_ORDERS: Final = {
 
 def vocabulary() -> str:
     """The names and steps an order may be written with, in one line."""
-    return f"use one of {', '.join(NAMED_ORDERS)}, or a list of the steps {','.join(STEPS)}"
+    return f"use one of {', '.join(NAMED_ORDERS)}, or a list of the steps {','.join((*STEPS, *SPELLINGS))}"
 
 
 def parse_order(text: str) -> Order:
@@ -181,7 +280,7 @@ def parse_order(text: str) -> Order:
 
     A list keeps its own (normalised) text as its name, also when its steps are those of a named order.
     Raises `UsageError` for an unknown name or step, a repeated step, no install or two, two tear-downs, a
-    ``clear-nt`` without ``install-nt`` before it, a step after ``unmap-unlocked``, or nothing at all.
+    ``clear-nt`` without ``install-nt`` before it, a step outside mmu_lock that needs it, or nothing at all.
     """
     named = NAMED_ORDERS.get(text.strip())
     if named is not None:
@@ -190,13 +289,13 @@ def parse_order(text: str) -> Order:
     shown = repr(text if len(text) <= 80 else text[:77] + "...")
     if words == [""]:
         raise UsageError("the order is empty", vocabulary())
-    unknown = [word for word in words if word not in STEPS]
+    unknown = [word for word in words if word not in STEPS and word not in SPELLINGS]
     if unknown and len(words) == 1:
         raise UsageError(f"unknown order {shown}", did_you_mean(words[0], NAMED_ORDERS, vocabulary()))
     if unknown:
-        hint = did_you_mean(unknown[0], STEPS, vocabulary())
+        hint = did_you_mean(unknown[0], (*STEPS, *SPELLINGS), vocabulary())
         raise UsageError(f"order {shown}: unknown step {unknown[0][:40]!r}", hint)
-    steps = tuple(Step(word) for word in words)
+    steps = tuple(step for word in words for step in SPELLINGS.get(word) or (Step(word),))
     repeated = [step.value for index, step in enumerate(steps) if step in steps[:index]]
     if repeated:
         raise UsageError(f"order {shown}: step {repeated[0]!r} appears twice", vocabulary())
@@ -204,11 +303,18 @@ def parse_order(text: str) -> Order:
     if nonsense:
         raise UsageError(f"order {shown}: {nonsense}", vocabulary())
     return Order(
-        name=",".join(steps),
+        name=",".join(words),
         steps=steps,
         provenance="the command line or a config",
         description="custom steps",
     )
+
+
+def enumerate_orders(vocabulary_: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
+    """Every order that can be written with some of these steps, each at most once: shorter ones first."""
+    steps = tuple(vocabulary_)
+    for length in range(1, len(steps) + 1):
+        yield from (each for each in permutations(steps, length) if not _nonsense(each))
 
 
 def _nonsense(steps: tuple[Step, ...]) -> str:
@@ -223,8 +329,14 @@ def _nonsense(steps: tuple[Step, ...]) -> str:
         return "'clear-nt' needs 'install-nt' before it"
     if len(tear_downs) > 1:
         return f"{' and '.join(map(repr, map(str, tear_downs)))} free the tables twice; keep one of them"
-    if Step.UNMAP_UNLOCKED in steps[:-1]:
-        return "'unmap-unlocked' comes after mmu_lock was dropped: make it the last step"
-    if len(steps) > MAX_STEPS:
-        return f"{len(steps)} steps, at most {MAX_STEPS} fit"
+    before = steps[: steps.index(Step.LOCK)] if Step.LOCK in steps else ()
+    after = steps[steps.index(Step.UNLOCK) + 1 :] if Step.UNLOCK in steps else ()
+    if Step.UNLOCK in before:
+        return "'unlock' stands before 'lock'; mmu_lock is taken once and given back once"
+    early = [step for step in before if not step.facts.outside_lock or step.facts.tears_down]
+    if early:
+        return f"'{early[0]}' needs mmu_lock: put it behind 'lock'"
+    late = [step for step in after if not step.facts.outside_lock]
+    if late:
+        return f"'{late[0]}' needs mmu_lock: put it before 'unlock'"
     return ""

@@ -91,7 +91,7 @@ class Life:
             copies=True,
         )
         for row, each in zip(self.s.orders, self.orders, strict=True):
-            row[: len(each.steps)] = each.codes
+            row[: len(each.codes)] = each.codes
         self.choose_an_order(order)
         self.who = self.s.geo.hypervisor
         self.cpus = [new_cpu(), new_cpu()]

@@ -18,7 +18,7 @@ from stress.kernels.abort import resolve
 from stress.kernels.audit import audit
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import split
-from stress.orders import Step
+from stress.orders import Order, Step
 from stress.shm import layout, words
 from stress.shm.layout import Geo, Machine
 from stress.shm.mode import JIT_DISABLED
@@ -125,7 +125,7 @@ def choose_order(s: Machine, order: int) -> None:
 
 def set_order(s: Machine, steps: Iterable[Step], order: int = 0) -> None:
     """Make ``steps`` the order number ``order``, and that the one under test."""
-    codes = [step.code for step in steps]
+    codes = Order("", tuple(steps), "", "").codes
     s.orders[order] = -1
     s.orders[order, : len(codes)] = codes
     choose_order(s, order)

@@ -106,6 +106,7 @@ def order_data(
         order=order,
         cycle_count=count,
         rebuilds=rebuilds,
+        restarts=0,
         rebuilds_hit=int(np.count_nonzero(rows["window_faults"])),
         rows=rows,
         cycles=cycles,
@@ -319,7 +320,7 @@ def version_3(document: dict[str, Any]) -> dict[str, Any]:
     del old["untested"]
     old.pop("passes", None)
     for order in old["orders"]:
-        del order["cycles"]
+        del order["cycles"], order["restarts"]
     return old
 
 

@@ -56,7 +56,7 @@ def test_orders_lists_names_and_steps(stress: Command) -> None:
     code, out, err = stress("orders")
     assert (code, err) == (0, "")
     assert all(name in out and ",".join(order.steps) in out for name, order in NAMED_ORDERS.items())
-    assert all(step.description in out for step in STEPS)
+    assert all(step.facts.does in out for step in STEPS)
     assert max(map(len, out.splitlines())) <= 110
 
 

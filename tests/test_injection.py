@@ -30,6 +30,7 @@ ACTS = {
     "freed-twice": {"rebuild", *REBUILDS},
     "event-lost": {"rebuild", "thp", *REBUILDS},
     "no-grace": {"rebuild", *REBUILDS},
+    "no-recheck": {"thp"},
 }
 PAIRS = [(bug, str(scenario)) for bug in BUGS for scenario in Scenario]
 #: Can act there by its configuration, but what it needs is rare in the selftest's programs: exit code 4 says so.
@@ -60,6 +61,8 @@ def test_what_cannot_act_is_refused(bug: str, scenario: str) -> None:
         ("leak-on-update", {"write-fraction": 0.0}),
         ("freed-twice", {"order": "invalidate,tlbi,clean,install"}),
         ("no-grace", {"order": "block-first"}),
+        ("no-recheck", {"order": "clean-first"}),
+        ("no-recheck", {"rebuilder": "hypervisor"}),
         ("no-break", {"scenario": "kvm-page-table-test", "backing": "anonymous", "block-size": "2M"}),
     ],
 )

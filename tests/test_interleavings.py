@@ -137,7 +137,7 @@ def test_a_named_order_is_never_reported(
 @pytest.mark.parametrize("share", [PARTIAL, ALL])
 @pytest.mark.parametrize("name", NAMED_ORDERS)
 def test_two_vcpus_that_want_the_block(monkeypatch: pytest.MonkeyPatch, name: str, share: int, shared: bool) -> None:
-    """Either may rebuild; under a shared mmu_lock one of them may find that it came too late."""
+    """Either may rebuild; where others are let in meanwhile, one of them may find that it came too late."""
     order = NAMED_ORDERS[name]
     found, happened = play_many(
         monkeypatch, order, share, False, bbm_level=order.bbm_level, shared=shared, vcpu_rebuilds=True, vcpus=2
@@ -146,7 +146,7 @@ def test_two_vcpus_that_want_the_block(monkeypatch: pytest.MonkeyPatch, name: st
     assert happened["redone"] > 10
     if share == PARTIAL:
         assert happened["rebuilt by the guest's own fault"] > 5
-        assert (happened["came too late"] > 0) == shared
+        assert (happened["came too late"] > 0) == (shared or order.looks_again)
 
 
 @pytest.mark.parametrize(

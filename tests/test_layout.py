@@ -41,7 +41,8 @@ def test_regions_are_disjoint_and_start_on_cache_lines() -> None:
 ROWS: dict[str, tuple[int, set[str]]] = {
     "TLBI_": (words.TLBI_WORDS, {"TLBI_RING", "TLBI_WORDS", "TLBI_DONE", "TLBI_PENDING"}),
     "R_": (words.RECORD_WORDS, set()),
-    "T_": (LINE, set()),
+    "B_": (words.BUILDING_WORDS, set()),
+    "T_": (words.TOTAL_WORDS, set()),
     "E_": (words.EVENT_WORDS, set()),
     "EVENT_": (words.EVENT_INDEX_WORDS, {"EVENT_RING", "EVENT_WORDS", "EVENT_INDEX_WORDS"}),
     "V_": (words.EVIDENCE_WORDS, set()),
@@ -90,6 +91,7 @@ OTHERS = [
     words.LOCK_WRITERS,
     words.TLBI_DONE,
     words.FENCED,
+    words.HOST_SEQUENCE,
     words.FINISH,
 ]
 PROC = [words.STATE, words.HEARTBEAT, words.PARKED, words.FIRST_ACCESS_NS, words.AT_GFN, words.AT_STEP]

@@ -13,9 +13,10 @@ from typing import Any, Union, get_args, get_origin
 import numpy as np
 import pytest
 from pydantic import BaseModel
-from synthetic import dirty_log_perf, head_to_head, migration, run_data, version_1
+from synthetic import dirty_log_perf, head_to_head, migration, order_data, run_data, version_1
 
 from stress.errors import UsageError
+from stress.orders import CLEAN_FIRST_UNLOCKED
 from stress.results import store
 from stress.results.data import FAULT_CLASSES, Violation
 from stress.results.document import build
@@ -123,6 +124,23 @@ def test_scenarios_with_stages_and_a_life_cycle() -> None:
     life_cycle = Result.of(build(migration(rng))).life_cycle
     assert life_cycle is not None
     assert life_cycle.migrations_completed == 6
+
+
+def test_a_step_that_became_two(tmp_path: Path) -> None:
+    """Version 4 had one step that gave mmu_lock back and tore down; its time was the tear-down's."""
+    document = build(run_data([order_data(np.random.default_rng(1), CLEAN_FIRST_UNLOCKED)]))
+    document["schema_version"] = 4
+    [order] = document["orders"]
+    order["steps"][-2:] = ["unmap-unlocked"]
+    times = order["step_ns"].pop("unmap")
+    order["step_ns"]["unmap-unlocked"] = times
+    del order["step_ns"]["unlock"], order["restarts"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(document))
+    result = Result.load(path)
+    assert result.order.steps == CLEAN_FIRST_UNLOCKED.steps
+    assert result.order.step_ns["unmap"].p50 == times["p50"]
+    assert (result.order.step_ns["unlock"].p50, result.order.restarts) == (0, 0)
 
 
 def test_an_older_document(document: dict[str, Any], tmp_path: Path) -> None:

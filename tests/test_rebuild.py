@@ -35,14 +35,17 @@ from stress.kernels.codes import POPULATION, REBUILT, RETRY, STOPPED
 from stress.kernels.descriptor import broken
 from stress.kernels.entries import find
 from stress.kernels.fault import handle
-from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, interpret, leave
-from stress.kernels.records import open_record, settled
+from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, begin, carry_out
+from stress.kernels.records import settled
 from stress.kernels.split import write_unmapped
+from stress.kernels.steps import look, own_lock
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
 from stress.shm.layout import Machine
 from stress.shm.words import (
     AT_STEP,
+    B_INDEX,
+    B_OLD,
     INSIDE,
     LOCK,
     NOT_AT_POC,
@@ -168,9 +171,9 @@ def test_freed_tables_are_poisoned_and_entries_kept_until_then() -> None:
     assert (s.tables[first : first + 512] & 1).all(), "until the grace period is over"
     assert reap(s, s.geo.hypervisor) == 1
     assert (s.tables[first : first + 512] == POISON).all()
-    for step in (UNMAP, Step.UNMAP_UNLOCKED):
+    for steps in ((UNMAP,), (Step.UNLOCK, UNMAP)):
         s = split_machine()
-        assert rebuild_block(s, 0, (INVALIDATE, TLBI, INSTALL, step)) == DONE
+        assert rebuild_block(s, 0, (INVALIDATE, TLBI, INSTALL, *steps)) == DONE
         assert (s.tables[first : first + 512] == POISON).all()
 
 
@@ -251,21 +254,20 @@ def test_the_other_blocks_are_not_touched(order: Order) -> None:
 # Under a shared mmu_lock the first step that changes the entry decides who rebuilds.
 
 
-def begin(s: Machine, order: Order) -> tuple[int, int]:
-    """A rebuild of block 0 up to where it has read the entry; its index and value."""
+def read_entry(s: Machine, order: Order) -> tuple[int, int]:
+    """A vCPU's rebuild of block 0 up to where it has read the entry; its index and value."""
     set_order(s, order.steps)
     s.control[LOCK] = -1
-    index, level = find(s, s.geo.base_gfn, 2)
-    assert level == 2
-    return int(index), int(s.tables[index])
+    begin(s, 0, int(State.GUEST))
+    assert look(s, 0, s.geo.base_gfn, 2)
+    own_lock(s, 0, 1, 2)
+    return int(s.building[0, B_INDEX]), int(s.building[0, B_OLD])
 
 
-def finish(s: Machine, index: int, old: int) -> tuple[int, int]:
-    """Record the rebuild that ``begin`` began and play its steps; (result, its number)."""
-    number = int(open_record(s, 0, s.geo.base_gfn, 1))
-    done = int(interpret(s, 0, number, index, old, 2, s.geo.base_gfn, 0))
-    assert settled(s, number) == number - 1
-    leave(s, 0, number, 2, s.geo.base_gfn, int(State.GUEST))
+def finish(s: Machine) -> tuple[int, int]:
+    """Go on with the rebuild that ``read_entry`` began; (result, its number)."""
+    done = int(carry_out(s, 0, 1, 0))
+    number = int(s.control[REBUILDS])
     assert settled(s, number) == number
     return done, number
 
@@ -280,7 +282,7 @@ LATE += [
 def test_who_comes_too_late_changes_nothing(order: Order, found: str) -> None:
     """The other's block is there already, or its window is open."""
     s = split_machine(shared=True, bbm_level=order.bbm_level, share=ALL // 2)
-    index, old = begin(s, order)
+    index, old = read_entry(s, order)
     if found == "block":
         s.control[LOCK] = 0
         assert rebuild_block(s, 0, order.steps) == DONE
@@ -289,7 +291,7 @@ def test_who_comes_too_late_changes_nothing(order: Order, found: str) -> None:
         s.tables[index] = broken(old, 2, 99, 0)
     before, allocated = int(s.tables[index]), (s.page_level >= 0).sum()
     counts = s.page_count.copy()
-    done, number = finish(s, index, old)
+    done, number = finish(s)
     assert done == VOID
     assert s.tables[index] == before
     assert (s.page_level >= 0).sum() == allocated
@@ -305,7 +307,7 @@ def test_who_comes_too_late_changes_nothing(order: Order, found: str) -> None:
 def test_a_vcpu_that_comes_too_late_tries_again() -> None:
     s = split_machine(shared=True, vcpu_rebuilds=True)
     s.control[PHASE] = 1 << PHASE_SLOT_BITS
-    index, old = begin(s, BLOCK_FIRST)
+    index, old = read_entry(s, BLOCK_FIRST)
     s.control[LOCK] = 0
     s.tables[index] = broken(old, 2, 0, 0)  # a break that belongs to no rebuild: a handler's
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 3) == RETRY

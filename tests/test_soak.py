@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from basic_orders import BASIC, is_correct, orders_of
+from basic_orders import BASIC, is_correct
 from live import run_json
 
 from stress import run
 from stress.bugs import BUGS
-from stress.orders import NAMED_ORDERS
+from stress.orders import NAMED_ORDERS, enumerate_orders
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
@@ -108,7 +108,7 @@ def test_wrong_orders_are_caught_every_time(size: str) -> None:
 @pytest.mark.timeout(3600)
 def test_every_basic_order_has_the_verdict_of_the_rule() -> None:
     """No FWB, guest caches off, blocks half mapped: of 261 orders the seven that the rule names are correct."""
-    orders = orders_of(*BASIC)
+    orders = list(enumerate_orders(BASIC))
     correct = []
     for steps in orders:
         result = run(

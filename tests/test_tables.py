@@ -118,8 +118,7 @@ def test_orders_with_long_names_and_intervals_split_into_tables_that_fit() -> No
     text = compare_table(build(run_data([order_data(rng(), order) for order in NAMED_ORDERS.values()])))
     assert widest(text) <= WIDTH
     names = list(NAMED_ORDERS)[1:]
-    assert [each[1:3] for each in headers(text)[:-1]] == [names[i : i + 2] for i in range(0, len(names) - 1, 2)]
-    assert headers(text)[-1][1] == names[-1]
+    assert [name for each in headers(text) for name in each[1:3] if name in names] == names
 
 
 def test_many_orders_split_into_tables_that_fit() -> None:

@@ -64,7 +64,7 @@ def test_a_vcpu_rebuilds_inside_its_fault_and_tears_down_after_the_lock() -> Non
     data.orders = (parse_order("invalidate,tlbi,install,unmap-unlocked"),)
     row = data.rebuilds[0]
     row["who"], row["requested_ns"], row["locked_ns"], row["start_ns"] = 0, 1150, 1650, 1650
-    row["unlocked_ns"], row["end_ns"], row["step_ns"][:4] = 1700, 1790, [10, 20, 20, 90]
+    row["unlocked_ns"], row["end_ns"], row["step_ns"][:5] = 1700, 1790, [10, 20, 20, 5, 85]
     vcpu, hypervisor, _ = tracks(data)
     assert hypervisor.slices == []
     assert [(each.name, each.start_ns, each.end_ns) for each in vcpu.slices[1:-1]] == [
@@ -74,7 +74,8 @@ def test_a_vcpu_rebuilds_inside_its_fault_and_tears_down_after_the_lock() -> Non
         ("invalidate", 1650, 1660),
         ("tlbi", 1660, 1680),
         ("install", 1680, 1700),
-        ("unmap-unlocked", 1700, 1790),
+        ("unlock", 1700, 1705),
+        ("unmap", 1705, 1790),
     ]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from basic_orders import orders_of
 from casemate_rules import judge
 from machines import ALL, SHAPES, block_gfn, fault, rebuild_block, small_machine, split_block, violations
 from test_order_outcomes import ALPHABETS, outcome
@@ -23,7 +22,7 @@ from stress.kernels.rebuild import DONE
 from stress.kernels.split import populate
 from stress.kernels.teardown import reap
 from stress.live.evidence import violations as violations_of
-from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Step, parse_order
+from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Step, enumerate_orders, parse_order
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.traced import W_AT, W_KIND, Traced
@@ -57,7 +56,7 @@ def locked_fault(s: Machine, write: int = 0) -> int:
 @pytest.mark.parametrize("alphabet", ALPHABETS)
 def test_checker_and_oracle_agree(alphabet: str) -> None:
     verdicts = []
-    for steps in orders_of(*ALPHABETS[alphabet]):
+    for steps in enumerate_orders(ALPHABETS[alphabet]):
         found, _ = outcome(steps, 0, 1)
         wrong = verdict(rebuilt(steps))
         # A table that leaks, and an entry that does not become the block promised, are no matter of translations.

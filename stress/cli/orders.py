@@ -24,5 +24,5 @@ def orders(table_format: str) -> int:
     emit("")
     emit(table(("order", "is", "comes from"), about, table_format, {1: 40, 2: 44}))
     emit("")
-    emit(table(("step", "does"), [(step.value, step.description) for step in STEPS], table_format))
+    emit(table(("step", "does"), [(step.value, step.facts.does) for step in STEPS], table_format))
     return 0

@@ -12,7 +12,10 @@ from stress.orders import parse_order
 
 
 def _rebuilds(config: RunConfig) -> bool:
-    return config.scenario is not Scenario.THP and config.has_blocks
+    if config.scenario is Scenario.THP:  # leaves tables only to orders that frames may move under
+        looks_again = any(order.looks_again for order in config.parsed_orders)
+        return looks_again and config.rebuilder is Rebuilder.VCPU and config.write_fraction > 0
+    return config.has_blocks
 
 
 def _writes(config: RunConfig) -> bool:
@@ -40,6 +43,7 @@ _MET: Final[Mapping[Need, Callable[[RunConfig], bool]]] = {
     Need.WRITE_AFTER_LOGGING: _writes_after_logging,
     Need.HARVEST: lambda config: config.scenario in (Scenario.MIGRATION, Scenario.DIRTY_LOG_PERF) and _writes(config),
     Need.UNMAP: _unmaps,
+    Need.MOVES: lambda config: config.scenario is Scenario.THP,
     Need.CLEAN: lambda config: not config.fwb and config.cmo is Cmo.PER_INSTALL,
 }
 _REMEDIES: Final[Mapping[Need, str]] = {
@@ -48,6 +52,7 @@ _REMEDIES: Final[Mapping[Need, str]] = {
     Need.WRITE_AFTER_LOGGING: "use scenario migration, with writes",
     Need.HARVEST: "use scenario migration or dirty-log-perf, with writes",
     Need.UNMAP: "use scenario thp",
+    Need.MOVES: "use scenario thp",
     Need.CLEAN: "use --no-fwb and --cmo per-install",
 }
 

@@ -36,14 +36,15 @@ from stress.kernels.inject import injected
 from stress.kernels.mapping import BLOCK_SPLIT, LOST_RACE, map_leaf, not_ours, relax
 from stress.kernels.memslots import mapping_level, page_in_slot, slot_of
 from stress.kernels.oracle import report
-from stress.kernels.rebuild import DONE, interpret
-from stress.kernels.records import open_record
+from stress.kernels.rebuild import DONE, begin, carry_out
+from stress.kernels.steps import look, own_lock
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
-from stress.shm.words import R_CLEANED, R_LOCKED_NS, RECORD_RING, SLOT_LOGGING, Kind
+from stress.shm.words import SLOT_LOGGING, Kind, State
 
 _ENDLESS_FAULT = int(Kind.ENDLESS_FAULT)
+_GUEST = int(State.GUEST)
 
 # What to do.
 DO_NOTHING, DO_RELAX, DO_MAP, DO_MAP_PAGE, DO_SPLIT, DO_REBUILD = range(6)
@@ -78,7 +79,8 @@ def resolve(
 ) -> tuple[int, int, int, int]:
     """Handle an abort on guest frame ``gfn`` under mmu_lock.
 
-    Returns (fault class or another outcome, what was done to the table, level found, number of the rebuild or 0).
+    Returns (fault class or another outcome, what was done to the table, level found, 1 if it was left to a rebuild,
+    which gave mmu_lock back, else 0).
     """
     slot = slot_of(s, gfn)
     if slot < 0:
@@ -115,17 +117,12 @@ def resolve(
             return RETRY, NOTHING, level, 0
         kind, did = PERMISSION, RELAXED
     elif action == DO_REBUILD:
-        index, level = find(s, gfn, wanted)
-        old = load(s.tables, index)
-        if level != wanted or not is_table(old, level):
+        begin(s, who, _GUEST)
+        if not look(s, who, gfn, wanted):
             return RETRY, NOTHING, level, 0
-        pages = pages_at(s.geo, level)
-        number = open_record(s, who, gfn & ~(pages - 1), requested_ns)
-        s.records[number & (RECORD_RING - 1), R_LOCKED_NS] = locked_ns
-        s.records[number & (RECORD_RING - 1), R_CLEANED] = cleaned
-        first = frame & ~(pages - 1)
-        done = interpret(s, who, number, index, old, level, gfn & ~(pages - 1), first)
-        return (REBUILT if done == DONE else RETRY), NOTHING, level, number
+        own_lock(s, who, requested_ns, locked_ns)
+        done = carry_out(s, who, requested_ns, cleaned)
+        return (REBUILT if done == DONE else RETRY), NOTHING, wanted, 1
     elif action != DO_NOTHING:
         target = LAST_LEVEL if action == DO_MAP_PAGE else wanted
         done = map_leaf(s, gfn, frame, target, write or logging == 0, action == DO_SPLIT, who)

@@ -13,6 +13,7 @@ from stress.kernels.codes import COPY_DIFFERS, STOPPED
 from stress.kernels.descriptor import WRITE, is_leaf, pages_at, permissions, write_protected
 from stress.kernels.entries import find, set_entry
 from stress.kernels.inject import injected
+from stress.kernels.memslots import count_change
 from stress.kernels.oracle import report
 from stress.kernels.tlbi import tlbi_vmid
 from stress.shm.atomics import exchange, fetch_or, load, store
@@ -108,6 +109,7 @@ def set_logging(s: Machine, who: int, on: int) -> int:
     if not acquire(s, who):
         return STOPPED
     changed = 0
+    count_change(s)
     stop_watching(s)
     if on != 0:
         for word in range(len(s.dirty)):
@@ -134,6 +136,7 @@ def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
     """
     if not acquire(s, who):
         return STOPPED
+    count_change(s)
     stop_watching(s)
     changed = write_protect(s, first, end, who)
     if changed != 0:

@@ -20,7 +20,6 @@ from stress.kernels.cost import spend
 from stress.kernels.descriptor import REBUILD_MASK, is_leaf, window_of
 from stress.kernels.grace import begin_walk, end_walk
 from stress.kernels.inject import injected
-from stress.kernels.rebuild import leave
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.events import log_fault
 from stress.shm.histogram import bucket
@@ -29,6 +28,9 @@ from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
 from stress.shm.syscalls import clock_ns, sched_yield
 from stress.shm.words import (
+    B_HOLD_NS,
+    B_LOCKS,
+    B_WAIT_NS,
     C_DROPPED,
     C_FAULTS,
     C_LOCK_HOLD_NS,
@@ -103,12 +105,11 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     if s.geo.shared != 0:
         begin_walk(s, vcpu)
     found, did, reached, rebuilt = resolve(s, gfn, write, vcpu, asked, locked)
-    done = clock_ns()
-    ended = done  # giving the lock back takes no time to speak of
+    ended = clock_ns()
+    locks, waited, held = 1, locked - asked, ended - locked
     if rebuilt != 0:
-        leave(s, vcpu, rebuilt, reached, gfn, _GUEST)
-        ended = clock_ns()
-    else:
+        locks, waited, held = s.building[vcpu, B_LOCKS], s.building[vcpu, B_WAIT_NS], s.building[vcpu, B_HOLD_NS]
+    else:  # giving the lock back takes no time to speak of
         if s.geo.shared != 0:
             end_walk(s, vcpu)
         release(s, vcpu, _GUEST)
@@ -121,9 +122,9 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     slot = phase & PHASE_SLOT_MASK
     counters = s.counters[vcpu, slot]
     counters[C_FAULTS + kind] += 1
-    counters[C_LOCKS] += 1
-    counters[C_LOCK_WAIT_NS] += locked - asked
-    counters[C_LOCK_HOLD_NS] += done - locked
+    counters[C_LOCKS] += locks
+    counters[C_LOCK_WAIT_NS] += waited
+    counters[C_LOCK_HOLD_NS] += held
     if did != NOTHING:
         counters[C_MAPPED_BLOCKS + did] += 1
         if did == SPLIT:
@@ -140,6 +141,6 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         what = kind | max(level, 0) << 4 | int(write) << 8 | slot << WHAT_SLOT_SHIFT
         if injected(s, EVENT_LOST):
             s.event_index[vcpu, EVENT_LOGGED] += 1
-        elif not log_fault(s, vcpu, start, gfn, stall, locked - asked, number, what, phase >> PHASE_SLOT_BITS):
+        elif not log_fault(s, vcpu, start, gfn, stall, waited, number, what, phase >> PHASE_SLOT_BITS):
             counters[C_DROPPED] += 1
     return found if found < 0 else kind

@@ -14,7 +14,7 @@ from stress.kernels.descriptor import pages_at
 from stress.kernels.entries import find
 from stress.kernels.grace import begin_walk, end_walk
 from stress.kernels.oracle import report
-from stress.orders import Step
+from stress.orders import Step, mask_of
 from stress.shm.atomics import load, pause
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
@@ -23,8 +23,9 @@ from stress.shm.syscalls import clock_ns
 from stress.shm.words import LOOKED_NS, ORDER_WORDS, PHASE, PHASE_SLOT_MASK, Kind
 
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
-_UNMAP_DEFERRED = Step.UNMAP_DEFERRED.code
-_UNMAP_UNLOCKED = Step.UNMAP_UNLOCKED.code
+_UNLOCK = Step.UNLOCK.code
+_TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
+_DEFERRED = mask_of(lambda facts: facts.deferred)
 # A walk every 5 ms that stays for 0.15 ms, as one does whose visitor works or is preempted: 3% of the guest's time
 # at most, and a table freed too soon is met many times a second.
 _EVERY_NS = 5_000_000
@@ -39,10 +40,15 @@ def tears_down_late(s: Machine) -> bool:
     order = (load(s.control, PHASE) & PHASE_SLOT_MASK) >> 1
     if order >= s.orders.shape[0]:
         return False  # what happens now is charged to none
+    unlocked = False
     for i in range(ORDER_WORDS):
         step = s.orders[order, i]
-        if step == _UNMAP_DEFERRED or step == _UNMAP_UNLOCKED:
-            return True
+        if step < 0:
+            break
+        if step == _UNLOCK:
+            unlocked = True
+        elif _TEAR_DOWNS >> step & 1:
+            return unlocked or _DEFERRED >> step & 1 != 0
     return False
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.descriptor import pages_at
-from stress.shm.atomics import load
+from stress.shm.atomics import load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
-from stress.shm.words import SLOT_BASE, SLOT_FIRST, SLOT_LOGGING, SLOT_PAGES
+from stress.shm.words import HOST_SEQUENCE, SLOT_BASE, SLOT_FIRST, SLOT_LOGGING, SLOT_PAGES
 
 NO_SLOT = -1
 
@@ -20,6 +20,15 @@ def slot_of(s: Machine, gfn: int) -> int:
         if base <= gfn < base + load(s.memslots, (slot, SLOT_PAGES)):
             return slot
     return NO_SLOT
+
+
+@kernel
+def count_change(s: Machine) -> None:
+    """Host mappings, memslots or dirty logging change: who looked without mmu_lock must look again.
+
+    Only the hypervisor process changes them, so no other process writes the word.
+    """
+    store(s.control, HOST_SEQUENCE, s.control[HOST_SEQUENCE] + 1)
 
 
 @kernel

@@ -13,6 +13,7 @@ from stress.kernels.descriptor import is_leaf, is_table, next_page, pages_at
 from stress.kernels.entries import break_entry, find, page_of, settle_entry, tlbi_entry
 from stress.kernels.grace import grace
 from stress.kernels.inject import injected
+from stress.kernels.memslots import count_change
 from stress.kernels.pool import free_table, put_page
 from stress.kernels.tlbi import tlbi_range
 from stress.shm.atomics import exchange, load, store
@@ -117,6 +118,7 @@ def invalidate_start(s: Machine, who: int, gfn: int, page: int, pages: int) -> i
     """The host is about to move the frames of ``pages`` pages: unmap them, and let faults retry; DONE or STOPPED."""
     if not acquire(s, who):
         return STOPPED
+    count_change(s)
     for i in range(page, page + pages):
         store(s.host, i, HOST_MOVING)
     for block in range(page >> s.geo.index_bits, (page + pages - 1 >> s.geo.index_bits) + 1):
@@ -147,6 +149,7 @@ def invalidate_end(s: Machine, who: int, page: int, pages: int, new: int, new_mi
     """The frames have moved: the host maps the pages again, with huge pages if ``huge``; DONE or STOPPED."""
     if not acquire(s, who):
         return STOPPED
+    count_change(s)
     for i in range(pages):
         store(s.host, page + i, new + (i ^ new_mix))
     for block in range(page >> s.geo.index_bits, (page + pages - 1 >> s.geo.index_bits) + 1):
@@ -163,6 +166,7 @@ def move_memslots(s: Machine, who: int, base: int) -> int:
     """
     if not acquire(s, who):
         return STOPPED
+    count_change(s)
     unmap_all(s, who)
     for slot in range(s.geo.memslots):
         store(s.memslots, (slot, SLOT_BASE), base + s.memslots[slot, SLOT_FIRST])
@@ -175,6 +179,7 @@ def unmap_memslots(s: Machine, who: int) -> int:
     """Unmap all guest memory, as a stage of a test begins; DONE or STOPPED."""
     if not acquire(s, who):
         return STOPPED
+    count_change(s)
     unmap_all(s, who)
     release(s, who, _DWELL)
     return DONE

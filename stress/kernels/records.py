@@ -25,7 +25,6 @@ from stress.shm.words import (
     R_BLOCK,
     R_CLEANED,
     R_CYCLE,
-    R_DETACHED,
     R_DONE,
     R_FAULTS,
     R_FREED,
@@ -77,7 +76,6 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
     record[R_FAULTS] = 0
     record[R_VOID] = 0
     record[R_WHO] = who
-    record[R_DETACHED] = -1
     record[R_REQUESTED_NS] = requested_ns
     store(s.records, (row, R_NUMBER), number)
     # From here on accesses count as inside, and so does time: what was spent waiting for mmu_lock is neither.

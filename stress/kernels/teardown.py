@@ -30,6 +30,20 @@ _DETACH = int(Traced.DETACH)
 
 
 @kernel
+def count_mapped(s: Machine, page: int, level: int) -> int:
+    """Pages that a block's table maps, by the reference counts: full if page_count == entries + 1 all over."""
+    if level == LAST_LEVEL:
+        return s.page_count[page] - 1
+    bits = s.geo.index_bits
+    mapped = 0
+    for index in range(page << bits, (page + 1) << bits):
+        descriptor = load(s.tables, index)
+        if is_table(descriptor, level):
+            mapped += s.page_count[next_page(s.geo, descriptor)] - 1
+    return mapped
+
+
+@kernel
 def detach(s: Machine, page: int, level: int, who: int) -> None:
     """Here, under mmu_lock, a table and those below it are given up; they are torn down now or later.
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.live.reservoir import Reservoir
+from stress.live.step_times import step_times
 from stress.live.timeline import Timeline
 from stress.live.tracer import Tracer
-from stress.orders import MAX_STEPS, Order
+from stress.orders import Order
 from stress.results.data import COUNTERS, CYCLE_ROW, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.shm import words
 from stress.shm.drain import copy_cycles, copy_records, drain_events
@@ -194,7 +195,7 @@ class Collector:
         rows["rebuild_ns"] = records[:, words.R_END_NS] - records[:, words.R_START_NS]
         rows["lock_wait_ns"] = records[:, words.R_LOCKED_NS] - records[:, words.R_REQUESTED_NS]
         rows["lock_hold_ns"] = records[:, words.R_UNLOCKED_NS] - records[:, words.R_LOCKED_NS]
-        rows["step_ns"] = records[:, words.R_STEPS : words.R_STEPS + MAX_STEPS]
+        rows["step_ns"] = step_times(records, self._orders)
         rows["mapped_share"] = records[:, words.R_MAPPED] / self._block_pages
         rows["window_faults"] = records[:, words.R_FAULTS]
         for order, kept in enumerate(self._rows):
@@ -244,6 +245,7 @@ class Collector:
             order=order,
             cycle_count=int(totals[words.T_CYCLES]),
             rebuilds=int(totals[words.T_REBUILDS]),
+            restarts=int(totals[words.T_RESTARTS]),
             # A rebuild that was cut short may have been hit already.
             rebuilds_hit=min(int(machine.hits[i]), int(totals[words.T_REBUILDS])),
             rows=self._rows[i].rows.copy(),

@@ -9,7 +9,6 @@ from stress.arch.geometry import LAST_LEVEL, Geometry
 from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
 from stress.kernels.workload import Pattern, Workload, scatter_for
 from stress.live.plan import Plan
-from stress.orders import OUTSIDE_LOCK
 from stress.results.trace import TraceRequest
 from stress.shm.layout import Geo, geo_for
 
@@ -37,7 +36,7 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         bbm_level=config.bbm_level,
         cmo_per_fault=config.cmo is Cmo.PER_FAULT,
         shared=config.locking is Locking.SHARED,
-        lockless=any(step in OUTSIDE_LOCK for order in config.parsed_orders for step in order.steps),
+        lockless=any(order.tears_down_late for order in config.parsed_orders),
         vcpu_rebuilds=config.rebuilder is Rebuilder.VCPU,
         inject=config.bug.flag if config.bug else 0,
         clean_ps_per_page=round(platform.clean_ns_per_page(config.granule) * 1000),

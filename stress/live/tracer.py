@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.bugs import MISSING_DSB
-from stress.orders import MAX_STEPS, Order
+from stress.live.step_times import step_times
+from stress.orders import Order
 from stress.results.trace import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
 from stress.shm import words
 from stress.shm.layout import Machine
@@ -71,7 +72,7 @@ class Tracer:
     def result(self, orders: tuple[Order, ...], ended_ns: int) -> TraceData:
         """The trace, once no worker runs any more."""
         machine, geo = self._machine, self._machine.geo
-        rebuilds, faults = self._rebuild_rows(), self._fault_rows()
+        rebuilds, faults = self._rebuild_rows(orders), self._fault_rows()
         end_ns = min(self._full_ns or ended_ns, self._last_end_ns if not self._left else ended_ns)
         changes, cut = self._changes()
         if end_ns == self._full_ns and not self._request.changes:
@@ -95,14 +96,14 @@ class Tracer:
             beyond=self._beyond(changes) if self._request.changes else "",
         )
 
-    def _rebuild_rows(self) -> npt.NDArray[Any]:
+    def _rebuild_rows(self, orders: tuple[Order, ...]) -> npt.NDArray[Any]:
         geo = self._machine.geo
         records = np.concatenate([np.zeros((0, words.RECORD_WORDS), np.int64), *self._rebuilds])
         rows = np.zeros(len(records), TRACED_REBUILD)
         for name, word in _REBUILD_WORDS.items():
             rows[name] = records[:, word]
         rows["ipa"] = (records[:, words.R_BLOCK] + geo.base_gfn) << geo.granule_shift
-        rows["step_ns"] = records[:, words.R_STEPS : words.R_STEPS + MAX_STEPS]
+        rows["step_ns"] = step_times(records, orders)
         return rows
 
     def _fault_rows(self) -> npt.NDArray[Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stress.orders import STEPS, Step
+from stress.orders import INSTALLS, STEPS, Step, steps_that
 from stress.report.axes import time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import colour, scale, spec
 from stress.results import cells
+from stress.results.rebuild_times import WAIT, rebuild_times
 
-_WAIT: Final = "wait for mmu_lock"
+_OPENS: Final = steps_that(lambda facts: facts.opens)
 _ROOM: Final = 0.12  # a segment with this share of the longest bar has room for its name
 
 
@@ -23,8 +24,7 @@ def steps(document: dict[str, Any]) -> Figure:
     segments: list[dict[str, Any]] = []
     for order in orders:
         start = 0.0
-        times = {_WAIT: order["mmu_lock"]["rebuilder_wait_ns"], **order["step_ns"]}
-        for step, found in times.items():
+        for step, found in rebuild_times(order).items():
             mean = found["mean"] or 0.0
             segments.append(
                 {
@@ -41,7 +41,7 @@ def steps(document: dict[str, Any]) -> Figure:
     used = {segment["step"] for segment in segments}
     known = [step for step in map(str, STEPS) if step in used]
     # The wait is no step and grey; a step has its own colour on every page.
-    colours = scale([_WAIT, *known], ["var(--neutral)", *(colour(STEPS.index(Step(step))) for step in known)])
+    colours = scale([WAIT, *known], ["var(--neutral)", *(colour(STEPS.index(Step(step))) for step in known)])
     y = {
         "field": "order",
         "type": "nominal",
@@ -103,15 +103,15 @@ def steps(document: dict[str, Any]) -> Figure:
     )
     note = (
         "Mean time of each step; unlike medians, means add up. The line below a bar spans its invalid window, from "
-        "invalidate to install."
+        "invalidate to the install."
     )
     return Figure(title, note, [plot], _table(orders))
 
 
 def _windows(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """From invalidate's start to install's end, of the orders that have both in this sequence."""
-    starts = {each["order"]: each["from"] for each in segments if each["step"] == Step.INVALIDATE}
-    ends = {each["order"]: each["to"] for each in segments if each["step"] == Step.INSTALL}
+    """From the start of the step that opens the window to the end of the one that installs, if in this sequence."""
+    starts = {each["order"]: each["from"] for each in segments if each["step"] in _OPENS}
+    ends = {each["order"]: each["to"] for each in segments if each["step"] in INSTALLS}
     return [
         {"order": order, "from": start, "to": ends[order]}
         for order, start in starts.items()
@@ -122,11 +122,7 @@ def _windows(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _table(orders: list[dict[str, Any]]) -> Table:
     rows = []
     for order in orders:
-        times = {
-            _WAIT: order["mmu_lock"]["rebuilder_wait_ns"],
-            **order["step_ns"],
-            "whole rebuild": order["rebuild_ns"],
-        }
+        times = {**rebuild_times(order), "whole rebuild": order["rebuild_ns"]}
         for step, found in times.items():
             rows.append((order["order"], step, *(cells.time(found[key]) for key in ("mean", "p50", "p99", "max"))))
     return Table(("order", "step", "mean", "p50", "p99", "max"), rows)

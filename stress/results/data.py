@@ -113,6 +113,7 @@ class OrderData:
     order: Order
     cycle_count: int  # completed cycles, exact
     rebuilds: int  # completed rebuilds, exact
+    restarts: int  # rebuilds begun anew after mmu_lock was taken, exact
     rebuilds_hit: int  # rebuilds with at least one window fault, exact
     rows: npt.NDArray[Any]  # REBUILD_ROW: every rebuild, or a uniform sample of them in long runs
     cycles: npt.NDArray[Any]  # CYCLE_ROW: every cycle, or a uniform sample of them in long runs

@@ -36,8 +36,9 @@ from stress.results.warnings import RunWarning
 
 #: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings;
 #: version 3 whole distributions of windows and stalls, and the timeline; version 4 the verdict nothing-tested,
-#: cycles, passes of which stages are a sample, and which violations a rule told.
-SCHEMA_VERSION: Final = 4
+#: cycles, passes of which stages are a sample, and which violations a rule told; version 5
+#: restarts, and lock and unlock as steps.
+SCHEMA_VERSION: Final = 5
 
 #: With fewer rebuilds than this a p99 is the maximum.
 _SHORT_RUN: Final = 100
@@ -179,6 +180,7 @@ def _order(data: OrderData) -> dict[str, Any]:
         "steps": [step.value for step in data.order.steps],
         "cycles": int(data.cycle_count),
         "rebuilds": int(data.rebuilds),
+        "restarts": int(data.restarts),
         "rebuilds_hit": int(data.rebuilds_hit),
         "rebuilds_hit_share": _quotient(int(data.rebuilds_hit), int(data.rebuilds)),
         "vcpu_rebuilds": total["rebuild"],

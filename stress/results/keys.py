@@ -203,6 +203,7 @@ _ORDER: Final = [
         since=4,
     ),
     ResultKey("orders[].rebuilds", "integer", "", "completed rebuilds"),
+    ResultKey("orders[].restarts", "integer", "", "rebuilds begun anew: what they did before mmu_lock no longer held"),
     ResultKey("orders[].rebuilds_hit", "integer", "", "rebuilds with at least one window fault"),
     ResultKey("orders[].rebuilds_hit_share", "number?", "", "rebuilds_hit over rebuilds, 0 to 1"),
     ResultKey("orders[].vcpu_rebuilds", "integer", "", "rebuilds that a faulting vCPU did, not the hypervisor"),

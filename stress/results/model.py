@@ -128,6 +128,7 @@ class OrderResult(Part):
     steps: tuple[str, ...]
     cycles: int | None = None
     rebuilds: int
+    restarts: int
     rebuilds_hit: int
     rebuilds_hit_share: float | None
     vcpu_rebuilds: int

@@ -8,6 +8,7 @@ from stress.results import cells
 from stress.results.comparison import comparison
 from stress.results.layout import FORMATS, WIDTH, counted, grouped, joined, pairs, table, wrapped
 from stress.results.life_cycle import life_cycle_lines
+from stress.results.rebuild_times import rebuild_times
 from stress.results.selftest import selftest_lines
 from stress.results.stages import stage_tables
 
@@ -146,11 +147,7 @@ def _few_faults(orders: list[dict[str, Any]]) -> str:
 
 
 def _time_rows(order: dict[str, Any]) -> list[list[str]]:
-    times = {
-        "wait for mmu_lock": order["mmu_lock"]["rebuilder_wait_ns"],
-        **order["step_ns"],
-        "whole rebuild": order["rebuild_ns"],
-    }
+    times = {**rebuild_times(order), "whole rebuild": order["rebuild_ns"]}
     return [[what, *_times(found)] for what, found in times.items()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from stress.orders import SPELLINGS
 from stress.results.data import FAULT_CLASSES
 
 _NOTHING: Final = {"count": 0, "p50": None, "p90": None, "p99": None, "max": None}
@@ -19,7 +20,22 @@ def upgraded(document: dict[str, Any]) -> dict[str, Any]:
         _from_1(document)
     if document["schema_version"] < 4:
         document.setdefault("untested", [])  # nothing more was asked for than that the run ended
+    if document["schema_version"] < 5:
+        for order in document["orders"]:
+            order.setdefault("restarts", 0)
+            _unlock_spelled_out(order)
     return document
+
+
+def _unlock_spelled_out(order: dict[str, Any]) -> None:
+    """Before version 5 one step gave mmu_lock back, which takes next to nothing and was not measured, and tore down."""
+    for spelling, steps in SPELLINGS.items():
+        if spelling in order["steps"]:
+            order["steps"] = [each for step in order["steps"] for each in (steps if step == spelling else (step,))]
+            times = order["step_ns"].pop(spelling)
+            nothing = {key: None if value is None else 0 for key, value in times.items()} | {"count": times["count"]}
+            order["step_ns"] |= {steps[0].value: nothing, steps[1].value: times}
+            order["step_ns"] = {step: order["step_ns"][step] for step in order["steps"]}
 
 
 def _from_1(document: dict[str, Any]) -> None:

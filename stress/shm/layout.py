@@ -17,6 +17,7 @@ from stress.arch.geometry import LAST_LEVEL, MEMSLOT_BASE, Geometry
 from stress.shm.traced import TRACE_WORDS
 from stress.shm.words import (
     AT_STEP,
+    BUILDING_WORDS,
     CONTROL_WORDS,
     COUNTER_WORDS,
     CYCLE_RING,
@@ -54,6 +55,7 @@ from stress.shm.words import (
     TAG_SHIFT,
     TLBI_RING,
     TLBI_WORDS,
+    TOTAL_WORDS,
     Kind,
 )
 
@@ -119,7 +121,8 @@ class Machine(NamedTuple):
     events: npt.NDArray[np.int64]  # (vcpus, EVENT_RING, EVENT_WORDS)
     event_index: npt.NDArray[np.int64]  # (vcpus, EVENT_INDEX_WORDS)
     hits: npt.NDArray[np.int64]  # (orders,) rebuilds hit
-    totals: npt.NDArray[np.int64]  # (orders, LINE) sums over completed cycles, exact
+    totals: npt.NDArray[np.int64]  # (orders, TOTAL_WORDS) sums over completed cycles, exact
+    building: npt.NDArray[np.int64]  # (vcpus + 1, BUILDING_WORDS)
     records: npt.NDArray[np.int64]  # (RECORD_RING, RECORD_WORDS)
     cycles: npt.NDArray[np.int64]  # (CYCLE_RING, CYCLE_WORDS)
     orders: npt.NDArray[np.int64]  # (orders, ORDER_WORDS) step codes, -1 behind the last
@@ -247,7 +250,8 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "events", (vcpus, EVENT_RING, EVENT_WORDS)
     yield "event_index", (vcpus, EVENT_INDEX_WORDS)
     yield "hits", (orders,)
-    yield "totals", (orders, LINE)
+    yield "totals", (orders, TOTAL_WORDS)
+    yield "building", (vcpus + 1, BUILDING_WORDS)
     yield "records", (RECORD_RING, RECORD_WORDS)
     yield "cycles", (CYCLE_RING, CYCLE_WORDS)
     yield "orders", (orders, ORDER_WORDS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MAGIC = 0x5354_5245_5353_0006  # "STRESS", layout version 6
+MAGIC = 0x5354_5245_5353_0007  # "STRESS", layout version 7
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs and phase changes.
@@ -27,6 +27,7 @@ LOCK = 1 * LINE  # mmu_lock: 0 free, n + 1 held by process n, -n held for readin
 LOCK_WRITERS = 1 * LINE + 1  # processes that wait to hold it alone: readers let them pass
 TLBI_DONE = 2 * LINE  # number of the newest completed VMID-wide TLBI
 FENCED = 2 * LINE + 1  # non-zero: no membarrier here, every access fences
+HOST_SEQUENCE = 2 * LINE + 3  # grows whenever host mappings, memslots or dirty logging change (mmu_invalidate_seq)
 BARRIER_REFUSED = 2 * LINE + 2  # non-zero: a membarrier failed, so a TLBI was not complete when it seemed to be
 POOL_HEAD = 3 * LINE  # free ring: next page to hand out (monotonic; under POOL_LOCK, as the rest of the line)
 POOL_TAIL = 3 * LINE + 1  # free ring: next place to put a freed page
@@ -109,15 +110,34 @@ R_CYCLE = 11  # number of the cycle under way when it began
 R_CLEANED = 13  # bytes
 R_FREED = 14  # table pages
 R_MAPPED = 15  # pages the table mapped when its rebuild began
-R_STEPS = 16  # duration of each step in ns
-R_FAULTS = 32  # window faults, added to by the vCPUs; a line of its own
-R_ENDED = 40  # rebuild number again once its rebuilder is through with the entry
-R_VOID = 41  # non-zero: another rebuilder was faster, nothing was rebuilt
-R_WHO = 42  # process number of the rebuilder
-R_DETACHED = 43  # table page that is to be torn down after mmu_lock, or -1
-R_LEFT = 44  # rebuild number again once nothing of it is left to do
-R_CLOCK = 45  # newest TLBI when the table was unlinked, or -1 while it is linked
-RECORD_WORDS = 48
+R_STEPS = 16  # duration in ns of each step executed
+R_FAULTS = 40  # window faults, added to by the vCPUs; a line of its own
+R_ENDED = 48  # rebuild number again once its rebuilder is through with the entry
+R_VOID = 49  # non-zero: another rebuilder was faster, nothing was rebuilt
+R_WHO = 50  # process number of the rebuilder
+R_LEFT = 51  # rebuild number again once nothing of it is left to do
+RECORD_WORDS = 7 * LINE
+
+# Region "building", one row per process: the rebuild it is in, which its steps work on.
+B_NUMBER = 0
+B_ORDER = 1
+B_GFN = 2  # first guest frame of the block
+B_LEVEL = 3
+B_INDEX = 4  # of the entry
+B_OLD = 5  # the entry when it was looked at: a table
+B_HELD = 6  # the entry as we know it
+B_FRAME = 7  # first frame of the block
+B_SEEN = 8  # HOST_SEQUENCE when it was looked at
+B_BROKEN = 9  # non-zero: by us, and not made since
+B_CLOCK = 10  # newest TLBI when the table was unlinked, or -1 while it is linked
+B_DETACHED = 11  # non-zero: the old tables were given up
+B_GONE = 12  # why the rebuild was given up, or 0
+B_NEXT_STATE = 13  # of the process, once mmu_lock is given back
+B_LOCKED_NS = 14  # clock when it got mmu_lock; 0 while it does not hold it
+B_LOCKS = 15  # times that it took mmu_lock, and the time spent waiting for it and holding it
+B_WAIT_NS = 16
+B_HOLD_NS = 17
+BUILDING_WORDS = 3 * LINE
 
 # Region "totals", one row per order.
 T_REBUILDS = 0
@@ -128,6 +148,8 @@ T_CLEANED = 4  # bytes
 T_ALLOCATED = 5  # table pages
 T_FREED = 6
 T_CYCLES = 7
+T_RESTARTS = 8  # rebuilds begun anew, because what was done without mmu_lock did not hold any more
+TOTAL_WORDS = 2 * LINE
 
 # Region "cycles": ring of cycles.
 CYCLE_RING = 1 << 14

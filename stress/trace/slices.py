@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from stress.orders import Step
 from stress.results.data import FAULT_CLASSES
 from stress.results.trace import TraceData
 
@@ -49,17 +50,13 @@ def _rebuild(data: TraceData, row: Any) -> list[Slice]:
         "window faults": int(row["window_faults"]),
     }
     end = max(int(row["end_ns"]), int(row["unlocked_ns"]))
-    found = [Slice("rebuild", int(row["requested_ns"]), end, details)]
-    if row["locked_ns"] > row["requested_ns"]:
+    found = [Slice("rebuild", min(int(row["requested_ns"]), int(row["start_ns"])), end, details)]
+    if row["locked_ns"] > row["requested_ns"] and Step.LOCK not in order.steps:
         found.append(Slice("wait for mmu_lock", int(row["requested_ns"]), int(row["locked_ns"])))
     at = int(row["start_ns"])
     for step, duration in zip(order.steps, row["step_ns"], strict=False):
-        if step == "unmap-unlocked":  # it stands in its place, and is done once mmu_lock is given back
-            continue
         found.append(Slice(str(step), at, at + int(duration)))
         at += int(duration)
-    if "unmap-unlocked" in order.steps:
-        found.append(Slice("unmap-unlocked", int(row["unlocked_ns"]), end))
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from stress.kernels.dirty import set_logging
+from stress.kernels.dirty import set_logging, stop_logging_at
+from stress.kernels.memslots import count_change
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import is_split, split
 from stress.live.scenarios.base import Scenario
+from stress.shm.words import SLOT_LOGGING
 
 _ALL = 1 << 20
 #: How many dwells guests get to meet, and so rebuild, every block.
@@ -25,6 +27,17 @@ class LoggingScenario(Scenario):
                 was_split = is_split(self.machine, gfn)
                 hypervisor.check(split(self.machine, self.who, gfn, _ALL, 0, 0))
                 hypervisor.count("blocks_split_eagerly", int(is_split(self.machine, gfn)) - int(was_split))
+
+    def split_as_logged(self, gfn: int) -> None:
+        """Replace a block by a table. Where vCPUs rebuild, logging is on from here on, or a fault would rebuild it."""
+        if self.plan.geo.vcpu_rebuilds:
+            self.machine.memslots[0, SLOT_LOGGING] = 1  # faults map pages, but nothing else is write-protected
+            count_change(self.machine)
+        self.hypervisor.check(split(self.machine, self.who, gfn, self.plan.share, 1, 1))
+
+    def stop_logging_at(self, gfn: int) -> None:
+        """The end of that logging: the guest's next write to this block may map a block."""
+        self.hypervisor.check(stop_logging_at(self.machine, self.who, gfn, gfn + self.block_pages))
 
     def disable_logging(self) -> None:
         """From here on faults may map blocks again."""

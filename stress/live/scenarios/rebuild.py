@@ -5,14 +5,12 @@ The hypervisor process rebuilds, or the first vCPU that writes to the block, as 
 
 from __future__ import annotations
 
-from stress.kernels.dirty import stop_logging_at
 from stress.kernels.rebuild import rebuild
-from stress.kernels.split import populate, split, write_unmapped
-from stress.live.scenarios.base import Scenario
-from stress.shm.words import SLOT_LOGGING
+from stress.kernels.split import populate, write_unmapped
+from stress.live.scenarios.logging import LoggingScenario
 
 
-class Rebuild(Scenario):
+class Rebuild(LoggingScenario):
     """One block per cycle, in turn."""
 
     def prepare(self) -> None:
@@ -25,14 +23,12 @@ class Rebuild(Scenario):
         """Split one block, dwell, rebuild it or let it be rebuilt, dwell."""
         machine, hypervisor, plan = self.machine, self.hypervisor, self.plan
         gfn = self.block_gfn(turn % plan.geo.blocks)
-        if plan.geo.vcpu_rebuilds:
-            machine.memslots[0, SLOT_LOGGING] = 1  # faults map pages, but nothing else is write-protected
-        hypervisor.check(split(machine, self.who, gfn, plan.share, 1, 1))
+        self.split_as_logged(gfn)
         if not plan.geo.fwb:
             hypervisor.check(write_unmapped(machine, self.who, gfn))
         hypervisor.dwell_around(plan.dwell_ns)
         if plan.geo.vcpu_rebuilds:
-            hypervisor.check(stop_logging_at(machine, self.who, gfn, gfn + self.block_pages))
+            self.stop_logging_at(gfn)
         else:
             hypervisor.check(rebuild(machine, self.who, gfn))
         hypervisor.dwell_around(plan.dwell_ns)

@@ -1,14 +1,16 @@
 """The ``thp`` scenario: the host breaks huge pages up and collapses small ones, and moves the memslot, under the guest.
 
 Each time the MMU notifier unmaps the range and the frames move elsewhere. After a collapse the next fault installs a
-block directly: no table is left to rebuild.
+block directly: no table is left to rebuild. For an order with steps before `lock` dirty logging comes and goes in
+between and leaves a table to the vCPUs, so that frames move while one of them rebuilds.
 """
 
 from __future__ import annotations
 
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots
 from stress.live.hypervisor import Hypervisor
-from stress.live.scenarios.base import Scenario
+from stress.live.scenarios.logging import LoggingScenario
+from stress.orders import Step
 from stress.shm.words import SLOT_BASE
 
 #: Scatters the frames of a range whose pages are small: page i lies at i ^ _MIX.
@@ -17,7 +19,7 @@ _MIX = 0x155
 _MOVE_EVERY = 8
 
 
-class Thp(Scenario):
+class Thp(LoggingScenario):
     """One block per cycle: broken up, then collapsed."""
 
     def __init__(self, hypervisor: Hypervisor) -> None:
@@ -41,6 +43,9 @@ class Thp(Scenario):
             self._move(block, _MIX, "breakups")
             hypervisor.dwell_around(self.plan.dwell_ns)
         self._move(block, 0, "collapses")
+        if self.plan.geo.vcpu_rebuilds and self.plan.orders[order][0] != Step.LOCK.code:
+            self.split_as_logged(self.block_gfn(block))
+            self.stop_logging_at(self.block_gfn(block))
         hypervisor.dwell_around(self.plan.dwell_ns)
         if turn % _MOVE_EVERY == _MOVE_EVERY - 1 and self._bases[0] != self._bases[1]:
             other = self._bases[self._bases[0] == int(self.machine.memslots[0, SLOT_BASE])]
