@@ -20,7 +20,16 @@ from stress.units import format_bytes, format_ns
 #: The platform without modelled costs, which every run has unless it names another.
 NATIVE: Final = "native"
 
-_MAX_NS: Final = 1_000_000_000  # a longer TLBI or exit would only be a typing error
+# What lies beyond would only be a typing error: a TLBI or an exit of more than a second, a clean slower than any memory
+# or faster than its cost can be told from none.
+_MAX_NS: Final = 1_000_000_000
+_LEAST_BYTES_PER_S: Final = 1e6
+_MOST_BYTES_PER_S: Final = 1e15
+
+_REMEDY: Final = (
+    "give a clean's bandwidth as 1e6 to 1e15 bytes/s, other costs as 0 to 1_000_000_000 ns, and leave out what costs "
+    "nothing (configs/platforms/ has examples)"
+)
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Cost = Annotated[int, Field(ge=0, le=_MAX_NS)]
@@ -49,7 +58,9 @@ class Platform(BaseModel):
     #: FEAT_BBM level: 0, 1 or 2.
     bbm_level: int = Field(ge=0, le=2)
     #: Bandwidth of a D-cache clean to PoC; None: not modelled.
-    clean_bytes_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    clean_bytes_per_s: float | None = Field(
+        default=None, ge=_LEAST_BYTES_PER_S, le=_MOST_BYTES_PER_S, allow_inf_nan=False
+    )
     #: An I-cache invalidation after a clean, if not ``dic``.
     icache_ns: Cost = 0
     #: A TLBI by VMID with its DSB.
@@ -103,7 +114,7 @@ def _read(path: Path) -> Platform:
     except ValidationError as error:
         problems += [f"{detail['loc'][0]}: {_words(detail['msg'])}" for detail in error.errors(include_url=False)]
     if problems:
-        raise UsageError(f"platform {path}: {', '.join(problems)}", "see configs/platforms/ for examples")
+        raise UsageError(f"platform {path}: {', '.join(problems)}", _REMEDY)
     return platform
 
 

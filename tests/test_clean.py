@@ -37,7 +37,7 @@ def test_cleans_the_frames_asked_for_and_keeps_tags_and_values(one: int, other: 
     s.cells[random.random(FRAMES) < 0.5] |= NOT_AT_POC
     expected = s.cells.copy()
     expected[first:end] &= ~NOT_AT_POC
-    assert clean_frames(s, first, end - first) == (end - first) * 4096
+    assert clean_frames(s, first, end - first, 0) == (end - first) * 4096
     assert (s.cells == expected).all()
 
 
@@ -46,7 +46,7 @@ def test_with_fwb_nothing_needs_cleaning(count: int) -> None:
     s = FWB
     s.cells[:] |= NOT_AT_POC
     before = s.cells.copy()
-    assert clean_frames(s, 0, count) == 0
+    assert clean_frames(s, 0, count, 0) == 0
     assert (s.cells == before).all()
 
 
@@ -64,7 +64,7 @@ def clean_block(s: Machine, block: int) -> int:
     """Dirty all memory, then clean what a block's tables do not map; bytes cleaned."""
     s.cells[:] |= NOT_AT_POC
     first = block * block_pages(s.geo)
-    return int(clean_unmapped(s, table_of(s, block), s.geo.block_level + 1, first))
+    return int(clean_unmapped(s, table_of(s, block), s.geo.block_level + 1, first, 0))
 
 
 def cleaned(s: Machine) -> npt.NDArray[np.int64]:
@@ -147,7 +147,7 @@ def timed(s: Machine, count: int) -> int:
     times = []
     for _ in range(5):
         start = time.monotonic_ns()
-        clean_frames(s, 0, count)
+        clean_frames(s, 0, count, 0)
         times.append(time.monotonic_ns() - start)
     return min(times)
 
@@ -156,7 +156,7 @@ def test_modelled_costs_are_spent() -> None:
     """Per page and once for the I-cache, whatever is dirty in the range; none with FWB."""
     pages, icache = 20_000_000, 3_000_000  # ps, ns
     s = small_machine(fwb=False, clean_ps_per_page=pages, icache_ns=icache)
-    clean_frames(s, 0, 1)
+    clean_frames(s, 0, 1, 0)
     assert not (s.cells[:1] & NOT_AT_POC).any()
     for count in (1, 100, 500):
         assert timed(s, count) >= count * pages // 1000 + icache
@@ -173,9 +173,9 @@ def test_one_range_operation_per_run_of_unmapped_pages(monkeypatch: pytest.Monke
         assert fault(s, s.geo.base_gfn + page) == POPULATION
     ranges: list[tuple[int, int]] = []
 
-    def noted(machine: Machine, first: int, count: int) -> int:
+    def noted(machine: Machine, first: int, count: int, who: int) -> int:
         ranges.append((first, count))
-        return int(clean_frames(machine, first, count))
+        return int(clean_frames(machine, first, count, who))
 
     monkeypatch.setattr(clean, "clean_frames", noted)
     assert clean_block(s, 0) == 506 * 4096

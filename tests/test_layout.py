@@ -93,6 +93,9 @@ OTHERS = [
     words.FENCED,
     words.HOST_SEQUENCE,
     words.FINISH,
+    words.STAGES_TAIL,
+    words.COSTS_END_NS,
+    words.COSTS_CUT,
 ]
 PROC = [words.STATE, words.HEARTBEAT, words.PARKED, words.FIRST_ACCESS_NS, words.AT_GFN, words.AT_STEP]
 PROC += [words.STAGE_DONE, words.STAGE_END_NS, words.WALKING]

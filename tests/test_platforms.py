@@ -112,7 +112,22 @@ def test_what_is_no_platform(name: str, words: str) -> None:
         (("tlbi-ns = 800", "tlbi-ns = -1"), "tlbi-ns: must be greater than or equal to 0"),
         (("tlbi-ns = 800", "tlbi-ns = 2e3"), "tlbi-ns: must be a valid integer"),
         (("exit-ns = 900", "exit-ns = 9_000_000_000"), "exit-ns: must be less than or equal to"),
-        (("1_000_000_000", "0"), "clean-bytes-per-s: must be greater than 0"),
+        *(
+            (("1_000_000_000", value), f"clean-bytes-per-s: must be {wrong}")
+            for value, wrong in {
+                "0": "greater than or equal to 1000000",
+                "1": "greater than or equal to 1000000",
+                "-1e9": "greater than or equal to 1000000",
+                "1e-300": "greater than or equal to 1000000",
+                "5e-324": "greater than or equal to 1000000",
+                "2e15": "less than or equal to",
+                "1e308": "less than or equal to",
+                "nan": "a finite number",
+                "true": "a valid number",
+            }.items()
+        ),
+        (("tlbi-ns = 800", "tlbi-ns = true"), "tlbi-ns: must be a valid integer"),
+        (("tlbi-ns = 800", f"tlbi-ns = 1{'0' * 400}"), "tlbi-ns: must be less than or equal to"),
         (("1_000_000_000", "inf"), "clean-bytes-per-s: must be a finite number"),
         (('"a machine"', r'"red \u001b[31m"'), "description:"),
         (("fwb = false", 'fwb = false\nname = "other"'), "name: the file's name is the platform's"),

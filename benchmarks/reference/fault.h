@@ -221,6 +221,8 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 	const int64_t done = clock_ns();
 	release(m, vcpu, STATE_GUEST);
 
+	if (unlikely(load(&m->control[COSTS_CUT]) != 0))
+		abort(); /* no modelled costs here */
 	const int64_t slot = phase & PHASE_SLOT_MASK, kind = resolved.kind;
 	int64_t *counters = &m->counters[(vcpu * m->counter_slots + slot) * COUNTER_WORDS];
 	counters[C_FAULTS + kind]++;

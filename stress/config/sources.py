@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from stress.bugs import BUGS
+from stress.config.costs import cannot_finish
 from stress.config.injection import cannot_act
 from stress.config.model import RunConfig
 from stress.config.values import key_of, shown
@@ -122,6 +123,8 @@ def resolved(
     else:
         if idle := cannot_act(config):
             found.append(f"{paths['inject']}: {idle}")
+        if costly := cannot_finish(config):
+            found.append(f"{paths['platform']}: {costly}")
     if found:
         raise ConfigError(found)
     return config

@@ -103,7 +103,7 @@ def resolve(
         # Before v5.14 whoever faulted cleaned, also if the mapping was there. (That kernel left the clean out when a
         # permission fault made it rebuild, and so what was never mapped was not cleaned: we clean it.)
         pages = pages_at(s.geo, wanted if level <= wanted or action == DO_REBUILD else LAST_LEVEL)
-        cleaned = clean_frames(s, frame & ~(pages - 1), pages)
+        cleaned = clean_frames(s, frame & ~(pages - 1), pages, who)
     if level != wanted and wrong_level(s, permission, logging, write):
         aligned = gfn & ~(pages_at(s.geo, wanted) - 1)
         index, level = find(s, aligned, LAST_LEVEL)

@@ -53,7 +53,7 @@ def frame_not_at_poc(s: Machine, first: int, level: int) -> int:
 
 
 @kernel
-def clean_frames(s: Machine, first: int, count: int) -> int:
+def clean_frames(s: Machine, first: int, count: int, who: int) -> int:
     """Clean frames [first, first + count), all of one block, to the PoC; returns the bytes cleaned, 0 with FWB.
 
     KVM's ``stage2_map_walker_try_leaf`` skips it with FWB too (``stage2_pte_cacheable`` and
@@ -68,12 +68,12 @@ def clean_frames(s: Machine, first: int, count: int) -> int:
             cleaned += 1  # by us
     count_not_at_poc(s, first, -cleaned)
     # First the D-cache, then the I-cache: the other way round it could be refilled with stale instructions.
-    spend(count * s.geo.clean_ps_per_page // 1000 + s.geo.icache_ns)
+    spend(s, who, count * s.geo.clean_ps_per_page // 1000 + s.geo.icache_ns)
     return count << s.geo.granule_shift
 
 
 @kernel
-def clean_unmapped_in(s: Machine, page: int, first: int) -> int:
+def clean_unmapped_in(s: Machine, page: int, first: int, who: int) -> int:
     """Clean the frames from ``first`` on that level 3 table ``page`` does not map; returns the bytes cleaned."""
     entries = 1 << s.geo.index_bits
     if load(s.page_count, page) == entries + 1:
@@ -88,13 +88,13 @@ def clean_unmapped_in(s: Machine, page: int, first: int) -> int:
         while end < entries and load(s.tables, base + end) & 1 == 0:
             end += 1
         if end > start:
-            cleaned += clean_frames(s, first + start, end - start)
+            cleaned += clean_frames(s, first + start, end - start, who)
         start = end
     return cleaned
 
 
 @kernel
-def clean_unmapped(s: Machine, page: int, level: int, first: int) -> int:
+def clean_unmapped(s: Machine, page: int, level: int, first: int, who: int) -> int:
     """Clean the part of a block, from frame ``first`` on, that its table ``page`` at ``level`` does not map.
 
     Pages that are mapped were cleaned when they were mapped. Returns the bytes cleaned.
@@ -102,14 +102,14 @@ def clean_unmapped(s: Machine, page: int, level: int, first: int) -> int:
     if s.geo.fwb != 0:
         return 0
     if level == LAST_LEVEL:
-        return clean_unmapped_in(s, page, first)
+        return clean_unmapped_in(s, page, first, who)
     cleaned = 0
     pages = pages_at(s.geo, level)
     base = page << s.geo.index_bits
     for i in range(1 << s.geo.index_bits):
         descriptor = load(s.tables, base + i)
         if is_table(descriptor, level):
-            cleaned += clean_unmapped_in(s, next_page(s.geo, descriptor), first + i * pages)
+            cleaned += clean_unmapped_in(s, next_page(s.geo, descriptor), first + i * pages, who)
         elif descriptor & 1 == 0:
-            cleaned += clean_frames(s, first + i * pages, pages)
+            cleaned += clean_frames(s, first + i * pages, pages, who)
     return cleaned

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from stress.shm.atomics import pause
+from stress.shm.atomics import load, pause, store
 from stress.shm.jit import inline, kernel
+from stress.shm.layout import Machine
 from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns
+from stress.shm.words import COSTS_CUT, COSTS_END_NS, HEARTBEAT, STOP
 
 
 @kernel
-def spin(duration_ns: int) -> None:
-    """Let ``duration_ns`` pass, busily."""
+def spin(s: Machine, who: int, duration_ns: int) -> None:
+    """Let ``duration_ns`` pass for process ``who``, busily.
+
+    When the run stops, or its time for costs is over, the rest is left out. What was under way then goes on at this
+    machine's own speed, so that it is judged as ever; its times are not the platform's, and COSTS_CUT says so.
+    """
     out_of_line()
-    end = clock_ns() + duration_ns
-    while clock_ns() < end:
+    now = clock_ns()
+    end = now + duration_ns
+    while now < end:
+        last = load(s.control, COSTS_END_NS)
+        if load(s.control, STOP) != 0 or (last != 0 and now >= last):
+            store(s.control, COSTS_CUT, 1)
+            break
+        s.procs[who, HEARTBEAT] += 1  # it gets on
         pause()
+        now = clock_ns()
 
 
 @inline
-def spend(duration_ns: int) -> None:
-    """Let ``duration_ns`` pass, busily; nothing for 0."""
+def spend(s: Machine, who: int, duration_ns: int) -> None:
+    """Let process ``who`` spin for ``duration_ns``; nothing for 0."""
     if duration_ns > 0:
-        spin(duration_ns)
+        spin(s, who, duration_ns)

@@ -40,6 +40,7 @@ from stress.shm.words import (
     C_MAPPED_PAGES,
     C_PERMISSION,
     C_TRANSLATION,
+    COSTS_CUT,
     EVENT_LOGGED,
     INSIDE,
     PHASE,
@@ -96,7 +97,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     """
     start = clock_ns()
     store(s.procs, (vcpu, STATE), _FAULT)
-    spend(s.geo.exit_ns)
+    spend(s, vcpu, s.geo.exit_ns)
     phase, number = phase_of(s, descriptor)
     asked = clock_ns() if s.geo.exit_ns != 0 else start
     if not (acquire_shared(s, vcpu) if s.geo.shared != 0 else acquire(s, vcpu)):
@@ -120,6 +121,8 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         ended = clock_ns()
     kind = WINDOW if window_of(descriptor) != 0 else PERMISSION if found == ENDLESS else found
     slot = phase & PHASE_SLOT_MASK
+    if load(s.control, COSTS_CUT) != 0:  # it stalled for less than on the platform: it belongs to no order
+        slot = s.counters.shape[1] - 1
     counters = s.counters[vcpu, slot]
     counters[C_FAULTS + kind] += 1
     counters[C_LOCKS] += locks

@@ -109,7 +109,7 @@ def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, spli
     pages = pages_at(s.geo, level)
     first = frame & ~(pages - 1)
     if s.geo.cmo_per_fault == 0:
-        clean_frames(s, first, pages)
+        clean_frames(s, first, pages, who)
     leaf = leaf_descriptor(s.geo, first, level)
     if not writable:
         leaf = write_protected(leaf)

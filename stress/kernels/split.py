@@ -90,7 +90,7 @@ def map_block(s: Machine, who: int, gfn: int) -> int:
     if load(s.tables, index) & 1 == 0:
         frame = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn))
         if s.geo.cmo_per_fault != 0:  # then mapping does not clean: whoever asks for it does
-            clean_frames(s, frame, pages_at(s.geo, level))
+            clean_frames(s, frame, pages_at(s.geo, level), who)
         if map_leaf(s, gfn, frame, level, True, False, who) == POOL_EXHAUSTED:
             return POOL_EXHAUSTED
     return DONE

@@ -260,9 +260,9 @@ def clean(s: Machine, who: int, unmapped: bool) -> bool:
     b = s.building[who]
     if s.geo.cmo_per_fault == 0:  # else whoever rebuilds has cleaned before
         if unmapped:
-            cleaned = clean_unmapped(s, table_of(s, who), b[B_LEVEL] + 1, b[B_FRAME])
+            cleaned = clean_unmapped(s, table_of(s, who), b[B_LEVEL] + 1, b[B_FRAME], who)
         else:
-            cleaned = clean_frames(s, b[B_FRAME], pages_at(s.geo, b[B_LEVEL]))
+            cleaned = clean_frames(s, b[B_FRAME], pages_at(s.geo, b[B_LEVEL]), who)
         s.records[b[B_NUMBER] & (RECORD_RING - 1), R_CLEANED] += cleaned
     return True
 

@@ -92,7 +92,7 @@ def tlbi_vmid(s: Machine, who: int) -> None:
         return
     number = publish(s, 0, 0)
     wait_for_completion(s)
-    spend(s.geo.tlbi_ns)
+    spend(s, who, s.geo.tlbi_ns)
     fetch_max(s.control, TLBI_DONE, number)
     trace(s, _DSB, who, 0, 0)
 
@@ -107,7 +107,7 @@ def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> None:
         return
     publish(s, start, end)
     wait_for_completion(s)
-    spend(s.geo.tlbi_ns)
+    spend(s, who, s.geo.tlbi_ns)
     trace(s, _DSB, who, 0, 0)
 
 

@@ -18,6 +18,7 @@ from stress.shm.layout import Machine
 from stress.shm.words import (
     C_ACCESSES,
     CLOSED,
+    COSTS_END_NS,
     FINISH,
     FINISH_EXHAUSTED,
     FIRST_ACCESS_NS,
@@ -37,6 +38,10 @@ from stress.shm.words import (
 )
 
 _POLL_S = 0.0005
+# When a run's time is over, dwells and costs of the platform may go on for so long: the last cycle ends as the others.
+_OVERTIME_NS = 2_000_000_000
+# What the platform's costs may add to the start: every vCPU's first fault, one after the other.
+_START_NS = 60_000_000_000
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -52,6 +57,7 @@ class Hypervisor:
         self.who = plan.geo.hypervisor
         self.random = random.Random(plan.seed)
         self._audited_ns = time.monotonic_ns()
+        self._end_ns: int | None = None
         self._seen = np.zeros(plan.geo.table_pages, np.int64)
         self._starts = np.zeros(plan.geo.table_pages, np.int64)
 
@@ -86,8 +92,16 @@ class Hypervisor:
         """Wait until every vCPU is ready, let all of them go, wait until each has made its first accesses."""
         vcpus = self.machine.procs[: self.who]
         self.wait_until(lambda: bool((vcpus[:, STATE] != State.STARTING).all()))
+        if self.plan.duration_ns is not None and not self.plan.staged:
+            self.end_after(self.plan.duration_ns + _START_NS)
         self.state(State.DWELL)  # they wait until we are not starting any more
         self.wait_until(lambda: bool(vcpus[:, FIRST_ACCESS_NS].all()))
+        self._audited_ns = time.monotonic_ns()  # the first audit is due an interval from here
+
+    def end_after(self, duration_ns: int) -> None:
+        """From now on the run has ``duration_ns``: neither a dwell nor a platform's costs prolong it by much."""
+        self._end_ns = time.monotonic_ns() + duration_ns + _OVERTIME_NS
+        self.machine.control[COSTS_END_NS] = self._end_ns
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Sleep until ``condition`` holds."""
@@ -105,9 +119,11 @@ class Hypervisor:
             close_records(self.machine, settled(self.machine, last))
 
     def dwell(self, duration_ns: int) -> None:
-        """Let the guest run; ends early if the run winds up."""
+        """Let the guest run; ends early if the run winds up, or has no time left."""
         self.state(State.DWELL)
         end = time.monotonic_ns() + duration_ns
+        if self._end_ns is not None:
+            end = min(end, self._end_ns)
         while (left := end - time.monotonic_ns()) > 0 and not self.finishing:
             self.beat()
             self.maintain()

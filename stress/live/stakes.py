@@ -61,7 +61,8 @@ def _missing(machine: Machine, config: RunConfig, owed: Owed) -> Iterator[str]:
     elif compared or (owed.rebuilds and config.has_blocks):
         for order, rebuilds in zip(config.orders, machine.totals[:, words.T_REBUILDS], strict=True):
             if not rebuilds:
-                yield f"no rebuild by {order}"
+                cut = machine.control[words.COSTS_CUT] and ": the platform's costs outlast the run, raise --duration"
+                yield f"no rebuild by {order}{cut or ''}"
     vcpus = machine.counters.sum(axis=1)
     for vcpu, counters in enumerate(vcpus):
         if not counters[words.C_ACCESSES]:

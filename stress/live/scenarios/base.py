@@ -58,6 +58,8 @@ def play(scenario: Scenario) -> None:
     plan, hypervisor = scenario.plan, scenario.hypervisor
     try:
         scenario.prepare()
+        if plan.duration_ns is not None and not scenario.in_passes:
+            hypervisor.end_after(plan.duration_ns)
         start = time.monotonic_ns()
         rounds = 0
         turns = list(range(len(plan.orders)))

@@ -1,0 +1,200 @@
+"""Modelled costs: spent, cut short when the run stops or its time is over, refused where nothing could be tested."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import run_json
+from machines import (
+    ALL,
+    assert_sound,
+    block_gfn,
+    block_leaf,
+    fault,
+    rebuild_block,
+    set_order,
+    small_machine,
+    split_block,
+    violations,
+)
+
+from stress.config import ConfigError, from_sources
+from stress.kernels.codes import POPULATION, RETRY
+from stress.kernels.cost import spend
+from stress.kernels.fault import handle
+from stress.kernels.rebuild import DONE, VOID
+from stress.kernels.records import close_records
+from stress.kernels.split import write_unmapped
+from stress.kernels.teardown import reap
+from stress.orders import NAMED_ORDERS, Order, Step
+from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
+from stress.shm.words import (
+    C_FAULTS,
+    COSTS_CUT,
+    COSTS_END_NS,
+    HEARTBEAT,
+    NOT_AT_POC,
+    R_LEFT,
+    R_VOID,
+    REBUILDS,
+    STOP,
+    STOP_ABORT,
+    T_REBUILDS,
+    VOIDED,
+)
+
+NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
+FOR_EVER = 1 << 60  # ns
+COSTS: dict[str, Any] = {"clean_ps_per_page": FOR_EVER // 512, "icache_ns": FOR_EVER, "tlbi_ns": FOR_EVER}
+
+
+def stop(s: Machine) -> None:
+    s.control[STOP] = STOP_ABORT
+
+
+def run_out_of_time(s: Machine) -> None:
+    s.control[COSTS_END_NS] = time.monotonic_ns()
+
+
+ENDS = [stop, run_out_of_time]
+
+
+def test_a_cost_is_spent_with_signs_of_life() -> None:
+    s = small_machine(vcpus=2)
+    s.control[COSTS_END_NS] = time.monotonic_ns() + FOR_EVER
+    start = time.monotonic_ns()
+    spend(s, 1, 3_000_000)
+    assert time.monotonic_ns() - start >= 3_000_000
+    assert s.procs[1, HEARTBEAT] > 1  # the watchdog sees that it gets on
+    assert s.procs[[0, 2], HEARTBEAT].tolist() == [0, 0]
+    assert s.control[COSTS_CUT] == 0
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_cost_ends_with_the_run(end: Any) -> None:
+    s = small_machine()
+    end(s)
+    spend(s, 0, 0)
+    assert s.control[COSTS_CUT] == 0
+    spend(s, 0, FOR_EVER)
+    assert s.control[COSTS_CUT] == 1
+
+
+def costly(**options: Any) -> Machine:
+    """Block 0 split, block 1 mapped as a block, at no cost; from here on everything would cost years."""
+    s = small_machine(block_size=2 << 20, vcpus=2, fwb=False, **COSTS, **options)
+    s.control[COSTS_END_NS] = 1
+    assert fault(s, block_gfn(s.geo, 1)) == POPULATION
+    assert split_block(s, 0, ALL // 2) == DONE
+    write_unmapped(s, s.geo.hypervisor, s.geo.base_gfn)
+    s.control[COSTS_END_NS] = s.control[COSTS_CUT] = 0
+    return s
+
+
+@pytest.mark.parametrize("order", NAMED)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("rebuilder", ["hypervisor", "vcpu"])
+@pytest.mark.parametrize("cmo_per_fault", [False, True])
+def test_a_rebuild_that_is_cut_short_is_sound_and_void(
+    cmo_per_fault: bool, rebuilder: str, end: Any, order: Order
+) -> None:
+    s = costly(vcpu_rebuilds=rebuilder == "vcpu", bbm_level=order.bbm_level, cmo_per_fault=cmo_per_fault)
+    end(s)
+    if rebuilder == "vcpu":
+        set_order(s, order.steps)
+        assert handle(s, 1, s.geo.base_gfn + 500, 0, 0, 3) == RETRY
+    else:
+        assert rebuild_block(s, 0, order.steps) == VOID
+    assert (s.records[1, R_VOID], s.records[1, R_LEFT]) == (1, 1)
+    assert (s.control[VOIDED], s.control[REBUILDS]) == (1, 1)
+    reap(s, s.geo.hypervisor)
+    assert assert_sound(s).leaves == [block_leaf(s.geo, 0), block_leaf(s.geo, 1)]
+    assert not (s.cells[:512] & NOT_AT_POC).any()
+    assert close_records(s, 1) == 0
+    assert s.totals[0, T_REBUILDS] == 0
+
+
+def test_a_wrong_order_is_wrong_however_short_its_costs_are_cut() -> None:
+    s = costly()
+    run_out_of_time(s)
+    assert rebuild_block(s, 0, (Step.CLEAN, Step.INSTALL, Step.TLBI, Step.UNMAP)) == VOID
+    assert set(violations(s)) == {"bbm"}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_stall_that_is_cut_short_belongs_to_no_order(end: Any) -> None:
+    s = small_machine(vcpus=2, exit_ns=FOR_EVER)
+    end(s)
+    assert handle(s, 1, s.geo.base_gfn, 0, 0, 3) == POPULATION
+    assert s.counters[1, -1, C_FAULTS + POPULATION] == 1
+    assert not s.counters[1, :-1].any()
+    assert not s.stalls.any()
+    assert not s.event_index.any()
+
+
+PLATFORM = """
+description = "a slow machine"
+source = "made up"
+fwb = false
+dic = false
+bbm-level = 0
+"""
+
+
+def platform(path: Path, cost: str) -> str:
+    file = path / "slow.toml"
+    file.write_text(PLATFORM + cost)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("cost", "order", "duration", "refused"),
+    [
+        ("clean-bytes-per-s = 1e6", "block-first", "1s", "takes 1074 s to map or to rebuild by block-first"),
+        ("clean-bytes-per-s = 1e6", "clean-unmapped-first", "1s", "and the run has 1.00 s; raise --duration"),
+        ("clean-bytes-per-s = 1e6", "block-first", "1073s", ""),
+        ("clean-bytes-per-s = 1e6", "block-first", "1h", None),
+        ("clean-bytes-per-s = 1e12", "block-first", "1s", None),
+        ("tlbi-ns = 1_000_000_000", "block-first", "1s", "takes 1.00 s"),
+        ("tlbi-ns = 1_000_000_000", "block-first", "1100ms", None),
+    ],
+)
+def test_a_run_that_cannot_finish_a_rebuild_is_refused(
+    tmp_path: Path, cost: str, order: str, duration: str, refused: str | None
+) -> None:
+    options = {"platform": platform(tmp_path, cost), "orders": (order,), "duration": duration}
+    if refused is None:
+        from_sources(None, options)
+        return
+    with pytest.raises(ConfigError, match="--platform: a block takes") as caught:
+        from_sources(None, options)
+    assert refused in str(caught.value)
+    from_sources(None, {**options, "fwb": True, "duration": "2s"})
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(JIT_DISABLED, reason="plain Python spends the time itself")
+def test_a_run_ends_in_order_although_its_platform_would_take_longer(tmp_path: Path) -> None:
+    # An I-cache invalidation of a second for each run of pages that no guest met: over a hundred per rebuild.
+    slow = platform(tmp_path, "icache-ns = 1_000_000_000\n")
+    options = ("--platform", slow, "--block-size", "2M", "--blocks", "1", "--populated", "0.5")
+    document = run_json("run", "--order", "clean-unmapped-first", "--vcpus", "2", "--duration", "1s", *options)
+    assert document["exit"] == 4
+    assert document["failure"] is None
+    assert document["violations"] == []
+    assert document["orders"][0]["rebuilds"] == 0
+    assert document["untested"][0].startswith(
+        "no rebuild by clean-unmapped-first: the platform's costs outlast the run"
+    )
+    assert document["elapsed_ns"] < 30e9
+
+
+@pytest.mark.alone
+def test_a_dwell_does_not_outlast_the_run() -> None:
+    document = run_json("run", "--vcpus", "1", "--dwell", "1h", "--duration", "100ms", "--block-size", "2M")
+    assert document["failure"] is None
+    assert document["orders"][0]["rebuilds"] == 1
