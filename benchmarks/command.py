@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,15 @@ def _document(process: subprocess.Popen[str], arguments: Sequence[str]) -> dict[
     return document
 
 
-def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+def _start(arguments: Sequence[str], settings: Mapping[str, str]) -> subprocess.Popen[str]:
     command = (*_STRESS, *arguments, "--json")
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **settings}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def stress(*arguments: str) -> dict[str, Any]:
     """The result document of a run; RunBroken if it fails in any way."""
-    return _document(_start(arguments), arguments)
+    return _document(_start(arguments, {}), arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,13 @@ class Started:
     first_access_s: float  # from the exec of the command to the first guest access of the last vCPU
 
 
-def watched_start(geo: Geo, *arguments: str) -> Started:
-    """Run the command, whose segment has ``geo`` and one order, with an eye on its first guest accesses."""
+def watched_start(geo: Geo, *arguments: str, **settings: str) -> Started:
+    """Run the command, whose segment has ``geo`` and one order, with an eye on its first guest accesses.
+
+    ``settings`` are environment variables.
+    """
     launched_ns = time.monotonic_ns()
-    process = _start(arguments)
+    process = _start(arguments, settings)
     machine = None
     while machine is None and process.poll() is None:
         time.sleep(0.002)
