@@ -129,3 +129,56 @@ def test_numba_uses_it() -> None:
     configured: str = vars(numba)["config"].CACHE_DIR
     name = Path(configured).name
     assert name == cache.cache_directory().name, "set at import, for the sources as they are"
+
+
+#: A kernel and an entry point that calls it; tells of which machine code was made, and what came out.
+PROGRAM = """
+import sys
+from numba import types
+from numba.core import codegen
+from stress.live.filling import fill_only
+
+made = []
+hook = codegen.CPUCodeLibrary._object_compiled_hook
+
+def note(cls, module, code):
+    made.append(module.name)
+    hook(module, code)
+
+codegen.CPUCodeLibrary._object_compiled_hook = classmethod(note)
+if sys.argv[1] == "fill":
+    fill_only()
+from stress.shm.jit import entry, kernel
+
+@kernel
+def inner(n):
+    return n * n
+
+@entry
+def outer(n):
+    return inner(n) + 1
+
+outer.compile((types.int64,))
+ours = [name for name in made if name in ("inner", "outer")]
+print(ours, "numba.np.linalg" in sys.modules, outer(6) if sys.argv[1] == "call" else "")
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_what_fills_the_cache_makes_machine_code_of_entry_points_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And who loads one from there does not have Numba load all that could be compiled."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+
+    def run(how: str) -> str:
+        command = [sys.executable, str(program), how]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
+        return str(done.stdout).strip()
+
+    assert run("fill") == "['outer'] True"
+    assert run("call") == "[] False 37"
+    shutil.rmtree(tmp_path / "numba")
+    assert run("call") == "['inner', 'outer'] True 37", "as it would be otherwise"

@@ -30,7 +30,7 @@ def compile_in_background(interrupted: threading.Event) -> bool:
 
 def _compiler(part: str) -> subprocess.Popen[str]:
     """A process that runs one function of `stress.live.warm`."""
-    code = f"from stress.live.warm import {part}; {part}()"
+    code = f"from stress.live.filling import fill_only; fill_only(); from stress.live.warm import {part}; {part}()"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 

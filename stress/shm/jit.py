@@ -7,7 +7,6 @@ a TLB walk eight times slower. They run without the GIL, so that a worker's watc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from numba import config, njit, types
@@ -25,31 +24,41 @@ config.CACHE_DIR = str(cache_directory())  # type: ignore[attr-defined]
 _OPTIONS: dict[str, Any] = {"_nrt": False, "boundscheck": False, "nogil": True, "no_cfunc_wrapper": True}
 
 
-def _compiler(**options: Any) -> Callable[[Any], Any]:
-    """A decorator that compiles a function once for all values of its arguments.
+def _compiled(function: Any, **options: Any) -> Any:
+    """A function compiled once for all values of its arguments.
 
     Numba would compile it anew for every constant that a caller passes, which doubled the time to compile everything
     and made nothing faster: what is inlined knows its constants anyway.
     """
-    compiled = njit(**_OPTIONS, **options)
-
-    def decorate(function: Any) -> Any:
-        made = compiled(function)
-        if not JIT_DISABLED:
-            lookup = made.get_call_template
-            made.get_call_template = lambda args, kws: lookup(tuple(map(types.unliteral, args)), kws)
-        return made
-
-    return decorate
+    made = njit(**_OPTIONS, **options)(function)
+    if not JIT_DISABLED:
+        lookup = made.get_call_template
+        made.get_call_template = lambda args, kws: lookup(tuple(map(types.unliteral, args)), kws)
+    return made
 
 
-#: A compiled function that is called from other compiled code. The compiler decides what to inline; left unsaid, what a
-#: function of the fast path calls would be inlined as it is, and so all of a rebuild into the fault handler.
-kernel = _compiler(forceinline=False)
+def kernel(function: Any) -> Any:
+    """A compiled function that is called from other compiled code. The compiler decides what to inline.
 
-#: A compiled function that a run calls from Python. Only these are cached, each with all that it calls: two processes
-#: may then fill the cache at once, because no two entry points share a cached function.
-entry = _compiler(cache=True, forceinline=False)
+    Left unsaid, what a function of the fast path calls would be inlined as it is, and so all of a rebuild into the
+    fault handler.
+    """
+    return _compiled(function, forceinline=False)
 
-#: A function of the vCPU's fast path, always inlined.
-inline = _compiler(forceinline=True)
+
+def inline(function: Any) -> Any:
+    """A function of the vCPU's fast path, always inlined."""
+    return _compiled(function, forceinline=True)
+
+
+def entry(function: Any) -> Any:
+    """A compiled function that a run calls from Python.
+
+    Only these are cached, each with all that it calls: two processes may then fill the cache at once, because no two
+    entry points share a cached function.
+    """
+    made = _compiled(function, cache=True, forceinline=False)
+    if not JIT_DISABLED:
+        # What is kept is whole. Numba would fill its registries first, with all that could be compiled: 0.3 s.
+        made._cache.load_overload = made._cache._load_overload
+    return made
