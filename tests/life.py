@@ -11,12 +11,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from machines import ALL, choose_order, fault, naive_audit, run_audit, small_machine, violations
+from migrating import Migrating
 from naive_vm import differences, dirty_pages, vm_of
 from programs import execute, program
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import codes
-from stress.kernels.dirty import compare_copy, harvest, send, send_all, set_logging, stop_logging_at
+from stress.kernels.dirty import set_logging, stop_logging_at
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots, unmap_memslots
 from stress.kernels.rebuild import rebuild
 from stress.kernels.records import settled
@@ -54,7 +55,7 @@ TABLE_CHANGES = ("block mapped", "page mapped", "relaxed", "block split")
 MIX = 0x155  # scatters the frames of a range that is no huge page
 
 
-class Life:
+class Life(Migrating):
     """One machine and what must be true of it; ``seen`` counts what happened."""
 
     def __init__(
@@ -101,12 +102,9 @@ class Life:
         *self.chunks, self.spare, scattered = range(0, self.s.geo.frames, BLOCK)
         self.mix = [0] * len(self.chunks)
         self.free = [*range(scattered, scattered + BLOCK)]
-        self.sent: npt.NDArray[np.int64] | None = None  # value of each page that the destination has
-        self.found: list[npt.NDArray[np.int64]] = []  # harvested bitmaps, not sent yet
-
-    @property
-    def logging(self) -> bool:
-        return self.vm.slots[0].logging
+        self.sent = None
+        self.found = []
+        self.got = np.zeros_like(self.s.dirty)
 
     def whole(self, block: int) -> int | None:
         """First guest frame of a block that may be mapped as one, logging aside; None if it may not."""
@@ -182,43 +180,6 @@ class Life:
             self.split(block, ALL, False)
         self.sent, self.found = None, []
         self.seen["logging switched"] += 1
-
-    def migrate(self, what: str) -> None:
-        """A step of a migration; "stop and copy" is the last."""
-        if not self.logging:
-            return
-        if what == "send everything" or (self.sent is None and what != "harvest"):
-            assert send_all(self.s, 0, len(self.values)) == len(self.values)
-            self.sent = self.values.copy()
-            return
-        if what != "send":
-            self.harvest()
-        if what != "harvest":
-            self.send()
-        if what == "stop and copy":
-            assert compare_copy(self.s, self.who) == 0
-            assert self.sent is not None
-            assert np.array_equal(self.sent, self.values)
-            self.seen["migrated"] += 1
-
-    def harvest(self) -> None:
-        found = np.full_like(self.s.dirty, -1)  # what it held before is not dirty
-        pages = sorted(self.vm.dirty)
-        assert harvest(self.s, self.who, found) == len(pages)
-        assert sorted(dirty_pages(self.s._replace(dirty=found))) == pages
-        for page in pages:
-            self.vm.write_protect(self.vm.gfn_of(page), self.vm.gfn_of(page) + 1)
-        self.vm.dirty.clear()
-        self.found.append(found)
-        self.seen["harvested"] += len(pages)
-
-    def send(self) -> None:
-        assert self.sent is not None
-        for found in self.found:
-            pages = sorted(dirty_pages(self.s._replace(dirty=found)))
-            assert send(self.s, found) == len(pages)
-            self.sent[pages] = self.values[pages]
-        self.found = []
 
     # The hypervisor's own changes to the table.
 

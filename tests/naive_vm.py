@@ -240,6 +240,14 @@ def dirty_pages(s: Machine) -> set[int]:
     return {word * 32 + bit for word in s.dirty.nonzero()[0].tolist() for bit in range(32) if s.dirty[word] >> bit & 1}
 
 
+def log_of(s: Machine, pages: set[int]) -> npt.NDArray[np.int64]:
+    """A dirty bitmap of the machine's size that has these pages."""
+    log = np.zeros_like(s.dirty)
+    for page in pages:
+        log[page // 32] |= 1 << page % 32
+    return log
+
+
 def differences(s: Machine, vm: Vm) -> list[str]:
     """What the machine's table and bitmap show otherwise than the twin."""
     tree: Tree = naive_tree(s)

@@ -264,8 +264,8 @@ def page_table_test(
     )
 
 
-def dirty_log_perf(rng: np.random.Generator) -> RunData:
-    """dirty_log_perf_test with two iterations over 4 GiB of 2 MiB blocks."""
+def dirty_log_perf(rng: np.random.Generator, *, manual: bool = False) -> RunData:
+    """dirty_log_perf_test with two iterations over 4 GiB of 2 MiB blocks; with ``manual`` protection or without."""
     pages = 1 << 20
     dirty = counts(
         accesses=pages, permission=2048, population=pages - 2048, permission_l2=2048, translation_l3=pages - 2048
@@ -279,6 +279,9 @@ def dirty_log_perf(rng: np.random.Generator) -> RunData:
         StageData("get-dirty-log", 2, 0, 60_000_001, counts(), 0),
         StageData("disable", 0, 0, 5_000, counts(), 0),
     ]
+    if manual:
+        for iteration, after in ((1, 4), (2, 7)):
+            stages.insert(after, StageData("clear-dirty-log", iteration, 0, iteration * 300_000_000, counts(), 0))
     return run_data(
         [order_data(rng, rebuilds=0)],
         config=selftest_config("dirty-log-perf", "hugetlb-2m", 2048, 2 << 20),

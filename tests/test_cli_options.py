@@ -11,7 +11,7 @@ from commands import Command, FakeExecutor, command_line, refused
 from stress.cli.options import SECTIONS
 from stress.cli.progress import headline
 from stress.cli.selftest import LETTERS, MODES
-from stress.config import RunConfig, key_of
+from stress.config import Pattern, RunConfig, key_of
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -87,6 +87,9 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         "rebuilder": "hypervisor",
         "locking": "shared",
         "eager_split": True,
+        "get_clears": False,
+        "clear_chunk_bytes": None,
+        "overlap": False,
         "pattern": "strided",
         "stride_pages": 5,
         "zipf_exponent": 1.5,
@@ -106,7 +109,10 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
     # Nothing here is what a plain run has anyway, but for these: their default is another here, or belongs to stages.
     default = RunConfig().to_json()
     same = {key for key, value in given.items() if default[key] == value}
-    assert same <= {"granule_bytes", "pin", "fwb", "rebuilder", "passes"}
+    assert same <= {
+        *("granule_bytes", "pin", "fwb", "rebuilder", "passes"),
+        *("get_clears", "clear_chunk_bytes", "overlap"),
+    }
     assert out.startswith("CORRECT")
     assert "clean-first" in out
     # Not a terminal: a plain line at the start, the executor's notes, no escape code.
@@ -136,6 +142,12 @@ def test_a_command_line_of_the_selftest_means_the_same_here(stress: Command, exe
     assert stress(*line.split())[0] == 0
     config = executor.configs[2]
     assert (config.memory, config.memslots, config.write_fraction, config.seed) == (256 << 20, 2, 0.3, 9)
+    assert (config.get_clears, config.clear_chunk, config.overlap) == (False, None, False)
+    assert stress("run", "--scenario", "dirty-log-perf", "-a", "-g", "-o")[0] == 0
+    config = executor.configs[3]
+    assert (config.get_clears, config.overlap, config.pattern) == (True, True, Pattern.UNIFORM)
+    assert stress("run", "--scenario", "dirty-log-perf", "-k", "1M")[0] == 0
+    assert executor.configs[4].clear_chunk == 1 << 20
 
 
 @pytest.mark.parametrize("letter", LETTERS.values())
@@ -187,10 +199,21 @@ def test_a_number_says_which_mode_it_was_taken_for(
     assert err.splitlines()[0] == f"stress: {said}"
 
 
-def test_a_letter_that_means_nothing_here_says_what_it_would_do(stress: Command, executor: FakeExecutor) -> None:
-    code, _, err = stress("run", "-n")
+@pytest.mark.parametrize(
+    ("options", "would"),
+    [
+        ("-n", "-n would run the guest in a VM of its own (L2); "),
+        ("-c 0,1", "-c would pin each vCPU to the processor listed for it; "),
+        ("-e", "-e would run vCPUs while dirty logging is switched off; "),
+        ("-j", "-j would run vCPUs on, independent of the iterations; "),
+    ],
+)
+def test_a_letter_that_means_nothing_here_says_what_it_would_do(
+    stress: Command, executor: FakeExecutor, options: str, would: str
+) -> None:
+    code, _, err = stress("run", *options.split())
     assert code == 0
-    assert err.startswith("stress: -n would run the guest in a VM of its own (L2); ")
+    assert err.startswith(f"stress: {would}")
     assert executor.configs == [RunConfig()]
 
 

@@ -152,6 +152,16 @@ def test_no_damage_is_an_internal_error(name: str, tmp_path: Path) -> None:
     assert not bad, "\n".join(bad[:20])
 
 
+def test_a_backing_that_there_is_not_is_named(tmp_path: Path) -> None:
+    """As in a result of a later version; its selftest's name would be looked up."""
+    path = tmp_path / "shmem.json"
+    document = build(page_table_test(rng()))
+    document["config"]["backing"] = "shmem"
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match=r"config\.backing is missing or wrong"):
+        CliRunner().invoke(cli, ["show", str(path)], catch_exceptions=False, standalone_mode=False)
+
+
 @pytest.mark.parametrize(
     ("place", "says"),
     [

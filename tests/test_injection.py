@@ -77,6 +77,17 @@ def test_a_bug_that_never_acted_is_no_verdict() -> None:
     assert "the bug was never exercised: nothing reached the place of missing-dsb" in document["untested"]
 
 
+@pytest.mark.parametrize("clearing", [(), ("-g",), ("--clear-chunk", "256K")])
+def test_a_harvest_without_tlbi_is_caught_in_dirty_log_perf(clearing: tuple[str, ...]) -> None:
+    document = run_json(
+        "run", "--inject", "harvest-without-tlbi", "--scenario", "dirty-log-perf", "--passes", "1", "-b", "2M",
+        *clearing,
+    )  # fmt: skip
+    assert (document["verdict"], document["exit"]) == ("violations", 1)
+    assert [violation["kind"] for violation in document["violations"]] == ["lost-dirty"]
+    assert document["injected"]["acted"] > 0
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(("bug", "scenario"), [pair for pair in PAIRS if pair[1] in ACTS[pair[0]]])
 def test_what_can_act_acts(bug: str, scenario: str) -> None:

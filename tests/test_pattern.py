@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stress.kernels import pattern
 from stress.kernels.pattern import draw_accesses
-from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
+from stress.kernels.workload import Pattern, Workload, pattern_over, scatter_for, seed_for
 from stress.shm.mode import JIT_DISABLED
 
 LONG = 20_000 if JIT_DISABLED else 200_000
@@ -126,6 +126,18 @@ def test_writes_are_as_frequent_as_asked(kind: Pattern, write_below: int) -> Non
     _, writes = draw(workload(kind, 1000, stride=7, write_below=write_below), LONG)
     share = write_below / 4096
     assert writes.mean() == pytest.approx(share, abs=6 * math.sqrt(share * (1 - share) / LONG))
+
+
+@pytest.mark.parametrize("kind", [each for each in Pattern if each is not Pattern.PROGRAM])
+@pytest.mark.parametrize(("first", "pages"), [(512, 512), (7, 100), (3, 1)])
+def test_a_pattern_over_a_part_of_memory_is_the_same_there(kind: Pattern, first: int, pages: int) -> None:
+    at, writes = draw(pattern_over(int(kind), 0, pages, 17, 0.99, 1024), 1000)
+    upcoming = np.zeros(1000, np.int64)
+    draw_accesses(pattern_over(int(kind), first, pages, 17, 0.99, 1024), upcoming, 0, seed_for(1, 0))
+    assert (upcoming >> 1 == at + first).all()
+    assert (upcoming & 1 == writes).all()
+    assert (at >= 0).all()
+    assert (at < pages).all()
 
 
 def test_writes_do_not_depend_on_the_page() -> None:

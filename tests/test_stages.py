@@ -72,6 +72,23 @@ CORRECT: """
         assert absent not in text
 
 
+def test_manual_protection_prints_what_clearing_takes() -> None:
+    text = run_table(build(dirty_log_perf(rng(), manual=True)))
+    assert (
+        """
+Iteration 1 get dirty log time: 0.040000000s
+Iteration 1 clear dirty log time: 0.300000000s
+Iteration 2 dirty memory time: 1.000000002s
+Iteration 2 get dirty log time: 0.060000001s
+Iteration 2 clear dirty log time: 0.600000000s
+Disabling dirty logging time: 0.000005000s
+Get dirty log over 2 iterations took 0.100000001s. (Avg 0.050000000s/iteration)
+Clear dirty log over 2 iterations took 0.900000000s. (Avg 0.450000000s/iteration)
+"""
+        in text
+    )
+
+
 @pytest.mark.parametrize(
     ("backing", "granule", "name", "granularity", "mode"),
     [

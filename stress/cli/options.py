@@ -11,7 +11,7 @@ import click
 from stress.cli.completion import VALUES, Shipped, completing, words
 from stress.cli.help import SectionOption
 from stress.cli.output import say
-from stress.cli.selftest import LETTERS, meaningless_options, mode_options, translated, write_options
+from stress.cli.selftest import LETTERS, access_options, meaningless_options, mode_options, translated
 from stress.config import RunConfig, from_sources
 from stress.config.keys import Form, as_written, key
 from stress.shipped import Kind, names
@@ -37,9 +37,11 @@ SECTIONS: Final = {
         "rebuilder",
         "locking",
         "eager_split",
+        "get_clears",
+        "clear_chunk",
     ),
     _MEMORY: ("granule", "ipa_bits", "block_size", "backing", "phys_offset", "memory", "blocks", "memslots"),
-    _ACCESSES: ("vcpus", "pattern", "stride", "zipf_exponent", "write_fraction", "seed"),
+    _ACCESSES: ("vcpus", "overlap", "pattern", "stride", "zipf_exponent", "write_fraction", "seed"),
     _MACHINE: ("platform", "fwb", "bbm_level", "cmo", "guest_caches", "pin"),
     _CHECKS: ("inject", "fail_fast", "audit_interval_ns", "watchdog_ns"),
 }
@@ -78,7 +80,7 @@ def _completion(option: str) -> Any:
 
 def config_options(command: _Command) -> _Command:
     """Add ``--config``, an option for every key but the orders, and the selftests' letters; for `configured`."""
-    extra = {_MEMORY: mode_options, _ACCESSES: write_options, _MACHINE: meaningless_options}
+    extra = {_MEMORY: mode_options, _ACCESSES: access_options, _MACHINE: meaningless_options}
     for section, fields in reversed(SECTIONS.items()):
         if section in extra:
             command = extra[section](section)(command)

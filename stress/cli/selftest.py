@@ -1,7 +1,7 @@
 """Options in the letters of the KVM selftests (``kvm_page_table_test``, ``dirty_log_perf_test``).
 
 Most are short spellings of a key. These say something that has no key of its own: ``-m`` is a granule and a width of
-IPA, ``-f N`` and ``-w PERCENT`` are fractions of writes, and ``-n`` can mean nothing here.
+IPA, ``-f N`` and ``-w PERCENT`` are fractions of writes, ``-a`` is a pattern; some can mean nothing here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 
 from stress.arch.geometry import BLOCK_SIZES, KIB
 from stress.cli.help import SectionOption
+from stress.config import Pattern
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -25,6 +26,9 @@ LETTERS: Final = {
     "backing": "-s",
     "phys_offset": "-p",
     "iterations": "-i",
+    "get_clears": "-g",
+    "clear_chunk": "-k",
+    "overlap": "-o",
     "seed": "-r",
 }
 
@@ -66,7 +70,30 @@ _THREADS_KERNEL: Final = "5.12"
 _MODE: Final = re.compile(r"(?:vm_mode_)?(?:p(\d{2}|xx)v\d{2}_)?(\d{1,2})k", re.IGNORECASE)
 _VERSION: Final = re.compile(r"v?(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?", re.ASCII)
 _MOST_BITS: Final = 48
-_NESTED: Final = "-n would run the guest in a VM of its own (L2); here is one level of VMs, and the run goes on with it"
+
+#: What means nothing here: letter -> the option's name, the metavar of its value or None for a flag, what it would do
+#: in the selftests, and what is done instead.
+MEANINGLESS: Final = {
+    "-c": (
+        "processors",
+        "LIST",
+        "pin each vCPU to the processor listed for it",
+        "--pin gives each process a core (of those that taskset leaves)",
+    ),
+    "-e": (
+        "while_disabling",
+        None,
+        "run vCPUs while dirty logging is switched off",
+        "scenario migration does so",
+    ),
+    "-j": (
+        "independent",
+        None,
+        "run vCPUs on, independent of the iterations",
+        "scenario migration does so",
+    ),
+    "-n": ("nested", None, "run the guest in a VM of its own (L2)", "there is one level of VMs"),
+}
 
 
 def mode_options(section: str) -> Callable[[_Command], _Command]:
@@ -83,18 +110,25 @@ def mode_options(section: str) -> Callable[[_Command], _Command]:
     )
 
 
-def write_options(section: str) -> Callable[[_Command], _Command]:
-    """Add ``-f`` and ``-w``."""
+def access_options(section: str) -> Callable[[_Command], _Command]:
+    """Add ``-a``, ``-f`` and ``-w``."""
     return _options(
         section,
+        (("-a", "at_random"), None, None, "Access pages at random, as --pattern uniform"),
         (("-f", "one_in"), int, "N", "Write one access in N, as --write-fraction 1/N"),
         (("-w", "percent"), int, "PERCENT", "Write this percentage of accesses, as --write-fraction PERCENT/100"),
     )
 
 
 def meaningless_options(section: str) -> Callable[[_Command], _Command]:
-    """Add ``-n``."""
-    return _options(section, (("-n", "nested"), None, None, "Run nested, in the selftests; here it means nothing"))
+    """Add the letters of `MEANINGLESS`."""
+    return _options(
+        section,
+        *(
+            ((letter, name), str if metavar else None, metavar, f"Would {what}; here {instead}")
+            for letter, (name, metavar, what, instead) in MEANINGLESS.items()
+        ),
+    )
 
 
 def _options(
@@ -124,7 +158,13 @@ def translated(options: dict[str, Any]) -> tuple[dict[str, Any], list[str], list
     mode, kernel = keys.pop("mode", None), keys.pop("selftest_kernel", None)
     one_in, percent = keys.pop("one_in", None), keys.pop("percent", None)
     problems: list[str] = []
-    notes = [_NESTED] if keys.pop("nested", None) else []
+    notes = [
+        f"{letter} would {what}; here {instead}, and the run goes on without"
+        for letter, (name, _, what, instead) in MEANINGLESS.items()
+        if keys.pop(name, None)
+    ]
+    if keys.pop("at_random", None):
+        _take(keys, "-a", {"pattern": Pattern.UNIFORM}, problems)
     if kernel is not None and (mode is None or not _is_number(mode)):
         problems.append("--selftest-kernel: says what a number given to -m means; give one, or leave it out")
     elif mode is not None:

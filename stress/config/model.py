@@ -24,6 +24,7 @@ from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE, Geometry
 from stress.backings import Backing
 from stress.bugs import BUGS, Bug
 from stress.config import memory as rules
+from stress.config import stages
 from stress.config.values import (
     STAGED,
     BackingName,
@@ -154,6 +155,15 @@ class RunConfig(BaseModel):
     iterations: int = Field(
         default=2, ge=1, le=1 << 20, description="Harvests of the dirty bitmap per migration or dirty-log-perf pass"
     )
+    get_clears: bool = Field(
+        default=False, description="Getting the dirty log clears it too: no manual protection (dirty-log-perf)"
+    )
+    clear_chunk: Size | None = Field(
+        default=None,
+        gt=0,
+        description="Memory that each clear of the dirty log is of (dirty-log-perf); a whole memslot if left out",
+        serialization_alias="clear_chunk_bytes",
+    )
     rebuilder: RebuilderName = Field(
         default=_DERIVED,
         description=f"Who rebuilds a block: {listed(Rebuilder)}; vcpu if left out, but in scenario rebuild",
@@ -162,6 +172,9 @@ class RunConfig(BaseModel):
         default=Locking.EXCLUSIVE, description=f"How fault handlers take mmu_lock: {listed(Locking)} (since Linux 6.2)"
     )
     eager_split: bool = Field(default=False, description="Split blocks when dirty logging starts, not at write faults")
+    overlap: bool = Field(
+        default=False, description="Every vCPU works on all of memory, not on a part of its own (dirty-log-perf)"
+    )
     pattern: PatternName = Field(default=Pattern.SEQUENTIAL, description=f"Access pattern: {listed(Pattern)}")
     stride: int = Field(
         default=17,
@@ -273,21 +286,11 @@ class RunConfig(BaseModel):
                 raise problem(f"{memslots} memslots need a page each; use fewer, or more memory")
         return memslots
 
-    @field_validator("rebuilds")
+    @field_validator(*stages.KEYS)
     @classmethod
-    def _not_staged(cls, rebuilds: int | None, info: ValidationInfo) -> int | None:
-        scenario = info.data.get("scenario")
-        if rebuilds is not None and scenario in STAGED:
-            raise problem(f"scenario {scenario} goes through its stages in passes; use --passes")
-        return rebuilds
-
-    @field_validator("passes")
-    @classmethod
-    def _staged(cls, passes: int | None, info: ValidationInfo) -> int | None:
-        scenario = info.data.get("scenario", STAGED[0])
-        if passes is not None and scenario not in STAGED:
-            raise problem(f"scenario {scenario} has no stages; use --rebuilds or --duration")
-        return passes
+    def _in_stages(cls, value: Any, info: ValidationInfo) -> Any:
+        stages.check(info.field_name or "", value, info.data)
+        return value
 
     @field_validator("platform")
     @classmethod

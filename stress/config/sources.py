@@ -19,7 +19,7 @@ from stress.bugs import BUGS
 from stress.config.costs import cannot_finish
 from stress.config.injection import cannot_act
 from stress.config.model import RunConfig
-from stress.config.values import key_of, shown
+from stress.config.values import Scenario, key_of, shown
 from stress.errors import UsageError
 from stress.guess import did_you_mean
 from stress.reading import read_bytes
@@ -161,7 +161,10 @@ class _Single(list[Any]):
 
 
 def _of_bug(sources: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The settings of the bug that the last of the sources injects, less its block size under another granule."""
+    """The settings of the bug that the last of the sources injects, less what another granule or scenario has not.
+
+    A granule has its own block sizes; the programs of kvm-page-table-test have no pattern.
+    """
     stated: dict[str, Any] = {}
     for source in sources:
         stated |= {name: value for name, value in source.items() if value is not None}
@@ -169,7 +172,12 @@ def _of_bug(sources: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     bug = BUGS.get(name) if isinstance(name, str) else None
     if bug is None:
         return {}
-    return {key: value for key, value in bug.settings.items() if key != "block-size" or "granule" not in stated}
+    settings = dict(bug.settings)
+    if "granule" in stated:
+        settings.pop("block-size", None)
+    if stated.get("scenario") == Scenario.PAGE_TABLE_TEST:
+        settings.pop("pattern", None)
+    return settings
 
 
 def _run_table(file: Path, problems: list[str]) -> Mapping[str, Any]:

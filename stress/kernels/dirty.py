@@ -16,7 +16,7 @@ from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
 from stress.kernels.oracle import report
 from stress.kernels.tlbi import tlbi_vmid
-from stress.shm.atomics import exchange, fetch_or, load, store
+from stress.shm.atomics import exchange, fetch_and, fetch_or, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
@@ -148,6 +148,34 @@ def stop_logging_at(s: Machine, who: int, first: int, end: int) -> int:
     return changed
 
 
+@kernel
+def _protect_pages(s: Machine, page: int, bits: int, shift: int, who: int) -> tuple[int, int]:
+    """Write-protect the pages from ``page`` on whose bits are set; how many, and how many leaves the guest could write.
+
+    Where a block maps a page, all of the block is protected: its next write splits it. ``shift`` leads from a page to
+    its guest frame.
+    """
+    pages = 0
+    changed = 0
+    while bits != 0:
+        if bits & 1:
+            pages += 1
+            changed += write_protect(s, page + shift, page + shift + 1, who)
+        bits >>= 1
+        page += 1
+    return pages, changed
+
+
+@kernel
+def _protected(s: Machine, who: int, changed: int, watched: bool) -> None:
+    """What was dirty is write-protected: tell the TLBs, watch again, and release mmu_lock."""
+    if changed != 0 and not injected(s, HARVEST_WITHOUT_TLBI):
+        tlbi_vmid(s, who)
+    if watched:
+        watch(s)
+    release(s, who, _DWELL)
+
+
 @entry
 def harvest(s: Machine, who: int, found: Any) -> int:
     """Read and clear the dirty bitmap into ``found`` (its shape), write-protect what was dirty; pages, or STOPPED.
@@ -168,18 +196,38 @@ def harvest(s: Machine, who: int, found: Any) -> int:
                 found[word] = bits
             else:
                 found[word] |= bits  # the word that two memslots share
-            page = word << DIRTY_SHIFT
-            while bits != 0:
-                if bits & 1:
-                    pages += 1
-                    changed += write_protect(s, page + shift, page + shift + 1, who)
-                bits >>= 1
-                page += 1
-    if changed != 0 and not injected(s, HARVEST_WITHOUT_TLBI):
-        tlbi_vmid(s, who)
-    if watched:
-        watch(s)
-    release(s, who, _DWELL)
+            dirty, writable = _protect_pages(s, word << DIRTY_SHIFT, bits, shift, who)
+            pages += dirty
+            changed += writable
+    _protected(s, who, changed, watched)
+    return pages
+
+
+@entry
+def clear_log(s: Machine, who: int, found: Any, slot: int, first: int, end: int) -> int:
+    """Clear the dirty bits ``found`` has of pages [first, end) of a memslot, write-protect these; pages, or STOPPED.
+
+    ``KVM_CLEAR_DIRTY_LOG`` (``kvm_clear_dirty_log_protect``): bits that ``found`` has not stay set. When it returns,
+    the guest's next write to any of the cleared pages faults. Pages count from guest memory's first.
+    """
+    if not acquire(s, who):
+        return STOPPED
+    pages = 0
+    changed = 0
+    watched = stop_watching(s)
+    shift = s.memslots[slot, SLOT_BASE] - s.memslots[slot, SLOT_FIRST]
+    for word in range(first >> DIRTY_SHIFT, ((end - 1) >> DIRTY_SHIFT) + 1):
+        page = word << DIRTY_SHIFT
+        bits = found[word]
+        if page < first:
+            bits &= -1 << (first & DIRTY_MASK)
+        if end - page <= DIRTY_MASK:
+            bits &= (1 << (end & DIRTY_MASK)) - 1
+        if bits != 0:
+            dirty, writable = _protect_pages(s, page, bits & fetch_and(s.dirty, word, ~bits), shift, who)
+            pages += dirty
+            changed += writable
+    _protected(s, who, changed, watched)
     return pages
 
 

@@ -98,15 +98,25 @@ def draw_program(work: Workload, upcoming: Any, position: int, state: int) -> tu
     return position + len(upcoming), state
 
 
-@kernel
-def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
-    """Fill ``upcoming`` with accesses, page << 1 | write, that follow ``page``; the new page and random state."""
+@inline
+def draw_pattern(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
+    """``draw_accesses`` for a pattern over pages [0, work.pages)."""
     if work.pattern == _SEQUENTIAL:
         return draw_by(work, _SEQUENTIAL, upcoming, page, state)
     if work.pattern == _UNIFORM:
         return draw_by(work, _UNIFORM, upcoming, page, state)
     if work.pattern == _STRIDED:
         return draw_by(work, _STRIDED, upcoming, page, state)
+    return draw_by(work, _ZIPF, upcoming, page, state)
+
+
+@kernel
+def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
+    """Fill ``upcoming`` with accesses, page << 1 | write, that follow ``page``; the new page and random state."""
     if work.pattern == _PROGRAM:
         return draw_program(work, upcoming, page, state)
-    return draw_by(work, _ZIPF, upcoming, page, state)
+    page, state = draw_pattern(work, upcoming, page, state)
+    if work.first != 0:
+        for i in range(len(upcoming)):
+            upcoming[i] += work.first << 1
+    return page, state

@@ -26,13 +26,18 @@ class Workload(NamedTuple):
     exponent: float
     scatter: int  # coprime to pages; spreads Zipf's popular ranks over the memslot
     write_below: int  # write if 12 random bits are below it: 0 never, 4096 always
-    # A program: for each of its groups of ``group`` pages from page ``first`` on, access the group's first page if
-    # ``head`` is 1 (read) or 2 (write), then ``run`` pages from page ``skip`` of the group on.
-    first: int = 0
+    first: int = 0  # a pattern's pages, or a program's, begin at this one
+    # A program: for each of its groups of ``group`` pages, access the group's first page if ``head`` is 1 (read) or 2
+    # (write), then ``run`` pages from page ``skip`` of the group on.
     group: int = 1
     head: int = 0
     skip: int = 0
     run: int = 1
+
+
+def pattern_over(pattern: int, first: int, pages: int, stride: int, exponent: float, write_below: int) -> Workload:
+    """A pattern over ``pages`` of guest memory from page ``first`` on."""
+    return Workload(pattern, pages, min(stride, pages), exponent, scatter_for(pages), write_below, first)
 
 
 def scatter_for(pages: int) -> int:

@@ -28,6 +28,8 @@ class Plan:
     rounds: int | None  # cycles of each order: rebuilds, or passes
     iterations: int
     eager_split: bool
+    clear_pages: int | None  # pages of a memslot that a call clears the dirty log of; None: getting the log clears it
+    overlap: bool  # every vCPU works on all of memory
     one_page_blocks: bool  # the backing has no blocks: a selftest's "large pages" are pages
     audit_interval_ns: int
     cpus: tuple[int, ...]  # processors to pin to, in turn; empty: not pinned

@@ -7,7 +7,7 @@ import os
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import LAST_LEVEL, Geometry
 from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
-from stress.kernels.workload import Pattern, Workload, scatter_for
+from stress.kernels.workload import Pattern, pattern_over
 from stress.live.plan import Plan
 from stress.results.trace import TraceRequest
 from stress.shm.layout import Geo, geo_for
@@ -53,12 +53,12 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
 def plan_for(config: RunConfig, trace: TraceRequest | None = None) -> Plan:
     """The plan for a validated configuration, and for what of it is to be traced."""
     geo = _geo(config, trace)
-    workload = Workload(
-        pattern=int(Pattern[config.pattern.upper()]),
+    workload = pattern_over(
+        int(Pattern[config.pattern.upper()]),
+        first=0,
         pages=geo.pages,
-        stride=min(config.stride, geo.pages),
+        stride=config.stride,
         exponent=config.zipf_exponent,
-        scatter=scatter_for(geo.pages),
         write_below=round(config.write_fraction * 4096),
     )
     return Plan(
@@ -74,6 +74,8 @@ def plan_for(config: RunConfig, trace: TraceRequest | None = None) -> Plan:
         rounds=config.rebuilds or config.passes,
         iterations=config.iterations,
         eager_split=config.eager_split,
+        clear_pages=None if config.get_clears else (config.clear_chunk or config.memory) // config.granule,
+        overlap=config.overlap,
         one_page_blocks=config.backing is Backing.ANONYMOUS,
         audit_interval_ns=config.audit_interval_ns,
         cpus=tuple(sorted(os.sched_getaffinity(0))) if config.pin else (),

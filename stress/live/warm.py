@@ -56,6 +56,7 @@ def _compile(everything: bool, vcpu_loop: bool) -> None:
         (dirty.set_logging, (s, 0, 0)),
         (dirty.stop_logging_at, (s, 0, 0, 0)),
         (dirty.harvest, (s, 0, words)),
+        (dirty.clear_log, (s, 0, words, 0, 0, 0)),
         (dirty.send, (s, words)),
         (dirty.send_all, (s, 0, 0)),
         (dirty.compare_copy, (s, 0)),

@@ -9,7 +9,7 @@ from stress.errors import RunBroken
 from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
 from stress.kernels.tlb import R_LEFT, R_PAGE, R_RANDOM, Cpu, new_cpu
 from stress.kernels.vcpu import FINISHED, await_stage, run
-from stress.kernels.workload import Pattern, Workload
+from stress.kernels.workload import Pattern, Workload, pattern_over
 from stress.live.hypervisor import Hypervisor, Stopped
 from stress.live.plan import Plan
 from stress.live.scenarios import run_scenario
@@ -23,7 +23,7 @@ from stress.shm.words import (
     FINISH_EXHAUSTED,
     FIRST_ACCESS_NS,
     HEARTBEAT,
-    P_ACCESSES,
+    P_PATTERN,
     STAGE_DONE,
     STAGE_END_NS,
     STATE,
@@ -82,7 +82,7 @@ def vcpu_main(name: str, plan: Plan, vcpu: int) -> None:
     cpu.registers[R_RANDOM] = plan.random_state(vcpu)
     _await_start(machine, vcpu)
     if plan.staged:
-        _run_stages(machine, cpu, vcpu)
+        _run_stages(machine, cpu, plan, vcpu)
     else:
         _run_guest(machine, cpu, plan.workload, vcpu)
     machine.procs[vcpu, STATE] = State.DONE
@@ -99,7 +99,7 @@ def _run_guest(machine: Machine, cpu: Cpu, workload: Workload, vcpu: int) -> boo
     return False
 
 
-def _run_stages(machine: Machine, cpu: Cpu, vcpu: int) -> None:
+def _run_stages(machine: Machine, cpu: Cpu, plan: Plan, vcpu: int) -> None:
     """Run one program after the other, each when the hypervisor starts its stage, until the run stops."""
     machine.procs[vcpu, FIRST_ACCESS_NS] = time.monotonic_ns()  # ready
     stage = 0
@@ -108,15 +108,23 @@ def _run_stages(machine: Machine, cpu: Cpu, vcpu: int) -> None:
             time.sleep(_STAGE_POLL_S)
             continue
         stage = now
-        program = machine.programs[vcpu]
-        first, group, head, skip, length, write_below, accesses = map(int, program[: P_ACCESSES + 1])
-        pages = machine.geo.pages
-        workload = Workload(int(Pattern.PROGRAM), pages, 1, 1.0, 1, write_below, first, group, head, skip, length)
+        workload, accesses = _of_stage(machine, plan, vcpu)
         cpu.registers[R_PAGE], cpu.registers[R_LEFT] = 0, accesses
         if not _run_guest(machine, cpu, workload, vcpu):
             return
         machine.procs[vcpu, STAGE_END_NS] = time.monotonic_ns()
         machine.procs[vcpu, STAGE_DONE] = stage
+
+
+def _of_stage(machine: Machine, plan: Plan, vcpu: int) -> tuple[Workload, int]:
+    """What a vCPU does in the stage that begins, and in how many accesses."""
+    program = machine.programs[vcpu]
+    first, group, head, skip, length, write_below, accesses, pattern = map(int, program[: P_PATTERN + 1])
+    if pattern == Pattern.PROGRAM:
+        pages = machine.geo.pages
+        return Workload(pattern, pages, 1, 1.0, 1, write_below, first, group, head, skip, length), accesses
+    work = plan.workload
+    return pattern_over(pattern, first, accesses, work.stride, work.exponent, write_below), accesses
 
 
 def hypervisor_main(name: str, plan: Plan) -> None:

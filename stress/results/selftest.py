@@ -61,7 +61,7 @@ def _dirty_log_perf_test(config: dict[str, Any], seed: int, stages: list[dict[st
         f"guest physical test memory: [{start:#x}, {start + config['memory_bytes']:#x})",  # since Linux 5.17
         f"Random seed: {seed}",
     ]
-    harvests = []
+    gets, clears = [], []
     for stage in stages:
         time, iteration = _time(stage["duration_ns"]), f"Iteration {stage['iteration']}"
         match stage["name"]:
@@ -72,13 +72,17 @@ def _dirty_log_perf_test(config: dict[str, Any], seed: int, stages: list[dict[st
             case "dirty":
                 lines.append(f"{iteration} dirty memory time: {time}")
             case "get-dirty-log":
-                harvests.append(stage["duration_ns"])
+                gets.append(stage["duration_ns"])
                 lines.append(f"{iteration} get dirty log time: {time}")
+            case "clear-dirty-log":
+                clears.append(stage["duration_ns"])
+                lines.append(f"{iteration} clear dirty log time: {time}")
             case "disable":
                 lines.append(f"Disabling dirty logging time: {time}")
-    if harvests:
-        total, average = _time(sum(harvests)), _time(sum(harvests) // len(harvests))
-        lines.append(f"Get dirty log over {len(harvests)} iterations took {total}. (Avg {average}/iteration)")
+    for what, times in (("Get", gets), ("Clear", clears)):
+        if times:
+            total, average = _time(sum(times)), _time(sum(times) // len(times))
+            lines.append(f"{what} dirty log over {len(times)} iterations took {total}. (Avg {average}/iteration)")
     return lines
 
 

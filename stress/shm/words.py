@@ -282,14 +282,15 @@ DEFERRED_WORDS = 4
 # Region "orders": the steps of each order.
 ORDER_WORDS = 3 * LINE
 
-# Region "programs": what each vCPU runs in a stage, fields of stress.kernels.pattern.Workload.
+# Region "programs": what each vCPU runs in a stage, fields of stress.kernels.workload.Workload.
 P_FIRST = 0
 P_GROUP = 1
 P_HEAD = 2
 P_SKIP = 3
 P_RUN = 4
 P_WRITE_BELOW = 5
-P_ACCESSES = 6
+P_ACCESSES = 6  # of a pattern also the number of pages that it is over
+P_PATTERN = 7
 PROGRAM_WORDS = LINE
 
 # Region "stages": ring of what the hypervisor measured of each stage; it waits while the ring is full.
@@ -312,6 +313,7 @@ STAGE_NAMES = (
     "enable",
     "dirty",
     "get-dirty-log",
+    "clear-dirty-log",
     "disable",
     "recover",
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stress.kernels.notifier import unmap_memslots
+from stress.kernels.workload import Pattern
 from stress.live.hypervisor import Finished
 from stress.live.scenarios.logging import LoggingScenario
 from stress.shm.words import (
@@ -26,6 +27,7 @@ from stress.shm.words import (
     P_FIRST,
     P_GROUP,
     P_HEAD,
+    P_PATTERN,
     P_RUN,
     P_SKIP,
     P_WRITE_BELOW,
@@ -46,7 +48,7 @@ NEVER, ALWAYS = 0, 4096
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What one vCPU does in a stage; see ``stress.kernels.pattern.Workload``."""
+    """What one vCPU does in a stage; see ``stress.kernels.workload.Workload``."""
 
     groups: int
     group: int = 1
@@ -55,6 +57,7 @@ class Program:
     skip: int = 0
     run: int = 0
     write_below: int = NEVER
+    pattern: Pattern = Pattern.PROGRAM  # or one over the pages that a sequential program of single groups would access
 
 
 class StagedScenario(LoggingScenario):
@@ -77,6 +80,7 @@ class StagedScenario(LoggingScenario):
             row[P_FIRST], row[P_GROUP], row[P_HEAD] = its.first, its.group, its.head
             row[P_SKIP], row[P_RUN], row[P_WRITE_BELOW] = its.skip, its.run, its.write_below
             row[P_ACCESSES] = its.groups * (its.run + (its.head != NO_HEAD))
+            row[P_PATTERN] = its.pattern
         number = int(machine.control[STAGE]) + 1
 
         def run() -> int:
