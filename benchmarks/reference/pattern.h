@@ -66,21 +66,30 @@ static inline struct position draw_program(const struct workload *work, int64_t 
 	return at;
 }
 
+static inline struct position draw_pattern(const struct workload *work, int64_t *upcoming, struct position at)
+{
+	switch (work->pattern) {
+	case PATTERN_SEQUENTIAL:
+		return draw_by(work, PATTERN_SEQUENTIAL, upcoming, at);
+	case PATTERN_UNIFORM:
+		return draw_by(work, PATTERN_UNIFORM, upcoming, at);
+	case PATTERN_STRIDED:
+		return draw_by(work, PATTERN_STRIDED, upcoming, at);
+	default:
+		abort(); /* not measured */
+	}
+}
+
 static __attribute__((noinline)) struct position draw_accesses(const struct workload *work, int64_t *upcoming,
 							       struct position at)
 {
 	const struct workload local = *work;
 
-	switch (local.pattern) {
-	case PATTERN_SEQUENTIAL:
-		return draw_by(&local, PATTERN_SEQUENTIAL, upcoming, at);
-	case PATTERN_UNIFORM:
-		return draw_by(&local, PATTERN_UNIFORM, upcoming, at);
-	case PATTERN_STRIDED:
-		return draw_by(&local, PATTERN_STRIDED, upcoming, at);
-	case PATTERN_PROGRAM:
+	if (local.pattern == PATTERN_PROGRAM)
 		return draw_program(&local, upcoming, at);
-	default:
-		abort(); /* not measured */
-	}
+	at = draw_pattern(&local, upcoming, at);
+	if (local.first)
+		for (int i = 0; i < CHUNK; i++)
+			upcoming[i] += local.first << 1;
+	return at;
 }
