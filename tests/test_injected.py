@@ -23,6 +23,25 @@ def test_an_injected_bug_is_caught(name: str) -> None:
     assert all(violation["evidence"] for violation in document["violations"])
 
 
+#: A bug where its own settings do not show it: with which, as what, and what a piece of evidence says of it.
+ELSEWHERE = [
+    ("missing-tlbi", ("--scenario", "rebuild"), "bbm", {"step": None}),  # the split, before any step
+    ("missing-tlbi", ("--scenario", "migration"), "lost-dirty", {"process": "vcpu 0"}),  # write protection
+    ("missing-tlbi", ("--scenario", "thp"), "stale-translation", {"process": "vcpu 0"}),  # the notifier's unmap
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "kind", "said"), ELSEWHERE)
+@pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
+def test_it_is_caught_wherever_it_can_be_made(
+    name: str, settings: tuple[str, ...], kind: str, said: dict[str, object]
+) -> None:
+    document = run_json("run", "--inject", name, *settings, "--duration", "2s")
+    [found] = (violation for violation in document["violations"] if violation["kind"] == kind)
+    assert document["exit"] == 1
+    assert any(piece.items() >= said.items() for piece in found["evidence"])
+
+
 #: One bug for each combination of settings.
 _SETTINGS = {repr(sorted(bug.settings.items())): name for name, bug in BUGS.items()}
 

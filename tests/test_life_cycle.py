@@ -22,11 +22,13 @@ from programs import execute, program
 from stress.bugs import BUGS
 from stress.kernels.dirty import clear_log, compare_copy, harvest, send, send_all, set_logging
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames
+from stress.kernels.split import populate
 from stress.kernels.teardown import reap
 from stress.kernels.tlb import new_cpu
 from stress.orders import BLOCK_FIRST, BLOCK_FIRST_DEFERRED, NAMED_ORDERS
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.words import ACTED
 
 #: Lets a vCPU access a page, and write there or not.
 Guest = Callable[[int, bool], None]
@@ -272,3 +274,44 @@ def test_a_bug_shows_as_its_violation_and_only_where_it_is_injected(
     sequence(s, lambda page, write: execute(s, cpu, 0, program(page, write=write), 1))
     run_audit(s)
     assert set(violations(s)) == ({BUGS[name].kinds[0]} if injected else set())
+
+
+def split_under_the_guest(s: Machine, guest: Guest) -> None:
+    guest(4, True)
+    assert split_block(s, 0) == 0
+    guest(4, True)
+
+
+def split_by_a_handler(s: Machine, guest: Guest) -> None:
+    """No TLB holds the block: what shows is the rule."""
+    assert populate(s, s.geo.hypervisor, s.geo.base_gfn) == 0
+    assert set_logging(s, s.geo.hypervisor, 1) == 1
+    guest(4, True)
+
+
+def protect_under_the_guest(s: Machine, guest: Guest) -> None:
+    """It wrote before logging began, and writes on through its TLB."""
+    guest(4, True)
+    assert set_logging(s, s.geo.hypervisor, 1) > 0
+    guest(4, True)
+
+
+#: Each operation that must invalidate TLBs, with what shows that it did not.
+WITHOUT_TLBI: dict[str, tuple[Callable[[Machine, Guest], None], dict[str, int]]] = {
+    "split": (split_under_the_guest, {"bbm": 1}),
+    "split by a handler": (split_by_a_handler, {"bbm": 1}),
+    "write protection": (protect_under_the_guest, {"lost-dirty": 1}),
+    "unmap by the notifier": (move_a_huge_page, {"stale-translation": 1}),
+}
+
+
+@pytest.mark.parametrize("shared", EITHER)
+@pytest.mark.parametrize("injected", [True, False])
+@pytest.mark.parametrize("operation", WITHOUT_TLBI)
+def test_a_missing_tlbi_shows_in_each_operation(operation: str, injected: bool, shared: bool) -> None:
+    s = small_machine(vcpus=1, spare_blocks=1, shared=shared, inject=BUGS["missing-tlbi"].flag if injected else 0)
+    cpu = new_cpu()
+    sequence, found = WITHOUT_TLBI[operation]
+    sequence(s, lambda page, write: execute(s, cpu, 0, program(page, write=write), 1))
+    assert violations(s) == (found if injected else {})
+    assert bool(s.control[ACTED]) == injected

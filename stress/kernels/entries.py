@@ -126,8 +126,11 @@ def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int
     """
     pages = pages_at(s.geo, level)
     start = gfn & ~(pages - 1)
-    tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
-    settle_entry(s, index, level, gfn, left, who)
+    issued = tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
+    # Without one the entry stays as it was broken: the rule sees who makes it. Given away under a shared mmu_lock
+    # nobody ever could.
+    if issued or (left == 0 and s.geo.shared != 0):
+        settle_entry(s, index, level, gfn, left, who)
 
 
 @kernel

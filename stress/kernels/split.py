@@ -9,6 +9,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.clean import clean_frames, write_through_cache
 from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
 from stress.kernels.descriptor import (
+    LOCKED,
     is_leaf,
     is_table,
     leaf_descriptor,
@@ -128,7 +129,7 @@ def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first:
             unmap_table(s, page, level + 1, gfn, who)  # what there is of it
         if status == DONE:
             break_entry(s, index, old, level, gfn, 0, who)
-            tlbi_entry(s, index, level, gfn, 0, who)
+            tlbi_entry(s, index, level, gfn, LOCKED, who)
             set_entry(s, index, table_descriptor(geo, page), level, gfn, who)
     release(s, who, _DWELL)
     return status

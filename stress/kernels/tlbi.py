@@ -98,17 +98,21 @@ def tlbi_vmid(s: Machine, who: int) -> None:
 
 
 @kernel
-def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> None:
-    """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it."""
+def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> bool:
+    """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it.
+
+    Returns whether one was issued: always, but for the injected bug that leaves it out.
+    """
     if injected(s, MISSING_TLBI):
-        return
+        return False
     trace(s, traced, who, start, end)
     if too_late(s, start, end):
-        return
+        return True
     publish(s, start, end)
     wait_for_completion(s)
     spend(s, who, s.geo.tlbi_ns)
     trace(s, _DSB, who, 0, 0)
+    return True
 
 
 @kernel
