@@ -160,7 +160,7 @@ def outer(n):
 
 outer.compile((types.int64,))
 ours = [name for name in made if name in ("inner", "outer")]
-print(ours, "numba.np.linalg" in sys.modules, outer(6) if sys.argv[1] == "call" else "")
+print(ours, "numba.np.arrayobj" in sys.modules, outer(6) if sys.argv[1] == "call" else "")
 """
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import pickle
 import select
@@ -44,10 +45,13 @@ def serve(supervisor: int) -> NoReturn:
     os.setpgid(0, os.getpgid(supervisor))  # whoever stops or ends the command's group means us, too
     requests = socket.socket(fileno=0)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever the caller's program leaves open for its children
+    gc.disable()  # nothing of what is loaded is garbage
     import stress.live.worker  # noqa: F401 - what each worker would otherwise import for itself
     from stress.live.warm import compile_all
 
     compile_all()
+    gc.freeze()
+    gc.enable()
     awake, wake = os.pipe()
     for end in (awake, wake):
         os.set_blocking(end, False)

@@ -3,6 +3,8 @@
 As a plain tuple of two dozen arrays the machine would be some two hundred arguments of every function, which took most
 of the time to compile them, and much of that to call them. What is read from the directory never changes, and the
 compiler is told so; the lengths of rows, which are the same in every configuration, it need not read.
+
+What only compiling needs of Numba is imported where it is used: who loads kernels from the cache starts sooner.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from numba.core.extending import NativeValue, register_model, typeof_impl, unbox
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import models
-from numba.np.arrayobj import make_array, populate_array
 
 from stress.shm.layout import DIRECTORY, DIRECTORY_ENTRY, DIRECTORY_WORDS, REGIONS, Geo, Machine
 
@@ -49,6 +50,8 @@ def _type_of(value: Machine, context: Any) -> MachineType:
 @unbox(MachineType)
 def _unbox(kind: MachineType, value: Any, c: Any) -> NativeValue:
     """The segment begins a fixed distance before its first region."""
+    from numba.np.arrayobj import make_array
+
     control = c.pyapi.object_getattr_string(value, "control")
     native = c.unbox(_ARRAYS["control"], control)
     c.pyapi.decref(control)
@@ -67,6 +70,8 @@ class _Attributes(AttributeTemplate):
 
 @lower_getattr_generic(MachineType)
 def _get(context: Any, builder: Any, kind: MachineType, start: Any, name: str) -> Any:
+    from numba.np.arrayobj import make_array, populate_array
+
     def word(place: int) -> Any:
         loaded = builder.load(builder.gep(start, [ir.Constant(_I64, place)], inbounds=True))
         loaded.set_metadata("invariant.load", builder.module.add_metadata([]))

@@ -13,7 +13,6 @@ from numba.core.extending import NativeValue, register_model, typeof_impl, unbox
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import models
-from numba.np.arrayobj import make_array, populate_array
 
 _I64 = ir.IntType(64)
 _ARRAY = types.Array(types.int64, 1, "C")
@@ -48,6 +47,8 @@ def register(record: type, lengths: dict[str, int]) -> None:
 
 @unbox(RecordType)
 def _unbox(kind: RecordType, value: Any, c: Any) -> NativeValue:
+    from numba.np.arrayobj import make_array  # here, as in machine_type
+
     first = c.pyapi.object_getattr_string(value, kind.lengths[0][0])
     native = c.unbox(_ARRAY, first)
     c.pyapi.decref(first)
@@ -64,6 +65,8 @@ class _Attributes(AttributeTemplate):
 
 @lower_getattr_generic(RecordType)
 def _get(context: Any, builder: Any, kind: RecordType, start: Any, name: str) -> Any:
+    from numba.np.arrayobj import make_array, populate_array
+
     array = make_array(_ARRAY)(context, builder)
     populate_array(
         array,
