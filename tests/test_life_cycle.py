@@ -179,7 +179,9 @@ def test_any_sequence_of_operations(shared: bool, fwb: bool) -> None:
         live(Life(seen, shared=shared, fwb=fwb, **configuration), list(zip(names, arguments, strict=True)), note)
 
     lives()
-    assert {what for what in HAPPENS - {"migrated", "block split", "cleared"} if not seen[what]} == set()
+    # What takes several operations in the right sequence may never come up; each whole life above has it.
+    rare = {"migrated", "block split", "harvested", "cleared"}
+    assert {what for what in HAPPENS - rare if not seen[what]} == set()
     assert [seen[what] for what in IMPOSSIBLE] == [0, 0, 0]
 
 
