@@ -124,6 +124,21 @@ def test_complete_once_marked() -> None:
     assert cache.is_complete()
 
 
+def test_the_versions_kept_are_those_last_used() -> None:
+    """Also the oldest one: kernels that a process loads must not go while others are compiled."""
+    base = cache.cache_directory().parent
+    cache.mark_complete()
+    others = [base / f"kernels-{number}" for number in range(cache._VERSIONS_KEPT)]
+    for age, directory in enumerate([cache.cache_directory(), *others]):
+        directory.mkdir(exist_ok=True)
+        os.utime(directory, (age, age))
+    cache.cache_directory.cache_clear()
+    assert cache.cache_directory().parent == base
+    cache.mark_complete()
+    assert cache.cache_directory().exists()
+    assert [directory.exists() for directory in others] == [False, *[True] * (cache._VERSIONS_KEPT - 1)]
+
+
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_numba_uses_it() -> None:
     configured: str = vars(numba)["config"].CACHE_DIR

@@ -69,6 +69,7 @@ def cache_directory() -> Path:
         except OSError:
             continue
         if os.access(directory, os.W_OK) and _is_ours(base) and _is_ours(directory):
+            os.utime(directory)  # it is in use
             return directory
     return Path(tempfile.mkdtemp(prefix="stress-cache-"))
 
@@ -90,7 +91,7 @@ def is_complete() -> bool:
 
 
 def mark_complete() -> None:
-    """Note that every kernel has been compiled and kept; drops the kernels of all but the last few versions."""
+    """Note that every kernel has been compiled and kept; drops those of all versions but the few last used."""
     (cache_directory() / _COMPLETE).touch()
     versions = sorted(cache_directory().parent.glob("kernels-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in versions[_VERSIONS_KEPT:]:
