@@ -85,9 +85,10 @@ def test_a_stage_that_is_cut_short_is_not_finished() -> None:
 def test_the_frame_it_works_on_is_known(pattern: Pattern) -> None:
     """To explain a death. A program's register counts accesses, not pages."""
     s = mapped()
-    work = workload(s, pattern)._replace(first=512, group=512, head=0, skip=256, run=100)
+    work = workload(s, pattern)
     cpu = cpu_before(s, 640)
     if pattern == Pattern.PROGRAM:
+        work = work._replace(first=512, group=512, head=0, skip=256, run=100)
         cpu.registers[R_PAGE] = 0
     cpu.registers[R_LEFT] = 90
     assert run(s, cpu, work, 0, 1) == RAN
