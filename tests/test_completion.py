@@ -49,7 +49,7 @@ def offered(*words: str, shell: str = "bash") -> tuple[list[str], set[str]]:
         (("run", "--inject", ""), list(BUGS)),
         (("run", "--platform", ""), list(names(Kind.PLATFORM))),
         (("run", "--config", "th"), ["thp", "thread"]),
-        (("compare", "nt", "clean-u"), ["clean-unmapped-first", "clean-unmapped"]),
+        (("compare", "nt", "clean-u"), ["clean-unmapped-first", "clean-unlocked", "clean-unmapped"]),
         (("sweep", "t"), ["thread"]),
         (("bench", "--suite", ""), ["bench"]),
         (("comp",), ["compare"]),
