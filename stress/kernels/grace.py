@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from stress.bugs import NO_GRACE
 from stress.kernels.inject import injected
-from stress.shm.atomics import load, pause, store
+from stress.shm.atomics import load, store
+from stress.shm.back_off import back_off
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
-from stress.shm.syscalls import fence, sched_yield
+from stress.shm.syscalls import fence
 from stress.shm.words import STOP, STOP_ABORT, WALKING
-
-_SPINS = 64
 
 
 @kernel
@@ -42,11 +41,7 @@ def synchronize(s: Machine, who: int) -> None:
         entered = load(s.procs, (process, WALKING))
         spins = 0
         while entered & 1 and load(s.procs, (process, WALKING)) == entered and load(s.control, STOP) != STOP_ABORT:
-            spins += 1
-            if spins < _SPINS:
-                pause()
-            else:
-                sched_yield()
+            spins = back_off(spins)
 
 
 @kernel

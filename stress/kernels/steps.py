@@ -181,10 +181,14 @@ def unlock(s: Machine, who: int) -> bool:
     """Give mmu_lock back: the entry is what the order promised, and a table that others may still walk is detached."""
     b = s.building[who]
     if b[B_GONE] == 0:
+        unlocked = False
         for i in range(ORDER_WORDS):
             code = s.orders[b[B_ORDER], i]
-            if code >= 0 and _TEAR_DOWNS >> code & 1 and b[B_DETACHED] == 0:
+            if code < 0:
+                break
+            if unlocked and _TEAR_DOWNS >> code & 1:
                 give_up_table(s, who)
+            unlocked = unlocked or code == _UNLOCK
         judge_end(s, who)
     record = s.records[b[B_NUMBER] & (RECORD_RING - 1)]
     store(s.records, (b[B_NUMBER] & (RECORD_RING - 1), R_ENDED), b[B_NUMBER])

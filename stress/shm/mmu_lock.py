@@ -7,16 +7,15 @@ rwlock does: many vCPUs could otherwise keep it out for ever.
 
 from __future__ import annotations
 
-from stress.shm.atomics import compare_exchange, fetch_add, load, pause, store
+from stress.shm.atomics import compare_exchange, fetch_add, load, store
+from stress.shm.back_off import back_off
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import cold
-from stress.shm.syscalls import sched_yield
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
 from stress.shm.words import LOCK, LOCK_WRITERS, STATE, STOP, State
 
-_SPINS = 64  # then give the core away: with more runnable processes than cores the holder may need this one
 _WAIT = int(State.LOCK_WAIT)
 _HELD = int(State.LOCK_HELD)
 _LOCK = int(Traced.LOCK)
@@ -34,11 +33,7 @@ def wait_alone(s: Machine, who: int) -> bool:
         if load(s.control, STOP) != 0:
             fetch_add(s.control, LOCK_WRITERS, -1)
             return False
-        spins += 1
-        if spins < _SPINS:
-            pause()
-        else:
-            sched_yield()
+        spins = back_off(spins)
     fetch_add(s.control, LOCK_WRITERS, -1)
     return True
 
@@ -67,11 +62,7 @@ def wait_shared(s: Machine, who: int) -> bool:
             continue  # another reader was faster
         if load(s.control, STOP) != 0:
             return False
-        spins += 1
-        if spins < _SPINS:
-            pause()
-        else:
-            sched_yield()
+        spins = back_off(spins)
 
 
 @kernel
