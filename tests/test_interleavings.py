@@ -66,6 +66,10 @@ def play(monkeypatch: pytest.MonkeyPatch, s: Machine, order: Order, points: list
             rebuilder.step()
         return bool(take_lock(machine, who))
 
+    def back_off(spins: int) -> int:
+        rebuilder.hand_over()
+        return spins + 1
+
     take_lock: Any = vars(fault)["acquire"]
     with monkeypatch.context() as patch:
         patch.setattr(rebuild, "clock_ns", clock_ns)
@@ -74,8 +78,7 @@ def play(monkeypatch: pytest.MonkeyPatch, s: Machine, order: Order, points: list
         if s.geo.shared:  # then the rebuild goes on under the vCPU's fault handler, too
             before_each(patch, (entries, mapping, abort), ACCESSES, accessed)
             patch.setattr(fault, "sched_yield", rebuilder.hand_over)
-            patch.setattr(grace, "sched_yield", rebuilder.hand_over)
-            patch.setattr(grace, "pause", rebuilder.hand_over)
+            patch.setattr(grace, "back_off", back_off)
         cpu = caught_up(s, tlb.new_cpu())
         cpu.registers[tlb.R_RANDOM] = 99
         work_of_guest = Workload(int(pattern), 512, 7, 0.99, 5, 2048)
