@@ -9,13 +9,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-# What does not depend on how kernels run, or needs them fast, is tested with the compiler alone; of the runs with real
-# processes one is made without it.
-WITH_COMPILER_ONLY := trouble readme scenarios injected cli cli_options config config_memory document distribution \
-    statistics store tables stages progress platforms bugs orders units cache api model stale reference doctor api_sweep \
-    report report_browser bench_suite bench_decision bench_metrics bench_baseline bench_cli bench_kept bench_soak ci \
-    trace_files trace_runs sweep_config journal select sweep cluster
-
 .PHONY: run test chromium soak docs bench clean distclean
 
 run: $(VENV)/.installed
@@ -28,7 +21,7 @@ test: $(VENV)/.installed-dev chromium
 	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m "not soak and not alone"
 	$(BIN)/pytest -m "alone and not soak"
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal $(WITH_COMPILER_ONLY:%=--ignore=tests/test_%.py) -k "not test_live or sequential"
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal tests/machine
 
 # A browser opens the report in the tests. It is no Python package, so the system's package manager has it.
 chromium:

@@ -11,7 +11,6 @@ from sabotage import COMMAND as SABOTAGED
 from sabotage import VICTIM
 
 from stress.shm import words
-from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import State
 
 pytestmark = pytest.mark.alone
@@ -38,7 +37,6 @@ def test_nobody_runs_before_all_are_ready() -> None:
     assert code == 0, out + err
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="32 guests in plain Python")
 @pytest.mark.parametrize(
     "options",
     [("--rebuilds", "1"), ("--rebuilds", "1", "--rebuilder", "vcpu"), ("kvm-page-table-test", "--passes", "1")],

@@ -11,7 +11,7 @@ from live import live_run, run_json
 
 from stress.orders import NAMED_ORDERS, parse_order
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(
     set(re.findall(r"^    \$ stress (.+)$", README, re.MULTILINE)) | set(re.findall(r"`stress ([a-z][^`]*)`", README))

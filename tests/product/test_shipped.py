@@ -15,7 +15,7 @@ import pytest
 from stress.errors import UsageError
 from stress.shipped import Kind, find, names
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kind", Kind)

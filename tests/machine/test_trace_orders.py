@@ -208,7 +208,7 @@ def test_without_a_trace_evidence_names_the_line_and_no_record() -> None:
     s = rebuilt(parse_order("invalidate,install,tlbi,unmap").steps, trace_rows=0)
     [piece] = next(each.evidence for each in violations_of(s, 0) if each.kind == "bbm")
     path, line = piece["stored_at"].split(":")
-    source = (Path(__file__).parent.parent / path).read_text().splitlines()[int(line) - 1]
+    source = (Path(__file__).parents[2] / path).read_text().splitlines()[int(line) - 1]
     assert "s.tables, index" in source
     assert not piece.keys() & {"record", "trace_row"}
 

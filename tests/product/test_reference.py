@@ -21,7 +21,7 @@ from stress.reference.__main__ import PAGES
 from stress.results.keys import RESULT_KEYS
 from stress.results.warnings import RunWarning
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -28,7 +28,7 @@ from stress.sweeps.estimate import expected_s, left_s
 from stress.sweeps.execution import Observer, carry_out
 from stress.sweeps.local import run_here
 
-SMOKE = Path(__file__).parent.parent / "configs" / "sweeps" / "smoke.toml"
+SMOKE = Path(__file__).parents[2] / "configs" / "sweeps" / "smoke.toml"
 FOUR = """
 [plan]
 repeats = 2

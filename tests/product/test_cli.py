@@ -18,7 +18,7 @@ from stress.errors import ExitCode, MachineError, RunBroken, StressError, UsageE
 from stress.orders import NAMED_ORDERS, STEPS
 from stress.platforms import load, names
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture

@@ -130,7 +130,8 @@ def test_a_process_that_attaches_leaves_the_segment_alone() -> None:
         "assert tracker._fd is None, 'it was started'\n"
     )
     try:
-        path = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+        here = Path(__file__).parent
+        path = f"{here.parent}:{here}:{os.environ.get('PYTHONPATH', '')}"
         subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True)
         assert own_segments() == [created.name]
     finally:

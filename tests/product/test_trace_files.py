@@ -89,7 +89,7 @@ def test_windows_that_overlap_have_a_track_each() -> None:
 
 def test_every_kind_of_change_names_its_line_in_the_sources() -> None:
     assert set(sources.OF) == set(Traced)
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     for source in [*sources.OF.values(), sources.INITIALISE, sources.FILL_TABLE]:
         path, line = source.split(":")
         assert any(word in (root / path).read_text().splitlines()[int(line) - 1] for word in ("s.", "machine.", "("))

@@ -13,7 +13,7 @@ from stress.cli.progress import headline
 from stress.cli.selftest import LETTERS, MODES
 from stress.config import Pattern, RunConfig, key_of
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture

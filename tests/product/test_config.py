@@ -29,7 +29,7 @@ from stress.errors import ExitCode, UsageError
 from stress.kernels.workload import Pattern as Codes
 from stress.orders import NAMED_ORDERS
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 KEYS = [key_of(field) for field in RunConfig.model_fields]
 
 

@@ -8,7 +8,6 @@ import pytest
 from live import run_json
 
 from stress.orders import NAMED_ORDERS
-from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import STAGE_ROWS
 
 SMALL = ("--block-size", "2M", "--blocks", "4")
@@ -99,7 +98,7 @@ def test_a_collapsed_page_is_mapped_as_a_block_and_never_rebuilt(locking: str) -
 @pytest.mark.parametrize("order", ["unmap-first", "block-first", "clean-first-unlocked"])
 def test_the_selftest_costs_what_it_costs_in_the_kernel(order: str) -> None:
     # Real kernels: 257 faults in UPDATE for each 2 MiB block, and with one vCPU one fault per rebuild in any order.
-    blocks = 4 if JIT_DISABLED else 64
+    blocks = 64
     document = correct(
         *SELFTEST, "-b", f"{2 * blocks}M", "-s", "anonymous_hugetlb_2mb",
         "-v", "1", f"--order={order}",
@@ -191,7 +190,6 @@ def test_dirty_log_perf_writes_all_pages_of_each_vcpus_part() -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.skipif(JIT_DISABLED, reason="cleaning block after block in Python takes longer than the modelled cost")
 def test_the_published_gain_was_the_missing_clean() -> None:
     document = correct(
         "compare", "unmap-first", "block-first", "clean-first", "clean-unmapped-first", "--platform", "kunpeng920",
@@ -208,7 +206,6 @@ def test_the_published_gain_was_the_missing_clean() -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.skipif(JIT_DISABLED, reason="cleaning block after block in Python takes longer than the modelled cost")
 def test_cleaning_per_fault_multiplies_the_cost_by_the_faulting_vcpus() -> None:
     times = {}
     for cmo in ("per-install", "per-fault"):
@@ -231,7 +228,6 @@ def test_passes_take_turns_until_the_time_is_up() -> None:
     assert "has rebuilds in 1 cycle, an interval needs 10" in window["reason"]
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="in Python a pass takes long")
 def test_more_passes_than_the_ring_of_stages_has_rows_for() -> None:
     passes = STAGE_ROWS // 3 + 50
     document = run_json(

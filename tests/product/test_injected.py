@@ -6,13 +6,11 @@ import pytest
 from live import run_json
 
 from stress.bugs import BUGS
-from stress.shm.mode import JIT_DISABLED
 
 pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize("name", BUGS)
-@pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
 def test_an_injected_bug_is_caught(name: str) -> None:
     document = run_json("run", "--inject", name, "--duration", "1s")
     kinds = {violation["kind"] for violation in document["violations"]}
@@ -32,7 +30,6 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize(("name", "settings", "kind", "said"), ELSEWHERE)
-@pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
 def test_it_is_caught_wherever_it_can_be_made(
     name: str, settings: tuple[str, ...], kind: str, said: dict[str, object]
 ) -> None:
@@ -48,7 +45,6 @@ _SETTINGS = {repr(sorted(bug.settings.items())): name for name, bug in BUGS.item
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", _SETTINGS.values())
-@pytest.mark.skipif(JIT_DISABLED, reason="guests in Python reach too little memory in seconds")
 def test_the_same_run_without_the_bug_is_correct(name: str) -> None:
     settings = dict(BUGS[name].settings)
     order = settings.pop("order", "block-first")

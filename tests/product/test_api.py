@@ -222,7 +222,7 @@ def test_a_process_forked_after_a_run_has_a_server_of_its_own() -> None:
 
 def test_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every example of docs/api.md, in one go; only the durations are cut short."""
-    text = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

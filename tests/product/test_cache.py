@@ -16,7 +16,6 @@ import pytest
 
 import stress.shm.jit  # noqa: F401 - sets numba.config.CACHE_DIR
 from stress.shm import cache
-from stress.shm.mode import JIT_DISABLED
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +138,6 @@ def test_the_versions_kept_are_those_last_used() -> None:
     assert [directory.exists() for directory in others] == [False, *[True] * (cache._VERSIONS_KEPT - 1)]
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_numba_uses_it() -> None:
     configured: str = vars(numba)["config"].CACHE_DIR
     name = Path(configured).name
@@ -179,7 +177,6 @@ print(ours, "numba.np.arrayobj" in sys.modules, outer(6) if sys.argv[1] == "call
 """
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_what_fills_the_cache_makes_machine_code_of_entry_points_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

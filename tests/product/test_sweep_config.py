@@ -19,7 +19,7 @@ from stress.config.sweep import MAX_RUNS, TABLES
 from stress.errors import ExitCode, UsageError
 from stress.orders import NAMED_ORDERS
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs" / "sweeps").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.toml"))
 
 
 def problems(tables: dict[str, Any], **keywords: Any) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from stress import interrupt
 from stress.bench import measure
 from stress.bench.suite import KernelCase
 from stress.errors import ExitCode, MachineError
-from stress.shm.mode import JIT_DISABLED
 
 
 @pytest.fixture
@@ -180,7 +179,7 @@ def test_a_kernel_case_is_measured_in_a_process_of_its_own() -> None:
     assert all(len(ratios) == 3 and min(ratios) > 0 for ratios in samples.values())
 
 
-@pytest.mark.skipif(JIT_DISABLED or not shutil.which("gcc"), reason="compares compiled code with C")
+@pytest.mark.skipif(not shutil.which("gcc"), reason="compares compiled code with C")
 def test_the_unmap_contest_is_of_the_same_work() -> None:
     """It compares what both leave behind, first."""
     [figure] = unmap.figures(1)

@@ -1,13 +1,11 @@
-"""Modelled costs: spent, cut short when the run stops or its time is over, refused where nothing could be tested."""
+"""Modelled costs: spent, and cut short when the run stops or its time is over."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from live import run_json
 from machines import (
     ALL,
     assert_sound,
@@ -21,7 +19,6 @@ from machines import (
     violations,
 )
 
-from stress.config import ConfigError, from_sources
 from stress.kernels.codes import POPULATION, RETRY
 from stress.kernels.cost import spend
 from stress.kernels.fault import handle
@@ -31,7 +28,6 @@ from stress.kernels.split import write_unmapped
 from stress.kernels.teardown import reap
 from stress.orders import NAMED_ORDERS, Order, Step
 from stress.shm.layout import Machine
-from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import (
     C_FAULTS,
     COSTS_CUT,
@@ -134,67 +130,3 @@ def test_a_stall_that_is_cut_short_belongs_to_no_order(end: Any) -> None:
     assert not s.counters[1, :-1].any()
     assert not s.stalls.any()
     assert not s.event_index.any()
-
-
-PLATFORM = """
-description = "a slow machine"
-source = "made up"
-fwb = false
-dic = false
-bbm-level = 0
-"""
-
-
-def platform(path: Path, cost: str) -> str:
-    file = path / "slow.toml"
-    file.write_text(PLATFORM + cost)
-    return str(file)
-
-
-@pytest.mark.parametrize(
-    ("cost", "order", "duration", "refused"),
-    [
-        ("clean-bytes-per-s = 1e6", "block-first", "1s", "takes 1074 s to map or to rebuild by block-first"),
-        ("clean-bytes-per-s = 1e6", "clean-unmapped-first", "1s", "and the run has 1.00 s; raise --duration"),
-        ("clean-bytes-per-s = 1e6", "block-first", "1073s", ""),
-        ("clean-bytes-per-s = 1e6", "block-first", "1h", None),
-        ("clean-bytes-per-s = 1e12", "block-first", "1s", None),
-        ("tlbi-ns = 1_000_000_000", "block-first", "1s", "takes 1.00 s"),
-        ("tlbi-ns = 1_000_000_000", "block-first", "1100ms", None),
-    ],
-)
-def test_a_run_that_cannot_finish_a_rebuild_is_refused(
-    tmp_path: Path, cost: str, order: str, duration: str, refused: str | None
-) -> None:
-    options = {"platform": platform(tmp_path, cost), "orders": (order,), "duration": duration}
-    if refused is None:
-        from_sources(None, options)
-        return
-    with pytest.raises(ConfigError, match="--platform: a block takes") as caught:
-        from_sources(None, options)
-    assert refused in str(caught.value)
-    from_sources(None, {**options, "fwb": True, "duration": "2s"})
-
-
-@pytest.mark.alone
-@pytest.mark.skipif(JIT_DISABLED, reason="plain Python spends the time itself")
-def test_a_run_ends_in_order_although_its_platform_would_take_longer(tmp_path: Path) -> None:
-    # An I-cache invalidation of a second for each run of pages that no guest met: over a hundred per rebuild.
-    slow = platform(tmp_path, "icache-ns = 1_000_000_000\n")
-    options = ("--platform", slow, "--block-size", "2M", "--blocks", "1", "--populated", "0.5")
-    document = run_json("run", "--order", "clean-unmapped-first", "--vcpus", "2", "--duration", "1s", *options)
-    assert document["exit"] == 4
-    assert document["failure"] is None
-    assert document["violations"] == []
-    assert document["orders"][0]["rebuilds"] == 0
-    assert document["untested"][0].startswith(
-        "no rebuild by clean-unmapped-first: the platform's costs outlast the run"
-    )
-    assert document["elapsed_ns"] < 30e9
-
-
-@pytest.mark.alone
-def test_a_dwell_does_not_outlast_the_run() -> None:
-    document = run_json("run", "--vcpus", "1", "--dwell", "1h", "--duration", "100ms", "--block-size", "2M")
-    assert document["failure"] is None
-    assert document["orders"][0]["rebuilds"] == 1
