@@ -1,18 +1,31 @@
-"""Platform profiles: what a machine has (FWB, DIC, FEAT_BBM) and what its steps cost, from small TOML files.
+"""Platform profiles: what a machine has (FWB, DIC, FEAT_BBM) and what things cost there, from small TOML files.
 
-A live run spins a modelled cost where the step is done. A cost of nothing is not modelled.
+`Platform.cost` is the only place that knows what anything costs: a live run spins some of it where the work is done
+(`SPUN`), a prediction adds all of it up. A cost of nothing is not modelled.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from stress import shipped
 from stress.errors import UsageError
+from stress.orders import Scope, Step
 from stress.reading import read_bytes
 from stress.shipped import Kind
 from stress.units import format_bytes, format_ns
@@ -27,16 +40,80 @@ _LEAST_BYTES_PER_S: Final = 1e6
 _MOST_BYTES_PER_S: Final = 1e15
 
 _REMEDY: Final = (
-    "give a clean's bandwidth as 1e6 to 1e15 bytes/s, other costs as 0 to 1_000_000_000 ns, and leave out what costs "
+    "give a bandwidth as 1e6 to 1e15 bytes/s, other costs as 0 to 1_000_000_000 ns, and leave out what costs "
     "nothing (configs/platforms/ has examples)"
 )
 
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Cost = Annotated[int, Field(ge=0, le=_MAX_NS)]
+Cost = Annotated[float, Field(ge=0, le=_MAX_NS, allow_inf_nan=False)]
+Bandwidth = Annotated[float, Field(ge=_LEAST_BYTES_PER_S, le=_MOST_BYTES_PER_S, allow_inf_nan=False)]
+
+
+class Work(StrEnum):
+    """What costs something besides the steps of an order."""
+
+    EXIT = "a vCPU's exit to the hypervisor and its way back"
+    FAULT = "to look what a fault is about, under mmu_lock"
+    MAP = "to write entries of a table that is linked or will be"
+    SPLIT = "to put a table in place of a block"
+    ZERO = "to zero memory that the host gives to the guest"
+    TLBI_RANGE = "to invalidate the TLB entries of a range of IPAs"
+    HAND_OVER = "to hand mmu_lock to a vCPU that waits for it"
+    HIT = "a guest access that hits the TLB"
+    WALK = "a guest access that walks the tables"
+    MISS = "a guest access that walks the tables, and whose data no cache holds"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a piece of work is; what has no meaning for it is left alone."""
+
+    #: Bytes cleaned or zeroed.
+    bytes: int = 0
+    #: Ranges cleaned, each with an I-cache invalidation of its own.
+    ranges: int = 1
+    #: Table entries written, or visited by a tear-down.
+    entries: int = 0
+    #: Table pages freed.
+    tables: int = 0
+    #: Others that wait meanwhile: for mmu_lock, or with a TLBI of their own.
+    waiting: int = 0
+    #: A TLBI for this core alone, not broadcast.
+    local: bool = False
+
+
+ONCE: Final = Shape()
+
+
+class Origin(StrEnum):
+    """How far a figure can be trusted."""
+
+    PUBLISHED = "published"
+    FITTED = "fitted"
+    GUESSED = "guessed"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One cost of a platform as people read it. ``origin`` and ``source`` are "" if the profile does not say."""
+
+    key: str
+    means: str
+    value: str
+    origin: str
+    source: str
+    spun: bool
+
+
+def _key(field: str) -> str:
+    return field.replace("_", "-")
 
 
 class Platform(BaseModel):
-    """One machine. ``name`` is the file's, without its suffix; a file writes keys with dashes (``tlbi-ns``)."""
+    """One machine. ``name`` is the file's, without its suffix; a file writes keys with dashes (``tlbi-ns``).
+
+    A cost's field says in its description what costs that, for `stress platforms`.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -44,7 +121,7 @@ class Platform(BaseModel):
         strict=True,
         validate_by_name=True,
         validate_by_alias=False,
-        alias_generator=AliasGenerator(validation_alias=lambda field: field.replace("_", "-")),
+        alias_generator=AliasGenerator(validation_alias=_key),
     )
 
     name: Line
@@ -57,34 +134,123 @@ class Platform(BaseModel):
     dic: bool
     #: FEAT_BBM level: 0, 1 or 2.
     bbm_level: int = Field(ge=0, le=2)
-    #: Bandwidth of a D-cache clean to PoC; None: not modelled.
-    clean_bytes_per_s: float | None = Field(
-        default=None, ge=_LEAST_BYTES_PER_S, le=_MOST_BYTES_PER_S, allow_inf_nan=False
-    )
-    #: An I-cache invalidation after a clean, if not ``dic``.
-    icache_ns: Cost = 0
-    #: A TLBI by VMID with its DSB.
-    tlbi_ns: Cost = 0
-    #: A vCPU's exit to the hypervisor and its way back.
-    exit_ns: Cost = 0
 
-    def clean_ns_per_page(self, granule: int) -> float:
-        """ns to clean one page of ``granule`` bytes; 0 if that is not modelled."""
-        return granule * 1e9 / self.clean_bytes_per_s if self.clean_bytes_per_s else 0.0
+    clean_bytes_per_s: Bandwidth | None = Field(default=None, description="D-cache clean to PoC")
+    icache_ns: Cost = Field(default=0, description="I-cache invalidation after a clean")
+    unmap_ns: Cost = Field(default=0, description="tear-down, per entry visited")
+    free_ns: Cost = Field(default=0, description="tear-down, per table page freed")
+    tlbi_ns: Cost = Field(default=0, description="broadcast TLBI by VMID and its DSB")
+    tlbi_range_ns: Cost | None = Field(default=None, description="TLBI by range; as by VMID if left out")
+    tlbi_ipa_ns: Cost | None = Field(default=None, description="TLBI by IPA; as by VMID if left out")
+    tlbi_local_ns: Cost | None = Field(default=None, description="TLBI of one core; as broadcast if left out")
+    tlbi_waiting_ns: Cost = Field(default=0, description="more per broadcast TLBI, for each core that waits with one")
+    exit_ns: Cost = Field(default=0, description="exit to the hypervisor and way back")
+    fault_ns: Cost = Field(default=0, description="look of a fault handler under mmu_lock")
+    map_ns: Cost = Field(default=0, description="entry written to a table")
+    split_ns: Cost = Field(default=0, description="table put in place of a block, besides its TLBI and entries")
+    zero_bytes_per_s: Bandwidth | None = Field(default=None, description="zeroing of memory new to the guest")
+    hand_over_ns: Cost = Field(default=0, description="mmu_lock handed to who waits for it")
+    hand_over_waiting_ns: Cost = Field(default=0, description="more per hand-over, for each vCPU that waits on")
+    hit_ns: Cost = Field(default=0, description="guest access that hits the TLB")
+    walk_ns: Cost = Field(default=0, description="guest access that walks the tables")
+    miss_ns: Cost = Field(default=0, description="guest access that walks, to data that no cache holds")
+
+    #: For each key of a cost, the source of its figure, under how far it can be trusted.
+    published: Mapping[str, Line] = {}
+    fitted: Mapping[str, Line] = {}
+    guessed: Mapping[str, Line] = {}
+
+    @model_validator(mode="after")
+    def _sources_of_costs(self) -> Self:
+        known, seen = {_key(field) for field in COSTS}, set[str]()
+        for origin in Origin:
+            for key in self._sources(origin):
+                if key not in known:
+                    raise ValueError(f"{origin}.{key} is no cost")
+                if key in seen:
+                    raise ValueError(f"{origin}.{key} has another origin, too")
+                seen.add(key)
+        return self
+
+    def _sources(self, origin: Origin) -> Mapping[str, str]:
+        return {Origin.PUBLISHED: self.published, Origin.FITTED: self.fitted, Origin.GUESSED: self.guessed}[origin]
+
+    def cost(self, step: Step | Work, shape: Shape = ONCE) -> float:
+        """What a step of an order, or other work, of this shape takes here, in ns; 0 if that is not modelled."""
+        match step:
+            case Work.EXIT:
+                return self.exit_ns
+            case Work.FAULT:
+                return self.fault_ns
+            case Work.MAP:
+                return shape.entries * self.map_ns
+            case Work.SPLIT:
+                return self.split_ns + shape.entries * self.map_ns
+            case Work.ZERO:
+                return _transfer_ns(shape.bytes, self.zero_bytes_per_s)
+            case Work.TLBI_RANGE:
+                return self._tlbi_ns(self.tlbi_range_ns, shape)
+            case Work.HAND_OVER:
+                return self.hand_over_ns + shape.waiting * self.hand_over_waiting_ns
+            case Work.HIT:
+                return self.hit_ns
+            case Work.WALK:
+                return self.walk_ns
+            case Work.MISS:
+                return self.miss_ns
+        facts = step.facts
+        ns = 0.0
+        if facts.cleans:
+            ns += _transfer_ns(shape.bytes, self.clean_bytes_per_s)
+            ns += 0 if self.dic else shape.ranges * self.icache_ns
+        if facts.tlbi is not None:
+            ns += self._tlbi_ns(self.tlbi_ipa_ns if facts.tlbi is Scope.IPA else self.tlbi_ns, shape)
+        if facts.tears_down:
+            ns += shape.entries * self.unmap_ns + shape.tables * self.free_ns
+        return ns
+
+    def _tlbi_ns(self, alone: float | None, shape: Shape) -> float:
+        alone = self.tlbi_ns if alone is None else alone
+        if shape.local:
+            return alone if self.tlbi_local_ns is None else self.tlbi_local_ns
+        return alone + shape.waiting * self.tlbi_waiting_ns
 
     @property
-    def costs(self) -> dict[str, str]:
-        """The modelled costs by step, as people write them; empty if there is none."""
-        shown = {}
-        if self.clean_bytes_per_s:
-            shown["clean"] = f"{format_bytes(self.clean_bytes_per_s)}/s"
-        if self.icache_ns and not self.dic:
-            shown["I-cache"] = format_ns(self.icache_ns)
-        if self.tlbi_ns:
-            shown["TLBI"] = format_ns(self.tlbi_ns)
-        if self.exit_ns:
-            shown["exit"] = format_ns(self.exit_ns)
-        return shown
+    def figures(self) -> tuple[Figure, ...]:
+        """The modelled costs, in the order of the fields; empty if there is none."""
+        found = []
+        for field in COSTS:
+            value = getattr(self, field)
+            if value and not (field == "icache_ns" and self.dic):
+                key = _key(field)
+                origin = next((each for each in Origin if key in self._sources(each)), None)
+                found.append(
+                    Figure(
+                        key=key,
+                        means=(Platform.model_fields[field].description or "").partition(";")[0],
+                        value=_as_written(field, value),
+                        origin=origin or "",
+                        source=self._sources(origin)[key] if origin else "",
+                        spun=field in SPUN,
+                    )
+                )
+        return tuple(found)
+
+
+#: The fields that are costs.
+COSTS: Final = tuple(name for name, field in Platform.model_fields.items() if field.description)
+#: Those that a live run spins; the others take the time that this machine needs.
+SPUN: Final = ("clean_bytes_per_s", "icache_ns", "unmap_ns", "free_ns", "tlbi_ns", "tlbi_ipa_ns", "exit_ns")
+
+
+def _as_written(field: str, value: float) -> str:
+    if field.endswith("_bytes_per_s"):
+        return f"{format_bytes(value)}/s"
+    return f"{value:.3g} ns" if value < 100 else format_ns(value)
+
+
+def _transfer_ns(amount: int, bytes_per_s: float | None) -> float:
+    return amount * 1e9 / bytes_per_s if bytes_per_s else 0.0
 
 
 def names() -> tuple[str, ...]:
@@ -112,12 +278,14 @@ def _read(path: Path) -> Platform:
     try:
         platform = Platform.model_validate({**values, "name": path.stem}, by_alias=True, by_name=False)
     except ValidationError as error:
-        problems += [f"{detail['loc'][0]}: {_words(detail['msg'])}" for detail in error.errors(include_url=False)]
+        problems += [
+            ": ".join((*map(str, each["loc"]), _words(each["msg"]))) for each in error.errors(include_url=False)
+        ]
     if problems:
         raise UsageError(f"platform {path}: {', '.join(problems)}", _REMEDY)
     return platform
 
 
 def _words(message: str) -> str:
-    message = message.replace("Input should be", "must be")
+    message = message.replace("Input should be", "must be").removeprefix("Value error, ")
     return {"Extra inputs are not permitted": "unknown key", "Field required": "missing"}.get(message, message)

@@ -63,7 +63,11 @@ VALUES: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
 }
 
 #: What completes the arguments of a command.
-ARGUMENTS: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {"compare": orders, "sweep": files(Kind.SWEEP)}
+ARGUMENTS: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
+    "compare": orders,
+    "platforms": files(Kind.PLATFORM),
+    "sweep": files(Kind.SWEEP),
+}
 
 
 class Shipped(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only

@@ -5,9 +5,8 @@ from __future__ import annotations
 from stress.config.model import RunConfig
 from stress.config.values import Cmo, Scenario
 from stress.orders import Order, Step
+from stress.platforms import Shape
 from stress.units import format_ns
-
-_TLBIS = (Step.TLBI, Step.TLBI_IPA)
 
 
 def _least_ns(config: RunConfig, order: Order) -> float:
@@ -17,8 +16,9 @@ def _least_ns(config: RunConfig, order: Order) -> float:
     cleans = 1 if config.cmo is Cmo.PER_FAULT else max(int(maps), order.steps.count(Step.CLEAN))
     if config.fwb:
         cleans = 0
-    clean_ns = platform.clean_ns_per_page(config.granule) * (config.block_size // config.granule)
-    return cleans * clean_ns + sum(step in _TLBIS for step in order.steps) * platform.tlbi_ns
+    one_table = Shape(entries=1 << config.geometry.index_bits, tables=1)
+    others = sum(platform.cost(step, one_table) for step in order.steps if not step.facts.cleans)
+    return cleans * platform.cost(Step.CLEAN, Shape(bytes=config.block_size)) + others
 
 
 def cannot_finish(config: RunConfig) -> str:

@@ -17,7 +17,7 @@ from stress.kernels.inject import injected
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import broke_rule
 from stress.kernels.pool import get_page, put_page
-from stress.kernels.teardown import count_mapped, defer, detach, unmap_table
+from stress.kernels.teardown import count_mapped, defer, detach, tear_down
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.orders import Step, mask_of
 from stress.shm.atomics import fetch_add, load, store
@@ -293,7 +293,7 @@ def unmap(s: Machine, who: int, deferred: bool) -> bool:
         broke_rule(s, _AFTER_FREE, who, b[B_GFN], b[B_LEVEL], b[B_OLD], entry, FREED_TOO_EARLY)
     if not deferred or not defer(s, table, level, b[B_GFN], b[B_ORDER], who):
         grace(s, who)
-        s.records[b[B_NUMBER] & (RECORD_RING - 1), R_FREED] += unmap_table(s, table, level, b[B_GFN], who)
+        s.records[b[B_NUMBER] & (RECORD_RING - 1), R_FREED] += tear_down(s, table, level, b[B_GFN], who)
     return True
 
 

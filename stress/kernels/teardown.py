@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import FREED_TWICE, NO_GRACE, ROOT_TABLE_KEPT
+from stress.kernels.cost import spend
 from stress.kernels.descriptor import is_table, next_page
 from stress.kernels.grace import synchronize
 from stress.kernels.inject import injected
@@ -91,6 +92,14 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
 
 
 @kernel
+def tear_down(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
+    """``unmap_table``, and what it costs on the platform to visit every entry; returns the tables freed."""
+    freed = unmap_table(s, page, level, gfn, who)
+    spend(s, who, freed * s.geo.unmap_ns_per_table)
+    return freed
+
+
+@kernel
 def defer(s: Machine, page: int, level: int, gfn: int, order: int, who: int) -> bool:
     """Queue a detached table until a grace period has passed (``call_rcu``); False if the queue is full."""
     lock_pool(s, who)
@@ -120,7 +129,7 @@ def reap(s: Machine, who: int) -> int:
         synchronize(s, who)
     for at in range(head, tail):
         row = s.deferred[at & (DEFERRED_RING - 1)]
-        freed = unmap_table(s, row[D_PAGE], row[D_LEVEL], row[D_GFN], who)
+        freed = tear_down(s, row[D_PAGE], row[D_LEVEL], row[D_GFN], who)
         fetch_add(s.totals, (row[D_ORDER], T_FREED), freed)
     store(s.control, DEFERRED_HEAD, tail)
     s.life[_DEFERRED] += tail - head

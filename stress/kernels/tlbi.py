@@ -110,7 +110,7 @@ def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> bool:
         return True
     publish(s, start, end)
     wait_for_completion(s)
-    spend(s, who, s.geo.tlbi_ns)
+    spend(s, who, s.geo.tlbi_ipa_ns)
     trace(s, _DSB, who, 0, 0)
     return True
 

@@ -9,6 +9,8 @@ from stress.arch.geometry import LAST_LEVEL, Geometry
 from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
 from stress.kernels.workload import Pattern, pattern_over
 from stress.live.plan import Plan
+from stress.orders import Step
+from stress.platforms import Shape, Work
 from stress.results.trace import TraceRequest
 from stress.shm.layout import Geo, geo_for
 
@@ -39,10 +41,12 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         lockless=any(order.tears_down_late for order in config.parsed_orders),
         vcpu_rebuilds=config.rebuilder is Rebuilder.VCPU,
         inject=config.bug.flag if config.bug else 0,
-        clean_ps_per_page=round(platform.clean_ns_per_page(config.granule) * 1000),
-        icache_ns=0 if platform.dic else platform.icache_ns,
-        tlbi_ns=platform.tlbi_ns,
-        exit_ns=platform.exit_ns,
+        clean_ps_per_page=round(platform.cost(Step.CLEAN, Shape(bytes=config.granule, ranges=0)) * 1000),
+        icache_ns=round(platform.cost(Step.CLEAN)),
+        unmap_ns_per_table=round(platform.cost(Step.UNMAP, Shape(entries=1 << geometry.index_bits, tables=1))),
+        tlbi_ns=round(platform.cost(Step.TLBI)),
+        tlbi_ipa_ns=round(platform.cost(Step.TLBI_IPA)),
+        exit_ns=round(platform.cost(Work.EXIT)),
         fail_fast=config.fail_fast,
         copies=config.scenario is Scenario.MIGRATION,
         trace_rows=TRACE_ROWS if trace and trace.changes else 0,

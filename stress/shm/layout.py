@@ -89,7 +89,9 @@ class Geo(NamedTuple):
     inject: int  # flags of stress.bugs
     clean_ps_per_page: int  # modelled costs, spun; 0: none
     icache_ns: int
-    tlbi_ns: int
+    unmap_ns_per_table: int
+    tlbi_ns: int  # by VMID
+    tlbi_ipa_ns: int
     exit_ns: int
     fail_fast: int
     hypervisor: int  # process number of the hypervisor; vCPUs are 0 to this
@@ -167,7 +169,9 @@ def geo_for(
     inject: int = 0,
     clean_ps_per_page: int = 0,
     icache_ns: int = 0,
+    unmap_ns_per_table: int = 0,
     tlbi_ns: int = 0,
+    tlbi_ipa_ns: int = 0,
     exit_ns: int = 0,
     fail_fast: bool = False,
     copies: bool = False,
@@ -213,7 +217,9 @@ def geo_for(
         inject=inject,
         clean_ps_per_page=clean_ps_per_page,
         icache_ns=icache_ns,
+        unmap_ns_per_table=unmap_ns_per_table,
         tlbi_ns=tlbi_ns,
+        tlbi_ipa_ns=tlbi_ipa_ns,
         exit_ns=exit_ns,
         fail_fast=int(fail_fast),
         hypervisor=vcpus,

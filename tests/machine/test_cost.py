@@ -35,6 +35,7 @@ from stress.shm.words import (
     HEARTBEAT,
     NOT_AT_POC,
     R_LEFT,
+    R_STEPS,
     R_VOID,
     REBUILDS,
     STOP,
@@ -45,7 +46,13 @@ from stress.shm.words import (
 
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
 FOR_EVER = 1 << 60  # ns
-COSTS: dict[str, Any] = {"clean_ps_per_page": FOR_EVER // 512, "icache_ns": FOR_EVER, "tlbi_ns": FOR_EVER}
+COSTS: dict[str, Any] = {
+    "clean_ps_per_page": FOR_EVER // 512,
+    "icache_ns": FOR_EVER,
+    "unmap_ns_per_table": FOR_EVER,
+    "tlbi_ns": FOR_EVER,
+    "tlbi_ipa_ns": FOR_EVER,
+}
 
 
 def stop(s: Machine) -> None:
@@ -119,6 +126,27 @@ def test_a_wrong_order_is_wrong_however_short_its_costs_are_cut() -> None:
     run_out_of_time(s)
     assert rebuild_block(s, 0, (Step.CLEAN, Step.INSTALL, Step.TLBI, Step.UNMAP)) == VOID
     assert set(violations(s)) == {"bbm"}
+
+
+def test_a_tear_down_costs_what_the_platform_says_for_each_table() -> None:
+    cost_ns = 2_000_000
+    order = NAMED_ORDERS["block-first"]
+    s = small_machine(unmap_ns_per_table=cost_ns)
+    assert split_block(s, 0, ALL // 2) == DONE
+    assert rebuild_block(s, 0, order.steps) == DONE
+    assert s.records[1, R_STEPS + order.executed.index(Step.UNMAP)] >= cost_ns
+    assert assert_sound(s).leaves[0] == block_leaf(s.geo, 0)
+
+
+def test_a_deferred_tear_down_costs_whoever_does_it() -> None:
+    s = small_machine(unmap_ns_per_table=2_000_000)
+    assert split_block(s, 0, ALL // 2) == DONE
+    assert rebuild_block(s, 0, NAMED_ORDERS["block-first-deferred"].steps) == DONE
+    assert s.procs[s.geo.hypervisor, HEARTBEAT] == 0
+    start = time.monotonic_ns()
+    assert reap(s, s.geo.hypervisor) == 1
+    assert time.monotonic_ns() - start >= 2_000_000
+    assert s.procs[s.geo.hypervisor, HEARTBEAT] > 0
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -64,7 +64,7 @@ def test_an_older_completion_does_not_undo_a_newer_one() -> None:
 
 @pytest.mark.parametrize("duration_ns", [0, 2_000_000])
 def test_a_modelled_latency_is_spent_before_completion(duration_ns: int) -> None:
-    s = small_machine(tlbi_ns=duration_ns)
+    s = small_machine(tlbi_ns=duration_ns, tlbi_ipa_ns=duration_ns)
     tlbi_vmid(s, 0)
     tlbi_range(s, 1, 2, 0)
     for number, ranged in ((3, False), (4, True)):

@@ -109,11 +109,26 @@ def test_platforms_lists_costs_and_sources(stress: Command) -> None:
     for row in rows(out)[1:]:
         profile = load(row[0])
         assert row[1] == profile.description
-        assert row[2] == (", ".join(f"{what} {cost}" for what, cost in profile.costs.items()) or "none")
+        assert row[2] == (", ".join(f"{each.key} {each.value}" for each in profile.figures if each.spun) or "none")
         assert ("FWB" in row[3]) is profile.fwb
         assert row[4] == profile.source
     _, out, _ = stress("platforms")
     assert max(map(len, out.splitlines())) <= 110
+
+
+def test_one_platform_is_listed_figure_by_figure(stress: Command) -> None:
+    code, out, err = stress("platforms", "kunpeng920", "--format", "tsv")
+    assert (code, err) == (0, "")
+    _, listed = out.split("\n\n")
+    profile = load("kunpeng920")
+    assert [(row[0], row[4], row[5]) for row in rows(listed)[1:]] == [
+        (figure.key, figure.origin, figure.source) for figure in profile.figures
+    ]
+    assert {row[0] for row in rows(listed)[1:] if row[3] == "yes"} >= {"clean-bytes-per-s", "unmap-ns", "exit-ns"}
+    _, out, _ = stress("platforms", "kunpeng920")
+    assert max(map(len, out.splitlines())) <= 110
+    _, out, _ = stress("platforms", "native")
+    assert out.endswith("It models no costs.\n")
 
 
 @pytest.mark.parametrize("command", ["orders", "bugs", "platforms"])

@@ -34,6 +34,10 @@ def platform(path: Path, cost: str) -> str:
         ("clean-bytes-per-s = 1e12", "block-first", "1s", None),
         ("tlbi-ns = 1_000_000_000", "block-first", "1s", "takes 1.00 s"),
         ("tlbi-ns = 1_000_000_000", "block-first", "1100ms", None),
+        ("unmap-ns = 3_000_000", "block-first", "1s", "takes 1.54 s"),
+        ("unmap-ns = 3_000_000", "block-first", "1600ms", None),
+        ("unmap-ns = 3_000_000", "invalidate,tlbi,clean,install", "1s", None),
+        ("free-ns = 1_000_000_000", "block-first-deferred", "1s", "takes 1.00 s"),
     ],
 )
 def test_a_run_that_cannot_finish_a_rebuild_is_refused(
@@ -51,8 +55,8 @@ def test_a_run_that_cannot_finish_a_rebuild_is_refused(
 
 @pytest.mark.alone
 def test_a_run_ends_in_order_although_its_platform_would_take_longer(tmp_path: Path) -> None:
-    # An I-cache invalidation of a second for each run of pages that no guest met: over a hundred per rebuild.
-    slow = platform(tmp_path, "icache-ns = 1_000_000_000\n")
+    # An I-cache invalidation of almost a second for each run of pages that no guest met: over a hundred per rebuild.
+    slow = platform(tmp_path, "icache-ns = 900_000_000\n")
     options = ("--platform", slow, "--block-size", "2M", "--blocks", "1", "--populated", "0.5")
     document = run_json("run", "--order", "clean-unmapped-first", "--vcpus", "2", "--duration", "1s", *options)
     assert document["exit"] == 4
