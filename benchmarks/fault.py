@@ -25,7 +25,7 @@ from stress.kernels.tlb import CHUNK, Cpu
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.workload import Pattern, Workload
 from stress.shm.histogram import bucket
-from stress.shm.layout import Machine
+from stress.shm.layout import Machine, Rings
 from stress.shm.words import (
     C_FAULTS,
     C_LOCK_HOLD_NS,
@@ -38,7 +38,6 @@ from stress.shm.words import (
     E_STALL_NS,
     E_TIME_NS,
     E_WHAT,
-    EVENT_RING,
     HISTOGRAM_BUCKETS,
     VIOLATIONS,
     Kind,
@@ -46,7 +45,7 @@ from stress.shm.words import (
 
 TARGET = 0.9
 #: Faults of a run: as many as the event ring holds, so that none is dropped.
-FAULTS = EVENT_RING
+FAULTS = Rings().event_rows
 
 _EVENT_TIMES = [E_TIME_NS, E_STALL_NS, E_LOCK_WAIT_NS]
 _COUNTER_TIMES = [C_LOCK_WAIT_NS, C_LOCK_HOLD_NS]

@@ -20,9 +20,11 @@ from stress.kernels.rebuild import rebuild
 from stress.kernels.split import split
 from stress.orders import Order, Step
 from stress.shm import layout, words
-from stress.shm.layout import Geo, Machine
+from stress.shm.layout import Geo, Machine, Rings
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import Kind
+
+CYCLE_ROWS = Rings().cycle_rows
 
 #: All of a block's pages, as a share in 2**-20.
 ALL = 1 << 20
@@ -120,7 +122,7 @@ def split_block(s: Machine, block: int, share: int = ALL, *, writable: int = 1, 
 
 def choose_order(s: Machine, order: int) -> None:
     """Make order number ``order`` the one under test, in the cycle under way."""
-    s.cycles[s.control[words.CYCLE] % words.CYCLE_RING, words.K_ORDER] = order
+    s.cycles[s.control[words.CYCLE] % CYCLE_ROWS, words.K_ORDER] = order
 
 
 def set_order(s: Machine, steps: Iterable[Step], order: int = 0) -> None:

@@ -32,7 +32,7 @@ static inline void tlbi_range(const struct machine *m, int64_t start, int64_t en
 	if (unlikely(m->geo.inject & MISSING_DSB))
 		abort();
 	const int64_t number = fetch_add(&m->control[SEQUENCE], 1) + 1;
-	int64_t *row = &m->tlbi[(number & (TLBI_RING - 1)) * TLBI_WORDS];
+	int64_t *row = &m->tlbi[(number & (m->geo.tlbi_rows - 1)) * TLBI_WORDS];
 	row[TLBI_START] = start;
 	row[TLBI_END] = end;
 	store(&row[TLBI_NUMBER], number);

@@ -185,11 +185,11 @@ static inline bool log_fault(const struct machine *m, int64_t vcpu, int64_t time
 
 	index[EVENT_LOGGED]++;
 	const int64_t head = index[EVENT_HEAD];
-	if (head - load(&index[EVENT_TAIL]) >= EVENT_RING) {
+	if (head - load(&index[EVENT_TAIL]) >= m->geo.event_rows) {
 		index[EVENT_DROPPED]++;
 		return false;
 	}
-	int64_t *row = &m->events[(vcpu * EVENT_RING + (head & (EVENT_RING - 1))) * EVENT_WORDS];
+	int64_t *row = &m->events[(vcpu * m->geo.event_rows + (head & (m->geo.event_rows - 1))) * EVENT_WORDS];
 	row[E_TIME_NS] = time_ns;
 	row[E_GFN] = gfn;
 	row[E_STALL_NS] = stall_ns;

@@ -133,15 +133,15 @@ static int64_t catch_up(const struct machine *m, const struct cpu *cpu, int64_t 
 {
 	const int64_t now = load(&m->control[SEQUENCE]);
 
-	if (unlikely(now - seen >= TLBI_RING))
+	if (unlikely(now - seen >= m->geo.tlbi_rows))
 		abort(); /* fell behind the ring */
 	for (int64_t number = seen + 1; number <= now; number++) {
-		const int64_t *row = &m->tlbi[(number & (TLBI_RING - 1)) * TLBI_WORDS];
+		const int64_t *row = &m->tlbi[(number & (m->geo.tlbi_rows - 1)) * TLBI_WORDS];
 		const int64_t written = load(&row[TLBI_NUMBER]);
 		const int64_t start = load(&row[TLBI_START]);
 		const int64_t end = load(&row[TLBI_END]);
 
-		if (unlikely(written != number || end == 0 || load(&m->control[SEQUENCE]) - number >= TLBI_RING))
+		if (unlikely(written != number || end == 0 || load(&m->control[SEQUENCE]) - number >= m->geo.tlbi_rows))
 			abort(); /* a row reused, or a TLBI of the VMID */
 		flush_range(cpu, m->geo.index_bits, start, end);
 	}

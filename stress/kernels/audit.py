@@ -34,7 +34,7 @@ from stress.kernels.descriptor import (
 )
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import report
-from stress.shm.atomics import load
+from stress.shm.atomics import get, load
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import (
     Machine,
@@ -72,7 +72,7 @@ def leaf_is_the_hosts(s: Machine, descriptor: int, level: int, gfn: int) -> bool
     frame = first_frame(s.geo, descriptor, level)
     wrong = 0
     for i in range(pages):  # no early exit: this vectorises
-        wrong |= s.host[page + i] ^ (frame + i)
+        wrong |= get(s.host, page + i) ^ (frame + i)
     return bool(wrong == 0)
 
 
@@ -111,11 +111,11 @@ def gfn_of(s: Machine, index: int, level: int, start: int) -> int:
 @kernel
 def visit(s: Machine, page: int, level: int, seen: Any, starts: Any, who: int) -> None:
     """Check a reachable table; marks those it points to with their level in ``seen``, first frame in ``starts``."""
-    if s.page_level[page] == FREE:
+    if get(s.page_level, page) == FREE:
         report(s, _AFTER_FREE, who, 0, level, page, 0, LINKED_WHEN_FREE)
         return
-    if s.page_level[page] != level:
-        report(s, _REFCOUNT, who, starts[page], level, s.page_level[page], level, WRONG_LEVEL)
+    if get(s.page_level, page) != level:
+        report(s, _REFCOUNT, who, starts[page], level, get(s.page_level, page), level, WRONG_LEVEL)
     bits = s.geo.index_bits
     counted = 0
     for index in range(page << bits, (page + 1) << bits):
@@ -134,8 +134,8 @@ def visit(s: Machine, page: int, level: int, seen: Any, starts: Any, who: int) -
                         report(s, _STALE, who, starts[child], level, descriptor, expected, WRONG_ATTRIBUTES)
             else:
                 visit_leaf(s, descriptor, level, gfn_of(s, index, level, starts[page]), who)
-    if s.page_count[page] != counted + 1:
-        report(s, _REFCOUNT, who, starts[page], level, s.page_count[page], counted + 1, COUNT)
+    if get(s.page_count, page) != counted + 1:
+        report(s, _REFCOUNT, who, starts[page], level, get(s.page_count, page), counted + 1, COUNT)
 
 
 @entry
@@ -157,21 +157,21 @@ def audit(s: Machine, who: int, seen: Any, starts: Any) -> int:
                 visit(s, page, level, seen, starts, who)
     used = 0
     for page in range(geo.table_pages):
-        if s.page_level[page] != FREE:
+        if get(s.page_level, page) != FREE:
             used += 1
             if seen[page] == NOT_SEEN:
-                report(s, _LEAK, who, 0, s.page_level[page], page, s.page_count[page], NOT_REACHABLE)
+                report(s, _LEAK, who, 0, get(s.page_level, page), page, get(s.page_count, page), NOT_REACHABLE)
     # Every free page stands in the ring once.
-    head, tail = s.control[POOL_HEAD], s.control[POOL_TAIL]
+    head, tail = get(s.control, POOL_HEAD), get(s.control, POOL_TAIL)
     if tail - head != geo.table_pages - used:
         report(s, _DOUBLE_FREE, who, 0, FREE, tail - head, geo.table_pages - used, 0)
     for at in range(head, tail):
-        page = s.free_ring[at % geo.table_pages]
-        if s.page_level[page] != FREE or seen[page] == IN_RING:
+        page = get(s.free_ring, at % geo.table_pages)
+        if get(s.page_level, page) != FREE or seen[page] == IN_RING:
             report(s, _DOUBLE_FREE, who, 0, FREE, page, 0, 0)
             continue
         seen[page] = IN_RING
         for index in range(page << geo.index_bits, (page + 1) << geo.index_bits):
-            if s.tables[index] != POISON:
-                report(s, _AFTER_FREE, who, 0, FREE, s.tables[index], POISON, NOT_POISONED)
+            if get(s.tables, index) != POISON:
+                report(s, _AFTER_FREE, who, 0, FREE, get(s.tables, index), POISON, NOT_POISONED)
     return used

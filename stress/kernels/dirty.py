@@ -16,7 +16,7 @@ from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
 from stress.kernels.oracle import report
 from stress.kernels.tlbi import tlbi_vmid
-from stress.shm.atomics import exchange, fetch_and, fetch_or, load, store
+from stress.shm.atomics import exchange, fetch_and, fetch_or, load, put, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
@@ -113,12 +113,12 @@ def set_logging(s: Machine, who: int, on: int) -> int:
     stop_watching(s)
     if on != 0:
         for word in range(len(s.dirty)):
-            s.dirty[word] = 0  # a new bitmap
+            put(s.dirty, word, 0)  # a new bitmap
     for slot in range(s.geo.memslots):
         store(s.memslots, (slot, SLOT_LOGGING), on)
         if on != 0:
-            base = s.memslots[slot, SLOT_BASE]
-            changed += write_protect(s, base, base + s.memslots[slot, SLOT_PAGES], who)
+            base = load(s.memslots, (slot, SLOT_BASE))
+            changed += write_protect(s, base, base + load(s.memslots, (slot, SLOT_PAGES)), who)
             store(s.memslots, (slot, SLOT_PROTECTED), 1)
     if changed != 0:
         tlbi_vmid(s, who)
@@ -188,9 +188,10 @@ def harvest(s: Machine, who: int, found: Any) -> int:
     changed = 0
     watched = stop_watching(s)
     for slot in range(s.geo.memslots):
-        first = s.memslots[slot, SLOT_FIRST]
-        shift = s.memslots[slot, SLOT_BASE] - first
-        for word in range(first >> DIRTY_SHIFT, ((first + s.memslots[slot, SLOT_PAGES] - 1) >> DIRTY_SHIFT) + 1):
+        first = load(s.memslots, (slot, SLOT_FIRST))
+        shift = load(s.memslots, (slot, SLOT_BASE)) - first
+        last = first + load(s.memslots, (slot, SLOT_PAGES)) - 1
+        for word in range(first >> DIRTY_SHIFT, (last >> DIRTY_SHIFT) + 1):
             bits = exchange(s.dirty, word, 0)
             if first & DIRTY_MASK == 0 or word > first >> DIRTY_SHIFT:
                 found[word] = bits
@@ -215,7 +216,7 @@ def clear_log(s: Machine, who: int, found: Any, slot: int, first: int, end: int)
     pages = 0
     changed = 0
     watched = stop_watching(s)
-    shift = s.memslots[slot, SLOT_BASE] - s.memslots[slot, SLOT_FIRST]
+    shift = load(s.memslots, (slot, SLOT_BASE)) - load(s.memslots, (slot, SLOT_FIRST))
     for word in range(first >> DIRTY_SHIFT, ((end - 1) >> DIRTY_SHIFT) + 1):
         page = word << DIRTY_SHIFT
         bits = found[word]

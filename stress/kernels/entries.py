@@ -31,7 +31,7 @@ from stress.shm.placement import out_of_line
 from stress.shm.syscalls import fence
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import NOT_AT_POC, R_ENDED, RECORD_RING, SEQUENCE, TLBI_DONE, Kind
+from stress.shm.words import NOT_AT_POC, R_ENDED, SEQUENCE, TLBI_DONE, Kind
 
 _BBM = int(Kind.BBM)
 _AT_POC = int(Kind.NOT_AT_POC)
@@ -141,7 +141,7 @@ def owned(s: Machine, descriptor: int) -> bool:
     window = window_of(descriptor)
     if window == 0:
         return True
-    ended = load(s.records, (window & (RECORD_RING - 1), R_ENDED))
+    ended = load(s.records, (window & (s.geo.record_rows - 1), R_ENDED))
     return ended & REBUILD_MASK != window
 
 

@@ -50,7 +50,6 @@ from stress.shm.words import (
     R_FAULTS,
     R_NUMBER,
     R_ORDER,
-    RECORD_RING,
     STATE,
     WHAT_SLOT_SHIFT,
     State,
@@ -79,7 +78,7 @@ def phase_of(s: Machine, descriptor: int) -> tuple[int, int]:
     phase = phase_now(s)
     window = window_of(descriptor)
     if window != 0:
-        row = window & (RECORD_RING - 1)
+        row = window & (s.geo.record_rows - 1)
         number = load(s.records, (row, R_NUMBER))
         if number & REBUILD_MASK == window:
             order = s.records[row, R_ORDER]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from stress.bugs import NO_GRACE
 from stress.kernels.inject import injected
-from stress.shm.atomics import load, store
+from stress.shm.atomics import get, load, store
 from stress.shm.back_off import back_off
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
@@ -19,14 +19,14 @@ from stress.shm.words import STOP, STOP_ABORT, WALKING
 @kernel
 def begin_walk(s: Machine, who: int) -> None:
     """Enter a read-side section."""
-    store(s.procs, (who, WALKING), s.procs[who, WALKING] | 1)
+    store(s.procs, (who, WALKING), get(s.procs, (who, WALKING)) | 1)
     fence()  # whoever detaches a table sees this, or we see the table detached
 
 
 @kernel
 def end_walk(s: Machine, who: int) -> None:
     """Leave the read-side section, if in one."""
-    store(s.procs, (who, WALKING), (s.procs[who, WALKING] + 1) & ~1)
+    store(s.procs, (who, WALKING), (get(s.procs, (who, WALKING)) + 1) & ~1)
 
 
 @kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.descriptor import pages_at
-from stress.shm.atomics import load, store
+from stress.shm.atomics import get, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.words import HOST_SEQUENCE, SLOT_BASE, SLOT_FIRST, SLOT_LOGGING, SLOT_PAGES
@@ -28,7 +28,7 @@ def count_change(s: Machine) -> None:
 
     Only the hypervisor process changes them, so no other process writes the word.
     """
-    store(s.control, HOST_SEQUENCE, s.control[HOST_SEQUENCE] + 1)
+    store(s.control, HOST_SEQUENCE, get(s.control, HOST_SEQUENCE) + 1)
 
 
 @kernel

@@ -108,8 +108,8 @@ def unmap_range(s: Machine, first: int, end: int, who: int) -> int:
 def unmap_all(s: Machine, who: int) -> None:
     """Unmap every memslot. The caller holds mmu_lock alone."""
     for slot in range(s.geo.memslots):
-        base = s.memslots[slot, SLOT_BASE]
-        unmap_range(s, base, base + s.memslots[slot, SLOT_PAGES], who)
+        base = load(s.memslots, (slot, SLOT_BASE))
+        unmap_range(s, base, base + load(s.memslots, (slot, SLOT_PAGES)), who)
         store(s.memslots, (slot, SLOT_PROTECTED), load(s.memslots, (slot, SLOT_LOGGING)))
 
 
@@ -169,7 +169,7 @@ def move_memslots(s: Machine, who: int, base: int) -> int:
     count_change(s)
     unmap_all(s, who)
     for slot in range(s.geo.memslots):
-        store(s.memslots, (slot, SLOT_BASE), base + s.memslots[slot, SLOT_FIRST])
+        store(s.memslots, (slot, SLOT_BASE), base + load(s.memslots, (slot, SLOT_FIRST)))
     release(s, who, _DWELL)
     return DONE
 

@@ -19,7 +19,6 @@ from stress.shm.words import (
     BY_RULE,
     CHANGED,
     CHANGED_ROW,
-    EVIDENCE_KEPT,
     FINISH,
     FINISH_ASKED,
     V_ABOVE,
@@ -67,7 +66,7 @@ def keep(
     if rule != 0:
         fetch_add(s.control, BY_RULE + kind, 1)
     n = fetch_add(s.control, VIOLATIONS + kind, 1)
-    if n < EVIDENCE_KEPT:
+    if n < s.geo.evidence_rows:
         row = s.evidence[kind, n]
         row[V_WHO] = who
         row[V_GFN] = gfn

@@ -10,7 +10,7 @@ from __future__ import annotations
 from stress.arch.descriptors import POISON
 from stress.kernels.codes import POOL_RAN_DRY
 from stress.kernels.oracle import broke_rule, report
-from stress.shm.atomics import compare_exchange, exchange, fetch_add, load, pause, store
+from stress.shm.atomics import compare_exchange, exchange, fetch_add, get, load, pause, put, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import sched_yield
@@ -85,14 +85,14 @@ def dry_by_a_leak(s: Machine) -> bool:
 def allocate_table(s: Machine, level: int, who: int) -> int:
     """A zeroed table page with count 1 that serves ``level``; -1 if the pool is exhausted."""
     lock_pool(s, who)
-    head = s.control[POOL_HEAD]
-    tail = s.control[POOL_TAIL]
+    head = get(s.control, POOL_HEAD)
+    tail = get(s.control, POOL_TAIL)
     page = -1
     leak = head == tail and dry_by_a_leak(s)
     if head != tail:
-        page = s.free_ring[head % s.geo.table_pages]
-        s.control[POOL_HEAD] = head + 1
-        s.control[POOL_PEAK] = max(s.control[POOL_PEAK], s.geo.table_pages - (tail - head - 1))
+        page = get(s.free_ring, head % s.geo.table_pages)
+        put(s.control, POOL_HEAD, head + 1)
+        put(s.control, POOL_PEAK, max(get(s.control, POOL_PEAK), s.geo.table_pages - (tail - head - 1)))
     unlock_pool(s)
     if page < 0:
         # However the run ends from here, and whether it lives to see its last audit.
@@ -101,9 +101,9 @@ def allocate_table(s: Machine, level: int, who: int) -> int:
         return -1
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
-        s.tables[i] = 0
+        put(s.tables, i, 0)
     trace(s, _ALLOCATE, who, page, level)
-    s.page_level[page] = level
+    put(s.page_level, page, level)
     store(s.page_count, page, 1)
     return page
 
@@ -111,7 +111,7 @@ def allocate_table(s: Machine, level: int, who: int) -> int:
 @kernel
 def free_table(s: Machine, page: int, gfn: int, who: int) -> bool:
     """Drop the last reference of a table page, poison it and give it back; False if references are left."""
-    level = s.page_level[page]
+    level = load(s.page_level, page)
     if level == FREE:
         broke_rule(s, _DOUBLE_FREE, who, gfn, level, page, 0, 0)
         return False
@@ -120,11 +120,11 @@ def free_table(s: Machine, page: int, gfn: int, who: int) -> bool:
     trace(s, _FREE, who, page, level)  # while nobody else can have it
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
-        s.tables[i] = POISON
-    s.page_level[page] = FREE
+        put(s.tables, i, POISON)
+    put(s.page_level, page, FREE)
     lock_pool(s, who)
-    tail = s.control[POOL_TAIL]
-    s.free_ring[tail % s.geo.table_pages] = page
+    tail = get(s.control, POOL_TAIL)
+    put(s.free_ring, tail % s.geo.table_pages, page)
     store(s.control, POOL_TAIL, tail + 1)
     unlock_pool(s)
     return True

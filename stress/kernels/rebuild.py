@@ -36,7 +36,6 @@ from stress.shm.words import (
     B_WAIT_NS,
     COSTS_CUT,
     CYCLE,
-    CYCLE_RING,
     K_ORDER,
     ORDER_WORDS,
     R_CLEANED,
@@ -51,7 +50,6 @@ from stress.shm.words import (
     R_STEPS,
     R_VALID_NS,
     R_VOID,
-    RECORD_RING,
     SEQUENCE,
     VOIDED,
     State,
@@ -86,7 +84,7 @@ def carry_out(s: Machine, who: int, requested_ns: int, cleaned: int) -> int:
     b = s.building[who]
     locked = b[B_LOCKED_NS] != 0
     number = open_record(s, who, b[B_GFN], requested_ns)
-    row = number & (RECORD_RING - 1)
+    row = number & (s.geo.record_rows - 1)
     record = s.records[row]
     order = record[R_ORDER]
     b[B_NUMBER] = number
@@ -143,7 +141,7 @@ def carry_out(s: Machine, who: int, requested_ns: int, cleaned: int) -> int:
 @kernel
 def locks_first(s: Machine) -> bool:
     """Whether the order under test takes mmu_lock before it does anything."""
-    return s.orders[s.cycles[load(s.control, CYCLE) & (CYCLE_RING - 1), K_ORDER], 0] == _LOCK
+    return s.orders[s.cycles[load(s.control, CYCLE) & (s.geo.cycle_rows - 1), K_ORDER], 0] == _LOCK
 
 
 @entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stress.kernels.descriptor import REBUILD_MASK
-from stress.shm.atomics import compare_exchange, fetch_add, load, store
+from stress.shm.atomics import compare_exchange, fetch_add, get, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import out_of_line
@@ -12,7 +12,6 @@ from stress.shm.words import (
     CLOCK_MASK,
     CLOSED,
     CYCLE,
-    CYCLE_RING,
     INSIDE,
     INSIDE_MASK,
     INSIDE_SHIFT,
@@ -36,7 +35,6 @@ from stress.shm.words import (
     R_VOID,
     R_WHO,
     REBUILDS,
-    RECORD_RING,
     T_ALLOCATED,
     T_CLEANED,
     T_CYCLE_NS,
@@ -55,7 +53,7 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
     out_of_line()
     number = fetch_add(s.control, REBUILDS, 1) + 1
     while number & REBUILD_MASK == 0:  # an entry that says 0 was broken by no rebuild
-        row = number & (RECORD_RING - 1)
+        row = number & (s.geo.record_rows - 1)
         s.records[row, R_VOID] = 1
         fetch_add(s.control, VOIDED, 1)
         s.records[row, R_FAULTS] = 0
@@ -63,7 +61,7 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
         store(s.records, (row, R_NUMBER), number)
         store(s.records, (row, R_LEFT), number)
         number = fetch_add(s.control, REBUILDS, 1) + 1
-    row = number & (RECORD_RING - 1)
+    row = number & (s.geo.record_rows - 1)
     record = s.records[row]
     store(s.records, (row, R_DONE), 0)
     fence()  # whoever still copies the row's last contents sees that first
@@ -71,7 +69,7 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
         record[word] = 0
     cycle = load(s.control, CYCLE)
     record[R_CYCLE] = cycle
-    record[R_ORDER] = s.cycles[cycle & (CYCLE_RING - 1), K_ORDER]  # one load decides both
+    record[R_ORDER] = s.cycles[cycle & (s.geo.cycle_rows - 1), K_ORDER]  # one load decides both
     record[R_BLOCK] = gfn - s.geo.base_gfn
     record[R_FAULTS] = 0
     record[R_VOID] = 0
@@ -102,8 +100,8 @@ def close_inside(s: Machine, order: int) -> None:
 @entry
 def settled(s: Machine, last: int) -> int:
     """The newest number up to ``last`` so that no rebuild up to it has anything left to do."""
-    for number in range(s.control[CLOSED] + 1, last + 1):
-        row = number & (RECORD_RING - 1)
+    for number in range(get(s.control, CLOSED) + 1, last + 1):
+        row = number & (s.geo.record_rows - 1)
         held = load(s.records, (row, R_NUMBER))  # a greater one: the ring was full, its record is lost
         if held < number or (held == number and load(s.records, (row, R_LEFT)) != number):
             return number - 1
@@ -114,8 +112,8 @@ def settled(s: Machine, last: int) -> int:
 def close_records(s: Machine, last: int) -> int:
     """Close every open record up to ``last``, each under its own order; how many rebuilds they were."""
     rebuilds = 0
-    for number in range(s.control[CLOSED] + 1, last + 1):
-        row = number & (RECORD_RING - 1)
+    for number in range(get(s.control, CLOSED) + 1, last + 1):
+        row = number & (s.geo.record_rows - 1)
         record = s.records[row]
         if load(s.records, (row, R_NUMBER)) != number:
             continue  # overwritten
@@ -133,8 +131,8 @@ def close_records(s: Machine, last: int) -> int:
 @entry
 def open_cycle(s: Machine, order: int) -> None:
     """Begin a cycle under ``order``: whatever begins from now on is charged to it."""
-    number = s.control[CYCLE] + 1
-    row = number & (CYCLE_RING - 1)
+    number = get(s.control, CYCLE) + 1
+    row = number & (s.geo.cycle_rows - 1)
     store(s.cycles, (row, K_DONE), 0)
     fence()  # whoever still copies the row's last contents sees that first
     s.cycles[row, K_ORDER] = order
@@ -145,8 +143,8 @@ def open_cycle(s: Machine, order: int) -> None:
 @entry
 def close_cycle(s: Machine, time_ns: int, accesses: int, tlbis: int, allocated: int) -> None:
     """End the cycle under way: its row, and what it adds to its order's totals."""
-    number = s.control[CYCLE]
-    row = number & (CYCLE_RING - 1)
+    number = get(s.control, CYCLE)
+    row = number & (s.geo.cycle_rows - 1)
     s.cycles[row, K_TIME_NS] = time_ns
     s.cycles[row, K_ACCESSES] = accesses
     store(s.cycles, (row, K_DONE), number)

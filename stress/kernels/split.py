@@ -22,7 +22,7 @@ from stress.kernels.mapping import map_leaf
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.pool import allocate_table
 from stress.kernels.teardown import unmap_table
-from stress.shm.atomics import load
+from stress.shm.atomics import get, load, put
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
@@ -52,13 +52,13 @@ def fill_last(s: Machine, page: int, first: int, offset: int, share: int, writab
     for i in range(1 << s.geo.index_bits):
         if is_populated(offset + i, share):
             leaf = leaf_descriptor(s.geo, first + i, LAST_LEVEL)
-            s.tables[base + i] = leaf if writable else write_protected(leaf)
+            put(s.tables, base + i, leaf if writable else write_protected(leaf))
             counted += 1
-    s.page_count[page] += counted
+    put(s.page_count, page, get(s.page_count, page) + counted)
     if s.geo.trace_rows != 0:
         for index in range(base, base + (1 << s.geo.index_bits)):
-            if s.tables[index] != 0:
-                append(s, _FILL, who, index, s.tables[index])
+            if get(s.tables, index) != 0:
+                append(s, _FILL, who, index, get(s.tables, index))
 
 
 @kernel
@@ -74,9 +74,9 @@ def fill_table(s: Machine, page: int, level: int, first: int, share: int, writab
         if child < 0:
             return POOL_EXHAUSTED
         fill_last(s, child, first + i * pages, i * pages, share, writable, who)
-        s.tables[base + i] = table_descriptor(s.geo, child)
-        trace(s, _FILL, who, base + i, s.tables[base + i])
-        s.page_count[page] += 1
+        put(s.tables, base + i, table_descriptor(s.geo, child))
+        trace(s, _FILL, who, base + i, table_descriptor(s.geo, child))
+        put(s.page_count, page, get(s.page_count, page) + 1)
     return DONE
 
 

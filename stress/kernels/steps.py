@@ -53,7 +53,6 @@ from stress.shm.words import (
     R_MAPPED,
     R_REQUESTED_NS,
     R_UNLOCKED_NS,
-    RECORD_RING,
     T_RESTARTS,
     TLBI_DONE,
     Kind,
@@ -157,7 +156,7 @@ def lock(s: Machine, who: int) -> bool:
     As ``mmu_invalidate_retry`` in KVM's fault handlers (Linux 6.1): False if either moved, or if the run stops.
     """
     b = s.building[who]
-    record = s.records[b[B_NUMBER] & (RECORD_RING - 1)]
+    record = s.records[b[B_NUMBER] & (s.geo.record_rows - 1)]
     record[R_REQUESTED_NS] = clock_ns()
     if not take_lock(s, who, record[R_REQUESTED_NS]):
         b[B_GONE] = STOPPED_AT_LOCK
@@ -190,8 +189,8 @@ def unlock(s: Machine, who: int) -> bool:
                 give_up_table(s, who)
             unlocked = unlocked or code == _UNLOCK
         judge_end(s, who)
-    record = s.records[b[B_NUMBER] & (RECORD_RING - 1)]
-    store(s.records, (b[B_NUMBER] & (RECORD_RING - 1), R_ENDED), b[B_NUMBER])
+    record = s.records[b[B_NUMBER] & (s.geo.record_rows - 1)]
+    store(s.records, (b[B_NUMBER] & (s.geo.record_rows - 1), R_ENDED), b[B_NUMBER])
     drop_lock(s, who)
     record[R_UNLOCKED_NS] = clock_ns()
     return True
@@ -267,7 +266,7 @@ def clean(s: Machine, who: int, unmapped: bool) -> bool:
             cleaned = clean_unmapped(s, table_of(s, who), b[B_LEVEL] + 1, b[B_FRAME], who)
         else:
             cleaned = clean_frames(s, b[B_FRAME], pages_at(s.geo, b[B_LEVEL]), who)
-        s.records[b[B_NUMBER] & (RECORD_RING - 1), R_CLEANED] += cleaned
+        s.records[b[B_NUMBER] & (s.geo.record_rows - 1), R_CLEANED] += cleaned
     return True
 
 
@@ -293,7 +292,7 @@ def unmap(s: Machine, who: int, deferred: bool) -> bool:
         broke_rule(s, _AFTER_FREE, who, b[B_GFN], b[B_LEVEL], b[B_OLD], entry, FREED_TOO_EARLY)
     if not deferred or not defer(s, table, level, b[B_GFN], b[B_ORDER], who):
         grace(s, who)
-        s.records[b[B_NUMBER] & (RECORD_RING - 1), R_FREED] += tear_down(s, table, level, b[B_GFN], who)
+        s.records[b[B_NUMBER] & (s.geo.record_rows - 1), R_FREED] += tear_down(s, table, level, b[B_GFN], who)
     return True
 
 

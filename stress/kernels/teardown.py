@@ -9,7 +9,7 @@ from stress.kernels.descriptor import is_table, next_page
 from stress.kernels.grace import synchronize
 from stress.kernels.inject import injected
 from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
-from stress.shm.atomics import fetch_add, load, store
+from stress.shm.atomics import fetch_add, get, load, put, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.trace_log import trace
@@ -20,7 +20,6 @@ from stress.shm.words import (
     D_ORDER,
     D_PAGE,
     DEFERRED_HEAD,
-    DEFERRED_RING,
     DEFERRED_TAIL,
     LIFE_CYCLE,
     T_FREED,
@@ -34,13 +33,13 @@ _DETACH = int(Traced.DETACH)
 def count_mapped(s: Machine, page: int, level: int) -> int:
     """Pages that a block's table maps, by the reference counts: full if page_count == entries + 1 all over."""
     if level == LAST_LEVEL:
-        return s.page_count[page] - 1
+        return load(s.page_count, page) - 1
     bits = s.geo.index_bits
     mapped = 0
     for index in range(page << bits, (page + 1) << bits):
         descriptor = load(s.tables, index)
         if is_table(descriptor, level):
-            mapped += s.page_count[next_page(s.geo, descriptor)] - 1
+            mapped += load(s.page_count, next_page(s.geo, descriptor)) - 1
     return mapped
 
 
@@ -103,14 +102,14 @@ def tear_down(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
 def defer(s: Machine, page: int, level: int, gfn: int, order: int, who: int) -> bool:
     """Queue a detached table until a grace period has passed (``call_rcu``); False if the queue is full."""
     lock_pool(s, who)
-    tail = s.control[DEFERRED_TAIL]
-    room = tail - s.control[DEFERRED_HEAD] < DEFERRED_RING
+    tail = get(s.control, DEFERRED_TAIL)
+    room = tail - load(s.control, DEFERRED_HEAD) < s.geo.deferred_rows
     if room:
-        row = s.deferred[tail & (DEFERRED_RING - 1)]
-        row[D_PAGE] = page
-        row[D_LEVEL] = level
-        row[D_GFN] = gfn
-        row[D_ORDER] = order
+        row = tail & (s.geo.deferred_rows - 1)
+        put(s.deferred, (row, D_PAGE), page)
+        put(s.deferred, (row, D_LEVEL), level)
+        put(s.deferred, (row, D_GFN), gfn)
+        put(s.deferred, (row, D_ORDER), order)
         store(s.control, DEFERRED_TAIL, tail + 1)
     unlock_pool(s)
     return bool(room)
@@ -122,15 +121,16 @@ def reap(s: Machine, who: int) -> int:
 
     One process does this, the hypervisor: it plays the kernel's RCU callbacks.
     """
-    head, tail = s.control[DEFERRED_HEAD], load(s.control, DEFERRED_TAIL)
+    head, tail = get(s.control, DEFERRED_HEAD), load(s.control, DEFERRED_TAIL)
     if head == tail:
         return 0
     if not injected(s, NO_GRACE):
         synchronize(s, who)
     for at in range(head, tail):
-        row = s.deferred[at & (DEFERRED_RING - 1)]
-        freed = tear_down(s, row[D_PAGE], row[D_LEVEL], row[D_GFN], who)
-        fetch_add(s.totals, (row[D_ORDER], T_FREED), freed)
+        row = at & (s.geo.deferred_rows - 1)
+        page, level = get(s.deferred, (row, D_PAGE)), get(s.deferred, (row, D_LEVEL))
+        freed = tear_down(s, page, level, get(s.deferred, (row, D_GFN)), who)
+        fetch_add(s.totals, (get(s.deferred, (row, D_ORDER)), T_FREED), freed)
     store(s.control, DEFERRED_HEAD, tail)
     s.life[_DEFERRED] += tail - head
     return tail - head

@@ -23,7 +23,6 @@ from stress.shm.words import (
     SEQUENCE,
     TLBI_END,
     TLBI_NUMBER,
-    TLBI_RING,
     TLBI_START,
 )
 
@@ -223,16 +222,16 @@ def catch_up(s: Machine, cpu: Cpu, seen: int) -> int:
     """Apply the invalidations published since number ``seen``; returns the number caught up with."""
     out_of_line()
     now = load(s.control, SEQUENCE)
-    if now - seen >= TLBI_RING:
+    if now - seen >= s.geo.tlbi_rows:
         flush_all(cpu)
         return now
     for number in range(seen + 1, now + 1):
-        row = number & (TLBI_RING - 1)
+        row = number & (s.geo.tlbi_rows - 1)
         written = load(s.tlbi, (row, TLBI_NUMBER))
         start = load(s.tlbi, (row, TLBI_START))
         end = load(s.tlbi, (row, TLBI_END))
         # The row is the one wanted if it was written before and not reused while it was read.
-        if written != number or end == 0 or load(s.control, SEQUENCE) - number >= TLBI_RING:
+        if written != number or end == 0 or load(s.control, SEQUENCE) - number >= s.geo.tlbi_rows:
             flush_all(cpu)
         else:
             flush_range(cpu, s.geo.index_bits, start, end)

@@ -28,7 +28,6 @@ from stress.shm.words import (
     TLBI_END,
     TLBI_NUMBER,
     TLBI_PENDING,
-    TLBI_RING,
     TLBI_START,
 )
 
@@ -45,13 +44,15 @@ _PAGES_BITS = 24
 def publish(s: Machine, start: int, end: int) -> int:
     """Publish the invalidation of guest frames [start, end), or of the VMID if ``end`` is 0; its number.
 
-    The number moves before the row is written: a vCPU that looks in between finds another number in the row
-    and flushes everything, which is never wrong.
+    The row is a sequence lock whose sequence is SEQUENCE. The number moves before the row is written: a vCPU that
+    looks in between finds another number in the row and flushes everything, which is never wrong. Each store is a
+    release and each of the reader's loads an acquire, so whoever reads a word of a later invalidation here also sees
+    that the number has moved on. Behind an atomic made of LL/SC a plain store may be seen before the atomic's.
     """
     number = fetch_add(s.control, SEQUENCE, 1) + 1
-    row = number & (TLBI_RING - 1)
-    s.tlbi[row, TLBI_START] = start
-    s.tlbi[row, TLBI_END] = end
+    row = number & (s.geo.tlbi_rows - 1)
+    store(s.tlbi, (row, TLBI_START), start)
+    store(s.tlbi, (row, TLBI_END), end)
     store(s.tlbi, (row, TLBI_NUMBER), number)
     return number
 

@@ -111,7 +111,7 @@ class Collector:
         while self._settling and (final or self._settling[0][0] <= now - _SETTLE_S):
             settled = self._settling.popleft()[1]
         # Better a window fault too few in a row than a row overwritten.
-        self._take_records(max(settled, self._closed - words.RECORD_RING // 2))
+        self._take_records(max(settled, self._closed - self._machine.geo.record_rows // 2))
         cycles_waiting = self._take_cycles()
         self._take_stages()
         fullest = 0
@@ -124,7 +124,8 @@ class Collector:
                     self._tracer.take_faults(vcpu, self._events[:count])
             fullest = max(fullest, int(self._drained[vcpu] - before))
         waiting = self._closed - self._next
-        return max(fullest / words.EVENT_RING, waiting / words.RECORD_RING, cycles_waiting / words.CYCLE_RING)
+        geo = self._machine.geo
+        return max(fullest / geo.event_rows, waiting / geo.record_rows, cycles_waiting / geo.cycle_rows)
 
     def _read_totals(self) -> None:
         machine = self._machine
@@ -172,7 +173,7 @@ class Collector:
         """Take every stage that is over; of very many passes keep every 2nd, 4th, ... one."""
         machine = self._machine
         for number in range(int(machine.control[words.STAGES_TAIL]), int(machine.control[words.STAGES_HEAD])):
-            row = machine.stages[number % words.STAGE_ROWS].copy()
+            row = machine.stages[number % machine.geo.stage_rows].copy()
             machine.control[words.STAGES_TAIL] = number + 1
             self.passes = max(self.passes, int(row[words.G_REPEAT]) + 1)
             if row[words.G_REPEAT] % self._stride == 0:

@@ -149,7 +149,7 @@ def violations(machine: Machine, started_ns: int) -> list[Violation]:
     for kind in Kind:
         count = int(machine.control[words.VIOLATIONS + kind])
         if count:
-            rows = machine.evidence[kind][: min(count, words.EVIDENCE_KEPT)]
+            rows = machine.evidence[kind][: min(count, machine.geo.evidence_rows)]
             pieces = [_piece(machine, kind, row, started_ns) for row in rows if row[words.V_READY]]
             found.append(Violation(kind.label, count, pieces, int(machine.control[words.BY_RULE + kind])))
     return found

@@ -30,7 +30,6 @@ from stress.shm.words import (
     PHASE_SLOT_MASK,
     POOL_HEAD,
     REBUILDS,
-    RECORD_RING,
     SEQUENCE,
     STATE,
     STOP,
@@ -115,7 +114,7 @@ class Hypervisor:
         reap(self.machine, self.who)
         control = self.machine.control
         last = int(control[REBUILDS])
-        if last - control[CLOSED] > RECORD_RING // 8:
+        if last - control[CLOSED] > self.machine.geo.record_rows // 8:
             close_records(self.machine, settled(self.machine, last))
 
     def dwell(self, duration_ns: int) -> None:

@@ -4,15 +4,17 @@
 integer or a tuple of integers, never negative, and is not checked. Aligned 64-bit words are single-copy atomic on
 every 64-bit host, so these are ordinary moves plus the fences that the host's memory model needs.
 
-With ``NUMBA_DISABLE_JIT=1`` each operation is a Python twin: loads and stores are one aligned 8-byte copy;
-read-modify-writes of different processes exclude each other through ``rmw_lock``, which a worker points at a lock
-on the segment.
+``get`` and ``put`` have no order at all, and the compiler may join them: for words that a lock protects, or that nobody
+else can reach yet, or that are only read while nobody writes. Kernels access each word of the protocol
+(`stress.shm.layout.PROTOCOL`) by a function of this module, never by an index.
+
+With ``NUMBA_DISABLE_JIT=1`` each operation is a Python twin, done by the `stress.shm.processor`.
 """
 
 from __future__ import annotations
 
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from llvmlite import ir
@@ -21,66 +23,59 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from stress.shm.mode import JIT_DISABLED
-
-
-class _Twin:
-    """State of the pure-Python twins."""
-
-    rmw_lock: AbstractContextManager[Any] = nullcontext()
+from stress.shm.processor import Twins
 
 
 def set_rmw_lock(lock: AbstractContextManager[Any]) -> None:
     """Make ``lock`` exclude read-modify-writes of other processes (only without the JIT)."""
-    _Twin.rmw_lock = lock
+    Twins.processor.rmw_lock = lock
 
 
 if JIT_DISABLED:
 
     def load(array: Any, index: Any) -> int:
         """Load-acquire."""
-        return int(array[index])
+        return Twins.processor.load(array, index)
 
     def store(array: Any, index: Any, value: int) -> None:
         """Store-release."""
-        array[index] = value
+        Twins.processor.store(array, index, value)
 
-    def _rmw(array: Any, index: Any, update: Any) -> int:
-        with _Twin.rmw_lock:
-            old = int(array[index])
-            array[index] = update(old)
-        return old
+    def get(array: Any, index: Any) -> int:
+        """Load without order."""
+        return Twins.processor.get(array, index)
+
+    def put(array: Any, index: Any, value: int) -> None:
+        """Store without order."""
+        Twins.processor.put(array, index, value)
 
     def fetch_add(array: Any, index: Any, value: int) -> int:
         """Add ``value``; returns the old word."""
-        return _rmw(array, index, lambda old: old + value)
+        return Twins.processor.update(array, index, lambda old: old + value)
 
     def fetch_and(array: Any, index: Any, value: int) -> int:
         """Bitwise AND; returns the old word."""
-        return _rmw(array, index, lambda old: old & value)
+        return Twins.processor.update(array, index, lambda old: old & value)
 
     def fetch_or(array: Any, index: Any, value: int) -> int:
         """Bitwise OR; returns the old word."""
-        return _rmw(array, index, lambda old: old | value)
+        return Twins.processor.update(array, index, lambda old: old | value)
 
     def fetch_max(array: Any, index: Any, value: int) -> int:
         """Signed maximum; returns the old word."""
-        return _rmw(array, index, lambda old: max(old, value))
+        return Twins.processor.update(array, index, lambda old: max(old, value))
 
     def exchange(array: Any, index: Any, value: int) -> int:
         """Swap in ``value``; returns the old word."""
-        return _rmw(array, index, lambda _old: value)
+        return Twins.processor.update(array, index, lambda _old: value)
 
     def compare_exchange(array: Any, index: Any, expected: int, value: int) -> bool:
         """Store ``value`` if the word is ``expected``; returns whether it was."""
-        with _Twin.rmw_lock:
-            # A failure must not write: the word's owner may be storing to it without the lock.
-            if int(array[index]) != expected:
-                return False
-            array[index] = value
-        return True
+        return Twins.processor.compare_exchange(array, index, expected, value)
 
     def pause() -> None:
         """Spin-wait hint."""
+        Twins.processor.pause()
 
 else:
 
@@ -111,6 +106,26 @@ else:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             word = context.cast(builder, args[2], signature.args[2], types.int64)
             builder.store_atomic(word, _pointer(context, builder, signature, args), "release", 8)
+            return context.get_dummy_value()
+
+        return types.void(array, index, value), generate
+
+    @intrinsic
+    def get(typing_context: Any, array: Any, index: Any) -> Any:
+        """Load without order."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load(_pointer(context, builder, signature, args))
+
+        return types.int64(array, index), generate
+
+    @intrinsic
+    def put(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+        """Store without order."""
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = context.cast(builder, args[2], signature.args[2], types.int64)
+            builder.store(word, _pointer(context, builder, signature, args))
             return context.get_dummy_value()
 
         return types.void(array, index, value), generate

@@ -18,7 +18,6 @@ from stress.shm.words import (
     EVENT_DROPPED,
     EVENT_HEAD,
     EVENT_LOGGED,
-    EVENT_RING,
     EVENT_TAIL,
 )
 
@@ -39,10 +38,10 @@ def log_fault(
     index = s.event_index[vcpu]
     index[EVENT_LOGGED] += 1
     head = index[EVENT_HEAD]
-    if head - load(s.event_index, (vcpu, EVENT_TAIL)) >= EVENT_RING:
+    if head - load(s.event_index, (vcpu, EVENT_TAIL)) >= s.geo.event_rows:
         index[EVENT_DROPPED] += 1
         return False
-    row = s.events[vcpu, head & (EVENT_RING - 1)]
+    row = s.events[vcpu, head & (s.geo.event_rows - 1)]
     row[E_TIME_NS] = time_ns
     row[E_GFN] = gfn
     row[E_STALL_NS] = stall_ns

@@ -20,15 +20,11 @@ from stress.shm.words import (
     BUILDING_WORDS,
     CONTROL_WORDS,
     COUNTER_WORDS,
-    CYCLE_RING,
     CYCLE_WORDS,
-    DEFERRED_RING,
     DEFERRED_WORDS,
     DIRTY_SHIFT,
     EVENT_INDEX_WORDS,
-    EVENT_RING,
     EVENT_WORDS,
-    EVIDENCE_KEPT,
     EVIDENCE_WORDS,
     FAULT_KINDS,
     FREE,
@@ -44,20 +40,29 @@ from stress.shm.words import (
     POOL_TAIL,
     PROC_WORDS,
     PROGRAM_WORDS,
-    RECORD_RING,
     RECORD_WORDS,
     SLOT_BASE,
     SLOT_FIRST,
     SLOT_PAGES,
-    STAGE_ROWS,
     STAGE_WORDS,
     TABLES_PA,
     TAG_SHIFT,
-    TLBI_RING,
     TLBI_WORDS,
     TOTAL_WORDS,
     Kind,
 )
+
+
+class Rings(NamedTuple):
+    """Rows of the rings, each a power of two, and rows of evidence that are kept."""
+
+    tlbi_rows: int = 64
+    deferred_rows: int = 1 << 14
+    record_rows: int = 1 << 14
+    cycle_rows: int = 1 << 14
+    event_rows: int = 1 << 15  # of each vCPU
+    stage_rows: int = 1024
+    evidence_rows: int = 16  # of each violation kind
 
 
 class Geo(NamedTuple):
@@ -98,18 +103,44 @@ class Geo(NamedTuple):
     copies: int  # pages of region "copy": all of them in a migration
     trace_rows: int  # of region "trace"; 0: page-table changes are not traced
     trace_rebuilds: int  # the trace ends with this rebuild
+    tlbi_rows: int  # see Rings
+    deferred_rows: int
+    record_rows: int
+    cycle_rows: int
+    event_rows: int
+    stage_rows: int
+    evidence_rows: int
+
+
+#: Regions whose words decide what happens; the others record what happened. Kernels access these by functions of
+#: `stress.shm.atomics` only, because others may access them at the same time.
+PROTOCOL: Final = (
+    "control",
+    "tlbi",
+    "tables",
+    "page_count",
+    "page_level",
+    "free_ring",
+    "deferred",
+    "memslots",
+    "host",
+    "huge",
+    "dirty",
+    "cells",
+    "unclean",
+)
 
 
 class Machine(NamedTuple):
     """Every region of the segment as an int64 view, plus the geometry."""
 
     control: npt.NDArray[np.int64]  # (CONTROL_WORDS,)
-    tlbi: npt.NDArray[np.int64]  # (TLBI_RING, TLBI_WORDS)
+    tlbi: npt.NDArray[np.int64]  # (tlbi_rows, TLBI_WORDS)
     tables: npt.NDArray[np.int64]  # (table_pages * entries,) descriptors
     page_count: npt.NDArray[np.int64]  # (table_pages,) references, as KVM's page_count()
     page_level: npt.NDArray[np.int64]  # (table_pages,) level it serves, or FREE
     free_ring: npt.NDArray[np.int64]  # (table_pages,) FIFO, so that a freed page stays poisoned for long
-    deferred: npt.NDArray[np.int64]  # (DEFERRED_RING, DEFERRED_WORDS)
+    deferred: npt.NDArray[np.int64]  # (deferred_rows, DEFERRED_WORDS)
     memslots: npt.NDArray[np.int64]  # (memslots, LINE)
     host: npt.NDArray[np.int64]  # (pages,) frame, or HOST_MOVING
     huge: npt.NDArray[np.int64]  # (pages >> index_bits,) non-zero: the host maps this level 2 range with a huge page
@@ -120,18 +151,18 @@ class Machine(NamedTuple):
     procs: npt.NDArray[np.int64]  # (vcpus + 1, PROC_WORDS)
     counters: npt.NDArray[np.int64]  # (vcpus, 2 * orders + 1, COUNTER_WORDS)
     stalls: npt.NDArray[np.int64]  # (vcpus, orders, fault classes, HISTOGRAM_BUCKETS)
-    events: npt.NDArray[np.int64]  # (vcpus, EVENT_RING, EVENT_WORDS)
+    events: npt.NDArray[np.int64]  # (vcpus, event_rows, EVENT_WORDS)
     event_index: npt.NDArray[np.int64]  # (vcpus, EVENT_INDEX_WORDS)
     hits: npt.NDArray[np.int64]  # (orders,) rebuilds hit
     totals: npt.NDArray[np.int64]  # (orders, TOTAL_WORDS) sums over completed cycles, exact
     building: npt.NDArray[np.int64]  # (vcpus + 1, BUILDING_WORDS)
-    records: npt.NDArray[np.int64]  # (RECORD_RING, RECORD_WORDS)
-    cycles: npt.NDArray[np.int64]  # (CYCLE_RING, CYCLE_WORDS)
+    records: npt.NDArray[np.int64]  # (record_rows, RECORD_WORDS)
+    cycles: npt.NDArray[np.int64]  # (cycle_rows, CYCLE_WORDS)
     orders: npt.NDArray[np.int64]  # (orders, ORDER_WORDS) step codes, -1 behind the last
     programs: npt.NDArray[np.int64]  # (vcpus, PROGRAM_WORDS)
-    stages: npt.NDArray[np.int64]  # (STAGE_ROWS, STAGE_WORDS)
+    stages: npt.NDArray[np.int64]  # (stage_rows, STAGE_WORDS)
     life: npt.NDArray[np.int64]  # (len(LIFE_CYCLE),)
-    evidence: npt.NDArray[np.int64]  # (kinds, EVIDENCE_KEPT, EVIDENCE_WORDS)
+    evidence: npt.NDArray[np.int64]  # (kinds, evidence_rows, EVIDENCE_WORDS)
     trace: npt.NDArray[np.int64]  # (trace_rows, TRACE_WORDS)
     geo: Geo
 
@@ -177,6 +208,7 @@ def geo_for(
     copies: bool = False,
     trace_rows: int = 0,
     trace_rebuilds: int = 0,
+    rings: Rings | None = None,
 ) -> Geo:
     """The integers that compiled code needs of a configuration.
 
@@ -226,6 +258,7 @@ def geo_for(
         copies=pages if copies else 1,
         trace_rows=trace_rows,
         trace_rebuilds=trace_rebuilds,
+        **(rings or Rings())._asdict(),
     )
 
 
@@ -237,12 +270,12 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(region, shape) of every region, in the order in which they lie."""
     vcpus = geo.hypervisor
     yield "control", (CONTROL_WORDS,)
-    yield "tlbi", (TLBI_RING, TLBI_WORDS)
+    yield "tlbi", (geo.tlbi_rows, TLBI_WORDS)
     yield "tables", (geo.table_pages << geo.index_bits,)
     yield "page_count", (geo.table_pages,)
     yield "page_level", (geo.table_pages,)
     yield "free_ring", (geo.table_pages,)
-    yield "deferred", (DEFERRED_RING, DEFERRED_WORDS)
+    yield "deferred", (geo.deferred_rows, DEFERRED_WORDS)
     yield "memslots", (geo.memslots, LINE)
     yield "host", (geo.pages,)
     yield "huge", (-(-geo.pages // (1 << geo.index_bits)),)
@@ -253,18 +286,18 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "procs", (vcpus + 1, PROC_WORDS)
     yield "counters", (vcpus, 2 * orders + 1, COUNTER_WORDS)
     yield "stalls", (vcpus, orders, FAULT_KINDS, HISTOGRAM_BUCKETS)
-    yield "events", (vcpus, EVENT_RING, EVENT_WORDS)
+    yield "events", (vcpus, geo.event_rows, EVENT_WORDS)
     yield "event_index", (vcpus, EVENT_INDEX_WORDS)
     yield "hits", (orders,)
     yield "totals", (orders, TOTAL_WORDS)
     yield "building", (vcpus + 1, BUILDING_WORDS)
-    yield "records", (RECORD_RING, RECORD_WORDS)
-    yield "cycles", (CYCLE_RING, CYCLE_WORDS)
+    yield "records", (geo.record_rows, RECORD_WORDS)
+    yield "cycles", (geo.cycle_rows, CYCLE_WORDS)
     yield "orders", (orders, ORDER_WORDS)
     yield "programs", (vcpus, PROGRAM_WORDS)
-    yield "stages", (STAGE_ROWS, STAGE_WORDS)
+    yield "stages", (geo.stage_rows, STAGE_WORDS)
     yield "life", (len(LIFE_CYCLE),)
-    yield "evidence", (len(Kind), EVIDENCE_KEPT, EVIDENCE_WORDS)
+    yield "evidence", (len(Kind), geo.evidence_rows, EVIDENCE_WORDS)
     yield "trace", (geo.trace_rows, TRACE_WORDS)
 
 

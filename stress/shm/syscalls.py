@@ -5,7 +5,6 @@ The C functions are called by symbol, so compiled code that uses them can be cac
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -14,25 +13,27 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from stress.shm.membarrier import GLOBAL_EXPEDITED, SYS_MEMBARRIER, expedited_membarrier
+from stress.shm.membarrier import GLOBAL_EXPEDITED, SYS_MEMBARRIER
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.processor import Twins
 
 if JIT_DISABLED:
 
     def clock_ns() -> int:
         """CLOCK_MONOTONIC in ns."""
-        return time.monotonic_ns()
+        return Twins.processor.clock_ns()
 
     def sched_yield() -> None:
         """sched_yield(2)."""
-        os.sched_yield()
+        Twins.processor.sched_yield()
 
     def membarrier() -> int:
         """membarrier(2), MEMBARRIER_CMD_GLOBAL_EXPEDITED; 0, or -1 where there is none."""
-        return expedited_membarrier()
+        return Twins.processor.membarrier()
 
     def fence() -> None:
         """Sequentially consistent fence."""
+        Twins.processor.fence()
 
 else:
     _I32, _I64 = ir.IntType(32), ir.IntType(64)

@@ -89,14 +89,12 @@ class State(IntEnum):
 
 
 # Region "tlbi": ring of the last invalidations, one row each.
-TLBI_RING = 64
 TLBI_NUMBER = 0  # its sequence number; a row that shows another was overwritten or is not written yet
 TLBI_START = 1  # first guest frame
 TLBI_END = 2  # guest frame behind the last; 0: the whole VMID
 TLBI_WORDS = LINE
 
 # Region "records": ring of rebuild records.
-RECORD_RING = 1 << 14
 R_NUMBER = 0  # rebuild number, from 1; written first
 R_DONE = 1  # rebuild number again once the row is complete; written last
 R_ORDER = 2
@@ -154,7 +152,6 @@ T_RESTARTS = 8  # rebuilds begun anew, because what was done without mmu_lock di
 TOTAL_WORDS = 2 * LINE
 
 # Region "cycles": ring of cycles.
-CYCLE_RING = 1 << 14
 K_DONE = 0  # the cycle's number once the row is complete; written last
 K_ORDER = 1  # index of the order under test, valid from the cycle's beginning on
 K_TIME_NS = 2
@@ -162,7 +159,6 @@ K_ACCESSES = 3  # committed ones of all vCPUs
 CYCLE_WORDS = LINE
 
 # Region "events": per vCPU a ring of fault events; region "event_index": its counters.
-EVENT_RING = 1 << 15
 E_TIME_NS = 0
 E_GFN = 1
 E_STALL_NS = 2
@@ -179,7 +175,6 @@ EVENT_TAIL = LINE  # written by the collector
 EVENT_INDEX_WORDS = 2 * LINE
 
 # Region "evidence": the first pieces of evidence of each violation kind.
-EVIDENCE_KEPT = 16
 V_READY = 0
 V_WHO = 1  # process number
 V_GFN = 2
@@ -272,7 +267,6 @@ DIRTY_SHIFT = 5
 DIRTY_MASK = (1 << DIRTY_SHIFT) - 1
 
 # Region "deferred": ring of detached tables.
-DEFERRED_RING = 1 << 14
 D_PAGE = 0
 D_LEVEL = 1
 D_GFN = 2
@@ -294,7 +288,6 @@ P_PATTERN = 7
 PROGRAM_WORDS = LINE
 
 # Region "stages": ring of what the hypervisor measured of each stage; it waits while the ring is full.
-STAGE_ROWS = 1024
 G_WHAT = 0  # index into STAGE_NAMES
 G_ITERATION = 1
 G_REPEAT = 2

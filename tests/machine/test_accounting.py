@@ -44,7 +44,7 @@ from stress.live.planning import plan_for
 from stress.orders import BLOCK_FIRST
 from stress.shm import words
 from stress.shm.histogram import bucket
-from stress.shm.layout import Machine
+from stress.shm.layout import Machine, Rings
 from stress.shm.words import (
     C_DROPPED,
     C_FAULTS,
@@ -66,7 +66,6 @@ from stress.shm.words import (
     E_TIME_NS,
     E_WHAT,
     EVENT_HEAD,
-    EVENT_RING,
     FAULT_KINDS,
     HOST_MOVING,
     INSIDE,
@@ -79,7 +78,6 @@ from stress.shm.words import (
     R_FAULTS,
     R_NUMBER,
     R_ORDER,
-    RECORD_RING,
     SLOT_LOGGING,
     STATE,
     STOP,
@@ -88,6 +86,9 @@ from stress.shm.words import (
     Kind,
     State,
 )
+
+EVENT_ROWS = Rings().event_rows
+RECORD_ROWS = Rings().record_rows
 
 
 def fault_counts(s: Machine, vcpu: int, slot: int) -> dict[int, int]:
@@ -286,20 +287,20 @@ def test_a_fault_that_would_come_again_for_ever() -> None:
 
 def open_window(s: Machine, number: int, order: int) -> int:
     """A rebuild's record as it begins, and the word it leaves in its entry."""
-    row = s.records[number % RECORD_RING]
+    row = s.records[number % RECORD_ROWS]
     row[R_ORDER], row[R_FAULTS] = order, 0
     row[R_NUMBER] = number
     return int(broken(3, 2, number, 5))
 
 
-@pytest.mark.parametrize("number", [1, 12345, RECORD_RING, (1 << 24) + 5])
+@pytest.mark.parametrize("number", [1, 12345, RECORD_ROWS, (1 << 24) + 5])
 def test_a_window_fault_is_charged_to_its_rebuild(number: int) -> None:
     """To the one whose number the entry carries, and its cycle, though the hypervisor has gone on to the next since."""
     s = small_machine(orders=2)
     assert fault(s, s.geo.base_gfn) == POPULATION
     word = open_window(s, number, 1)
     s.control[PHASE] = 8 << PHASE_SLOT_BITS | 0
-    row = s.records[number % RECORD_RING]
+    row = s.records[number % RECORD_ROWS]
     row[R_CYCLE] = 7
     assert handle(s, 0, s.geo.base_gfn, 0, word, 2) == WINDOW
     assert row[R_FAULTS] == 1
@@ -316,7 +317,7 @@ def test_a_window_fault_is_charged_to_its_rebuild(number: int) -> None:
 def test_a_window_fault_whose_record_is_gone_still_counts() -> None:
     s = small_machine()
     word = open_window(s, 5, 0)
-    s.records[5, R_NUMBER] += RECORD_RING
+    s.records[5, R_NUMBER] += RECORD_ROWS
     s.control[PHASE] = 9 << PHASE_SLOT_BITS
     assert handle(s, 0, s.geo.base_gfn, 0, word, 2) == WINDOW
     assert list(s.hits) == [0]
@@ -349,7 +350,7 @@ def test_before_the_first_order_faults_are_counted_and_not_logged() -> None:
 def test_an_event_that_finds_no_room_is_counted_as_dropped() -> None:
     s = small_machine()
     s.control[PHASE] = 1 << PHASE_SLOT_BITS
-    s.event_index[0, EVENT_HEAD] = EVENT_RING
+    s.event_index[0, EVENT_HEAD] = EVENT_ROWS
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 1) == POPULATION
     assert s.counters[0, 0, C_DROPPED] == 1
     assert fault_counts(s, 0, 0) == {POPULATION: 1}

@@ -8,20 +8,23 @@ from machines import small_machine
 
 from stress.shm import drain
 from stress.shm.drain import copy_cycles, copy_records
-from stress.shm.layout import Machine
-from stress.shm.words import CYCLE_RING, CYCLE_WORDS, K_DONE, R_DONE, R_NUMBER, RECORD_RING, RECORD_WORDS
+from stress.shm.layout import Machine, Rings
+from stress.shm.words import CYCLE_WORDS, K_DONE, R_DONE, R_NUMBER, RECORD_WORDS
+
+CYCLE_ROWS = Rings().cycle_rows
+RECORD_ROWS = Rings().record_rows
 
 MACHINE = small_machine()
 
 
 def write(s: Machine, number: int, done: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    row: np.ndarray[tuple[int], np.dtype[np.int64]] = s.records[number % RECORD_RING]
+    row: np.ndarray[tuple[int], np.dtype[np.int64]] = s.records[number % RECORD_ROWS]
     row[:] = np.arange(RECORD_WORDS) + 1000 * number
     row[R_NUMBER], row[R_DONE] = number, done
     return row
 
 
-@pytest.mark.parametrize("number", [1, 2, RECORD_RING - 1, RECORD_RING, RECORD_RING + 1, 5 * RECORD_RING + 7])
+@pytest.mark.parametrize("number", [1, 2, RECORD_ROWS - 1, RECORD_ROWS, RECORD_ROWS + 1, 5 * RECORD_ROWS + 7])
 def test_a_complete_record_is_copied(number: int) -> None:
     row = write(MACHINE, number, number)
     records, whole = copy_records(MACHINE, np.array([number]))
@@ -29,9 +32,9 @@ def test_a_complete_record_is_copied(number: int) -> None:
     assert (records == row).all()
 
 
-@pytest.mark.parametrize("done", [0, 7, 7 + RECORD_RING])
+@pytest.mark.parametrize("done", [0, 7, 7 + RECORD_ROWS])
 def test_one_that_is_not_complete_or_was_overwritten_is_not(done: int) -> None:
-    number = 7 + 2 * RECORD_RING
+    number = 7 + 2 * RECORD_ROWS
     write(MACHINE, number, done)
     assert not copy_records(MACHINE, np.array([number]))[1].any()
 
@@ -47,7 +50,7 @@ def test_one_that_is_reused_meanwhile_is_not(monkeypatch: pytest.MonkeyPatch, fe
         nonlocal fences
         fences += 1
         if fences == fence:
-            write(MACHINE, 9 + RECORD_RING, 0)
+            write(MACHINE, 9 + RECORD_ROWS, 0)
 
     monkeypatch.setattr(drain, "fence", reused)
     _, whole = copy_records(MACHINE, np.arange(8, 11))
@@ -56,7 +59,7 @@ def test_one_that_is_reused_meanwhile_is_not(monkeypatch: pytest.MonkeyPatch, fe
 
 
 def test_copied_in_order_across_the_rings_end() -> None:
-    numbers = np.arange(RECORD_RING - 2, RECORD_RING + 3)
+    numbers = np.arange(RECORD_ROWS - 2, RECORD_ROWS + 3)
     rows = [write(MACHINE, int(number), int(number)).copy() for number in numbers]
     records, whole = copy_records(MACHINE, numbers)
     assert whole.all()
@@ -64,9 +67,9 @@ def test_copied_in_order_across_the_rings_end() -> None:
 
 
 def test_a_cycle_is_whole_once_it_is_over() -> None:
-    for number in (CYCLE_RING, CYCLE_RING + 1):
-        MACHINE.cycles[number % CYCLE_RING] = np.arange(CYCLE_WORDS) + number
+    for number in (CYCLE_ROWS, CYCLE_ROWS + 1):
+        MACHINE.cycles[number % CYCLE_ROWS] = np.arange(CYCLE_WORDS) + number
     MACHINE.cycles[1, K_DONE] = 1  # of the ring's last round: this one is under way
-    cycles, whole = copy_cycles(MACHINE, np.array([CYCLE_RING, CYCLE_RING + 1]))
+    cycles, whole = copy_cycles(MACHINE, np.array([CYCLE_ROWS, CYCLE_ROWS + 1]))
     assert whole.tolist() == [True, False]
-    assert (cycles[0] == np.arange(CYCLE_WORDS) + CYCLE_RING).all()
+    assert (cycles[0] == np.arange(CYCLE_WORDS) + CYCLE_ROWS).all()

@@ -16,9 +16,11 @@ from stress.kernels.descriptor import LOCKED, broken, leaf_descriptor, table_des
 from stress.kernels.entries import break_entry, find, lock_entry, owned, set_entry, swap_entry, tlbi_entry
 from stress.kernels.split import DONE
 from stress.kernels.tlbi import publish, tlbi_vmid
-from stress.shm.layout import Machine
+from stress.shm.layout import Machine, Rings
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import R_ENDED, RECORD_RING, SEQUENCE, TLBI_END, TLBI_START, Kind
+from stress.shm.words import R_ENDED, SEQUENCE, TLBI_END, TLBI_START, Kind
+
+RECORD_ROWS = Rings().record_rows
 
 
 def with_block(shared: bool = True) -> tuple[Machine, int, int]:
@@ -143,14 +145,14 @@ def test_an_empty_entry_is_locked_once() -> None:
 
 
 def rebuild_under_way(s: Machine, number: int) -> None:
-    s.records[number % RECORD_RING, R_ENDED] = max(0, number - RECORD_RING)
+    s.records[number % RECORD_ROWS, R_ENDED] = max(0, number - RECORD_ROWS)
 
 
 def rebuild_over(s: Machine, number: int) -> None:
-    s.records[number % RECORD_RING, R_ENDED] = number
+    s.records[number % RECORD_ROWS, R_ENDED] = number
 
 
-NUMBERS = [1, 4711, RECORD_RING + 1, (1 << 24) + 1]
+NUMBERS = [1, 4711, RECORD_ROWS + 1, (1 << 24) + 1]
 
 
 def test_what_belongs_to_somebody() -> None:

@@ -11,8 +11,10 @@ from machines import small_machine
 
 from stress.shm.drain import drain_events
 from stress.shm.events import log_fault
-from stress.shm.layout import Machine
-from stress.shm.words import EVENT_DROPPED, EVENT_HEAD, EVENT_LOGGED, EVENT_RING, EVENT_TAIL, EVENT_WORDS
+from stress.shm.layout import Machine, Rings
+from stress.shm.words import EVENT_DROPPED, EVENT_HEAD, EVENT_LOGGED, EVENT_TAIL, EVENT_WORDS
+
+EVENT_ROWS = Rings().event_rows
 
 
 def log(s: Machine, vcpu: int, n: int) -> bool:
@@ -45,24 +47,28 @@ def test_logged_in_order_and_drained_once() -> None:
 
 def test_the_ring_wraps_round() -> None:
     s = small_machine()
-    at(s, 0, 3 * EVENT_RING - 2, 0)
+    at(s, 0, 3 * EVENT_ROWS - 2, 0)
     for n in range(5):
         assert log(s, 0, n)
-    assert s.events[0, EVENT_RING - 1, 0] == 1
+    assert s.events[0, EVENT_ROWS - 1, 0] == 1
     assert s.events[0, 0, 0] == 2
     assert drain(s, 0, 8) == [0, 1, 2, 3, 4]
 
 
 def test_a_full_ring_drops_and_counts() -> None:
     s = small_machine()
-    at(s, 0, EVENT_RING - 1, EVENT_RING - 1)
+    at(s, 0, EVENT_ROWS - 1, EVENT_ROWS - 1)
     assert log(s, 0, 7), "the last free row"
     oldest = s.events[0, 0].copy()
     assert not log(s, 0, 8)
     assert not log(s, 0, 9)
     assert (s.events[0, 0] == oldest).all(), "what waits is not overwritten"
     index = s.event_index[0]
-    assert (index[EVENT_HEAD], index[EVENT_DROPPED], index[EVENT_LOGGED]) == (EVENT_RING, 2, EVENT_RING + 2)
+    assert (index[EVENT_HEAD], index[EVENT_DROPPED], index[EVENT_LOGGED]) == (
+        EVENT_ROWS,
+        2,
+        EVENT_ROWS + 2,
+    )
     out = np.zeros((1, EVENT_WORDS), np.int64)
     assert drain_events(s, 0, out) == 1
     assert log(s, 0, 10), "a row is free again"
@@ -73,7 +79,7 @@ MACHINE = small_machine()
 
 
 @given(
-    head=st.integers(EVENT_RING, 1 << 40),
+    head=st.integers(EVENT_ROWS, 1 << 40),
     room=st.integers(0, 6),
     actions=st.lists(
         st.one_of(st.tuples(st.just("log"), st.integers(1, 5)), st.tuples(st.just("drain"), st.integers(0, 5)))
@@ -83,16 +89,16 @@ def test_nothing_is_lost_silently(head: int, room: int, actions: list[tuple[str,
     """Against a queue of bounded length, from any point of the ring on, nearly full."""
     s = MACHINE
     s.event_index[0] = 0
-    at(s, 0, head, EVENT_RING - room)
+    at(s, 0, head, EVENT_ROWS - room)
     s.events[0] = np.arange(EVENT_WORDS)  # what waits already: events number 0
-    queue = deque([0] * (EVENT_RING - room))
+    queue = deque([0] * (EVENT_ROWS - room))
     dropped, logged, number = 0, head, 0
     for action, count in actions:
         if action == "log":
             for _ in range(count):
                 number += 10
                 logged += 1
-                fits = len(queue) < EVENT_RING
+                fits = len(queue) < EVENT_ROWS
                 assert log(s, 0, number) == fits
                 if fits:
                     queue.append(number)

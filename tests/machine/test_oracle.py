@@ -8,7 +8,10 @@ from machines import evidence, small_machine, violations
 from stress.kernels.oracle import broke_rule, report
 from stress.live.evidence import violations as in_words
 from stress.orders import Step
-from stress.shm.words import AT_STEP, BY_RULE, EVIDENCE_KEPT, FINISH, STOP, V_READY, V_TIME_NS, Kind
+from stress.shm.layout import Rings
+from stress.shm.words import AT_STEP, BY_RULE, FINISH, STOP, V_READY, V_TIME_NS, Kind
+
+EVIDENCE_ROWS = Rings().evidence_rows
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -38,11 +41,11 @@ def test_what_a_rule_told_is_counted_apart() -> None:
 
 def test_all_are_counted_and_the_first_kept() -> None:
     s = small_machine()
-    for n in range(EVIDENCE_KEPT + 5):
+    for n in range(EVIDENCE_ROWS + 5):
         report(s, int(Kind.BBM), 0, n, 1, 0, 0, 0)
-    assert violations(s) == {"bbm": EVIDENCE_KEPT + 5}
-    assert [evidence(s, Kind.BBM, n)["gfn"] for n in range(EVIDENCE_KEPT)] == list(range(EVIDENCE_KEPT))
-    assert (s.evidence[:, :, V_READY] != 0).sum() == EVIDENCE_KEPT
+    assert violations(s) == {"bbm": EVIDENCE_ROWS + 5}
+    assert [evidence(s, Kind.BBM, n)["gfn"] for n in range(EVIDENCE_ROWS)] == list(range(EVIDENCE_ROWS))
+    assert (s.evidence[:, :, V_READY] != 0).sum() == EVIDENCE_ROWS
     assert evidence(s, Kind.BBM)["step"] == -1, "outside any step"
 
 

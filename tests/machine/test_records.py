@@ -16,13 +16,13 @@ from stress.kernels.records import close_cycle, close_inside, close_records, ope
 from stress.kernels.teardown import reap
 from stress.live.step_times import step_times
 from stress.orders import BLOCK_FIRST, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Order, Step
+from stress.shm.layout import Rings
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import (
     AT_STEP,
     CLOCK_MASK,
     CLOSED,
     CYCLE,
-    CYCLE_RING,
     INSIDE,
     INSIDE_MASK,
     K_ACCESSES,
@@ -53,7 +53,6 @@ from stress.shm.words import (
     R_VOID,
     R_WHO,
     REBUILDS,
-    RECORD_RING,
     STATE,
     T_ALLOCATED,
     T_CLEANED,
@@ -67,6 +66,9 @@ from stress.shm.words import (
     State,
 )
 
+CYCLE_ROWS = Rings().cycle_rows
+RECORD_ROWS = Rings().record_rows
+
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
 LAST_OF_A_ROUND = (1 << 24) - 1  # of the numbers that fit an entry
 
@@ -75,9 +77,9 @@ LAST_OF_A_ROUND = (1 << 24) - 1  # of the numbers that fit an entry
 def test_the_record(order: Order) -> None:
     s = small_machine(fwb=False, bbm_level=order.bbm_level, orders=2)
     assert split_block(s, 1, 0) == DONE
-    number = RECORD_RING + 5
+    number = RECORD_ROWS + 5
     s.control[REBUILDS] = number - 1
-    row = s.records[number % RECORD_RING]
+    row = s.records[number % RECORD_ROWS]
     row[:] = 99
     before = time.monotonic_ns()
     assert rebuild_block(s, 1, order.steps, order=1) == DONE
@@ -142,11 +144,11 @@ def test_numbers_that_would_read_as_none_are_left_out() -> None:
     assert numbers == [LAST_OF_A_ROUND, LAST_OF_A_ROUND + 2, LAST_OF_A_ROUND + 3]
     assert s.control[INSIDE] & INSIDE_MASK == 3
     skipped = LAST_OF_A_ROUND + 1
-    row = s.records[skipped % RECORD_RING]
+    row = s.records[skipped % RECORD_ROWS]
     assert (row[R_NUMBER], row[R_VOID], row[R_LEFT]) == (skipped, 1, skipped)
     for number in numbers:
         assert settled(s, LAST_OF_A_ROUND + 3) < number
-        s.records[number % RECORD_RING, R_LEFT] = number
+        s.records[number % RECORD_ROWS, R_LEFT] = number
     assert settled(s, LAST_OF_A_ROUND + 3) == LAST_OF_A_ROUND + 3
     assert close_records(s, LAST_OF_A_ROUND + 3) == 3
     assert s.totals[0, T_REBUILDS] == 3
@@ -157,9 +159,9 @@ def test_a_row_is_not_complete_while_it_is_used_again() -> None:
     s = small_machine()
     row = s.records[3]
     row[:] = 3
-    s.control[REBUILDS] = 2 + RECORD_RING
+    s.control[REBUILDS] = 2 + RECORD_ROWS
     number = int(open_record(s, 0, block_gfn(s.geo, 1), 77))
-    assert number == 3 + RECORD_RING
+    assert number == 3 + RECORD_ROWS
     assert (row[R_DONE], row[R_NUMBER], row[R_LEFT], row[R_ENDED]) == (0, number, 3, 3)
     assert (row[R_BLOCK], row[R_REQUESTED_NS], row[R_FAULTS]) == (512, 77, 0)
     assert not row[R_INVALID_NS : R_FREED + 1].any()
@@ -223,15 +225,15 @@ def test_records_that_a_full_ring_lost_hold_nothing_up() -> None:
     s = small_machine()
     number = int(open_record(s, 0, s.geo.base_gfn, 1))
     assert settled(s, number) == number - 1
-    s.control[REBUILDS] = number + RECORD_RING - 1
+    s.control[REBUILDS] = number + RECORD_ROWS - 1
     later = int(open_record(s, 0, s.geo.base_gfn, 1))
-    assert later % RECORD_RING == number % RECORD_RING
+    assert later % RECORD_ROWS == number % RECORD_ROWS
     for row in range(number + 1, later):
-        s.records[row % RECORD_RING, R_NUMBER] = s.records[row % RECORD_RING, R_LEFT] = row
+        s.records[row % RECORD_ROWS, R_NUMBER] = s.records[row % RECORD_ROWS, R_LEFT] = row
     assert settled(s, later) == later - 1
-    s.records[later % RECORD_RING, R_LEFT] = later
+    s.records[later % RECORD_ROWS, R_LEFT] = later
     assert settled(s, later) == later
-    assert close_records(s, later) == RECORD_RING - 1 + 1
+    assert close_records(s, later) == RECORD_ROWS - 1 + 1
     assert s.control[CLOSED] == later
 
 
@@ -291,9 +293,9 @@ def test_a_cycle_of_several_rebuilds() -> None:
 
 def test_a_cycles_row_is_not_complete_while_it_is_used_again() -> None:
     s = small_machine(orders=2)
-    s.control[CYCLE] = 2 + CYCLE_RING
+    s.control[CYCLE] = 2 + CYCLE_ROWS
     s.cycles[3] = 3
     open_cycle(s, 1)
     assert (s.cycles[3, K_DONE], s.cycles[3, K_ORDER]) == (0, 1)
     number = int(open_record(s, 0, s.geo.base_gfn, 1))
-    assert (s.records[number, R_CYCLE], s.records[number, R_ORDER]) == (3 + CYCLE_RING, 1)
+    assert (s.records[number, R_CYCLE], s.records[number, R_ORDER]) == (3 + CYCLE_ROWS, 1)

@@ -33,12 +33,11 @@ from stress.kernels.split import DONE
 from stress.kernels.teardown import defer, reap, unmap_table
 from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
-from stress.shm.layout import Machine
+from stress.shm.layout import Machine, Rings
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
 from stress.shm.words import (
     DEFERRED_HEAD,
-    DEFERRED_RING,
     DEFERRED_TAIL,
     FREE,
     LIFE_CYCLE,
@@ -47,6 +46,8 @@ from stress.shm.words import (
     STOP_ABORT,
     T_FREED,
 )
+
+DEFERRED_ROWS = Rings().deferred_rows
 
 
 def detached(s: Machine, block: int, share: int) -> int:
@@ -152,18 +153,18 @@ def test_nothing_to_reap() -> None:
 
 def test_a_full_queue_says_so_and_wraps_round() -> None:
     s = small_machine()
-    s.control[DEFERRED_HEAD] = s.control[DEFERRED_TAIL] = 3 * DEFERRED_RING - 2
+    s.control[DEFERRED_HEAD] = s.control[DEFERRED_TAIL] = 3 * DEFERRED_ROWS - 2
     pages = [detached(s, 0, 0), detached(s, 1, 0)]
     for page in pages:
         assert defer(s, page, 3, 0, 0, 0)
-    s.control[DEFERRED_TAIL] += DEFERRED_RING - 3
+    s.control[DEFERRED_TAIL] += DEFERRED_ROWS - 3
     assert defer(s, 99, 3, 0, 0, 0), "the last place"
     before = s.deferred.copy()
     assert not defer(s, 100, 3, 0, 0, 0)
     assert (s.deferred == before).all(), "nothing that waits is overwritten"
-    assert queued(s) == DEFERRED_RING
+    assert queued(s) == DEFERRED_ROWS
     assert s.control[POOL_LOCK] == 0
-    s.control[DEFERRED_TAIL] -= DEFERRED_RING - 2
+    s.control[DEFERRED_TAIL] -= DEFERRED_ROWS - 2
     assert reap(s, s.geo.hypervisor) == 2
     assert naive_audit(s) == []
 

@@ -16,7 +16,10 @@ from stress.kernels import tlb
 from stress.kernels.tlb import EMPTY, MISS, WAYS, Cpu, catch_up, fill, flush_all, flush_range, new_cpu, overlapping
 from stress.kernels.tlbi import publish
 from stress.kernels.walk import cache_walk
-from stress.shm.words import SEQUENCE, TLBI_NUMBER, TLBI_RING
+from stress.shm.layout import Rings
+from stress.shm.words import SEQUENCE, TLBI_NUMBER
+
+TLBI_ROWS = Rings().tlbi_rows
 
 BITS = 9
 SPAN = 1 << 2 * BITS  # pages of a level-1 block
@@ -267,7 +270,7 @@ def test_catching_up_applies_each_range() -> None:
     assert len(cached_tables(cpu)) == 3
 
 
-@pytest.mark.parametrize("behind", [1, 2, TLBI_RING - 1])
+@pytest.mark.parametrize("behind", [1, 2, TLBI_ROWS - 1])
 def test_a_vmid_wide_one_flushes_all(behind: int) -> None:
     s = small_machine()
     for n in range(behind):
@@ -278,7 +281,7 @@ def test_a_vmid_wide_one_flushes_all(behind: int) -> None:
     assert cached_tables(cpu) == set()
 
 
-@pytest.mark.parametrize(("published", "flushed"), [(TLBI_RING - 1, False), (TLBI_RING, True), (5 * TLBI_RING, True)])
+@pytest.mark.parametrize(("published", "flushed"), [(TLBI_ROWS - 1, False), (TLBI_ROWS, True), (5 * TLBI_ROWS, True)])
 def test_who_fell_behind_the_ring_flushes_all(published: int, flushed: bool) -> None:
     s = small_machine()
     for _ in range(published):
@@ -292,11 +295,11 @@ def test_who_fell_behind_the_ring_flushes_all(published: int, flushed: bool) -> 
 def test_a_row_that_is_not_written_yet_flushes_all(older: int) -> None:
     """`publish` moves the number first: whoever looks in between must not take the row of an earlier round."""
     s = small_machine()
-    for _ in range(older * TLBI_RING):
+    for _ in range(older * TLBI_ROWS):
         publish(s, 10**6, 10**6 + 1)
     s.control[SEQUENCE] += 1  # half of a publish
     number = int(s.control[SEQUENCE])
-    assert s.tlbi[number % TLBI_RING, TLBI_NUMBER] != number
+    assert s.tlbi[number % TLBI_ROWS, TLBI_NUMBER] != number
     cpu = filled_cpu()
     assert catch_up(s, cpu, number - 1) == number
     assert hits(cpu) == [False] * 4
@@ -306,7 +309,7 @@ RINGING = small_machine()  # one for all examples: its sequence number just goes
 
 
 @given(
-    st.lists(st.one_of(st.tuples(GFNS, st.integers(1, 700)), st.just((0, 0))), min_size=1, max_size=2 * TLBI_RING),
+    st.lists(st.one_of(st.tuples(GFNS, st.integers(1, 700)), st.just((0, 0))), min_size=1, max_size=2 * TLBI_ROWS),
     st.data(),
 )
 def test_catching_up_leaves_nothing_that_was_invalidated(ranges: list[tuple[int, int]], data: st.DataObject) -> None:
@@ -327,5 +330,5 @@ def test_catching_up_leaves_nothing_that_was_invalidated(ranges: list[tuple[int,
         else:
             twin.flush_all()
     assert set(held(cpu)) <= set(twin.entries)
-    if base + len(ranges) - seen < TLBI_RING:
+    if base + len(ranges) - seen < TLBI_ROWS:
         assert set(held(cpu)) == set(twin.entries), "no more is flushed than was asked"

@@ -10,6 +10,7 @@ from machines import small_machine
 from stress.bugs import MISSING_DSB
 from stress.kernels import tlbi
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid, wait_for_completion
+from stress.shm.layout import Rings
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import (
     BARRIER_REFUSED,
@@ -20,19 +21,20 @@ from stress.shm.words import (
     TLBI_DONE,
     TLBI_END,
     TLBI_NUMBER,
-    TLBI_RING,
     TLBI_START,
 )
+
+TLBI_ROWS = Rings().tlbi_rows
 
 
 def test_numbers_count_up_and_rows_say_what_was_invalidated() -> None:
     s = small_machine()
-    for n in range(1, 2 * TLBI_RING + 3):
+    for n in range(1, 2 * TLBI_ROWS + 3):
         assert publish(s, 10 * n, 10 * n + 7) == n
         assert s.control[SEQUENCE] == n
-        row = s.tlbi[n % TLBI_RING]
+        row = s.tlbi[n % TLBI_ROWS]
         assert (row[TLBI_NUMBER], row[TLBI_START], row[TLBI_END]) == (n, 10 * n, 10 * n + 7)
-    newest = range(2 * TLBI_RING + 2 - TLBI_RING + 1, 2 * TLBI_RING + 3)
+    newest = range(2 * TLBI_ROWS + 2 - TLBI_ROWS + 1, 2 * TLBI_ROWS + 3)
     assert sorted(s.tlbi[:, TLBI_NUMBER]) == list(newest)
 
 

@@ -9,6 +9,11 @@ from stress.live import collector as module
 from stress.live.collector import Collector
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
 from stress.shm import words
+from stress.shm.layout import Rings
+
+CYCLE_ROWS = Rings().cycle_rows
+RECORD_ROWS = Rings().record_rows
+STAGE_ROWS = Rings().stage_rows
 
 
 def test_of_very_many_passes_a_sample_of_whole_ones_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +21,7 @@ def test_of_very_many_passes_a_sample_of_whole_ones_is_kept(monkeypatch: pytest.
     s = small_machine()
     collector = Collector(s, (BLOCK_FIRST,), 1)
     for number in range(3 * 1000):
-        row = s.stages[number % words.STAGE_ROWS]
+        row = s.stages[number % STAGE_ROWS]
         row[words.G_WHAT], row[words.G_REPEAT], row[words.G_DURATION_NS] = number % 3, number // 3, number
         s.control[words.STAGES_HEAD] = number + 1
         if number % 700 == 699:
@@ -36,7 +41,7 @@ def test_recent_windows_are_told_order_by_order() -> None:
     # The last rebuild's window has no end.
     windows = [(0, 900_000), (1, 30_000), (0, 1_000_000), (1, 31_000), (1, 29_000), (0, 1_100_000), (0, -7)]
     for number, (order, window_ns) in enumerate(windows, 1):
-        row = s.records[number & (words.RECORD_RING - 1)]
+        row = s.records[number & (RECORD_ROWS - 1)]
         row[words.R_ORDER], row[words.R_INVALID_NS], row[words.R_VALID_NS] = order, 7, 7 + window_ns
         row[words.R_NUMBER] = row[words.R_DONE] = number
     s.control[words.CLOSED] = len(windows)
@@ -50,11 +55,11 @@ def test_cycles_are_taken_once_they_are_over_and_counted_where_overwritten(monke
     collector = Collector(s, (BLOCK_FIRST, UNMAP_FIRST), 1)
 
     def begin(number: int) -> None:
-        row = s.cycles[number % words.CYCLE_RING]
+        row = s.cycles[number % CYCLE_ROWS]
         row[words.K_DONE], row[words.K_ORDER], s.control[words.CYCLE] = 0, number % 2, number
 
     def end(number: int) -> None:
-        row = s.cycles[number % words.CYCLE_RING]
+        row = s.cycles[number % CYCLE_ROWS]
         row[words.K_TIME_NS], row[words.K_ACCESSES], row[words.K_DONE] = 10 * number, 100 * number, number
 
     for number in range(1, 15):

@@ -8,7 +8,9 @@ import pytest
 from live import run_json
 
 from stress.orders import NAMED_ORDERS
-from stress.shm.words import STAGE_ROWS
+from stress.shm.layout import Rings
+
+STAGE_ROWS = Rings().stage_rows
 
 SMALL = ("--block-size", "2M", "--blocks", "4")
 

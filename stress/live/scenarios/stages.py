@@ -36,7 +36,6 @@ from stress.shm.words import (
     STAGE_DONE,
     STAGE_END_NS,
     STAGE_NAMES,
-    STAGE_ROWS,
     STAGES_HEAD,
     STAGES_TAIL,
     VOIDED,
@@ -113,8 +112,8 @@ class StagedScenario(LoggingScenario):
         rebuilds = int(machine.control[REBUILDS] - machine.control[VOIDED])
         duration_ns = run()
         head = int(machine.control[STAGES_HEAD])
-        self.hypervisor.wait_until(lambda: bool(head - machine.control[STAGES_TAIL] < STAGE_ROWS))
-        row = machine.stages[head % STAGE_ROWS]
+        self.hypervisor.wait_until(lambda: bool(head - machine.control[STAGES_TAIL] < machine.geo.stage_rows))
+        row = machine.stages[head % machine.geo.stage_rows]
         row[G_WHAT] = STAGE_NAMES.index(name)
         row[G_ITERATION] = iteration
         row[G_REPEAT] = self._pass
