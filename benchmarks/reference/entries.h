@@ -33,8 +33,8 @@ static inline void tlbi_range(const struct machine *m, int64_t start, int64_t en
 		abort();
 	const int64_t number = fetch_add(&m->control[SEQUENCE], 1) + 1;
 	int64_t *row = &m->tlbi[(number & (m->geo.tlbi_rows - 1)) * TLBI_WORDS];
-	row[TLBI_START] = start;
-	row[TLBI_END] = end;
+	store(&row[TLBI_START], start);
+	store(&row[TLBI_END], end);
 	store(&row[TLBI_NUMBER], number);
 	atomic_thread_fence(memory_order_seq_cst);
 	membarrier();
