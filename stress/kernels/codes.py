@@ -18,6 +18,7 @@ NOTHING = -1
 WRONG_FRAME, OUTSIDE_MEMORY, NOT_THE_HOSTS, WRONG_ATTRIBUTES, STILL_FORBIDDEN = range(5)
 # Detail codes of table-use-after-free evidence.
 WALKED, FREED_TOO_EARLY, LINKED_WHEN_FREE, WALKED_BY_HANDLER, NOT_POISONED, WALKED_WITHOUT_LOCK = range(6)
+FREED_WITHOUT_GRACE = 6
 # Detail codes of lost-dirty evidence.
 COPY_DIFFERS, NOT_LOGGED = range(2)
 # Detail codes of refcount evidence.

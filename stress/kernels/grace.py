@@ -2,18 +2,25 @@
 
 KVM walks in an RCU read-side critical section (Linux 6.2 ``kvm_pgtable_walk_begin``) and frees detached tables by
 ``call_rcu``. Here each process counts its sections: odd inside, even outside.
+
+Grace periods are numbered as they begin. That one ended which covers a table is judged when the table is freed, by the
+numbers alone: a table freed too soon is reported whether a walker was in it or not.
 """
 
 from __future__ import annotations
 
 from stress.bugs import NO_GRACE
+from stress.kernels.codes import FREED_WITHOUT_GRACE
 from stress.kernels.inject import injected
-from stress.shm.atomics import get, load, store
+from stress.kernels.oracle import broke_rule
+from stress.shm.atomics import fetch_add, fetch_max, get, load, store
 from stress.shm.back_off import back_off
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import fence
-from stress.shm.words import STOP, STOP_ABORT, WALKING
+from stress.shm.words import GRACE_BEGUN, GRACE_DONE, STOP, STOP_ABORT, WALKING, Kind
+
+_AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 
 
 @kernel
@@ -30,22 +37,55 @@ def end_walk(s: Machine, who: int) -> None:
 
 
 @kernel
-def synchronize(s: Machine, who: int) -> None:
-    """Wait until every section of others that runs now has ended (``synchronize_rcu``).
+def synchronize(s: Machine, who: int) -> bool:
+    """Wait until every section of others that runs now has ended (``synchronize_rcu``); False if the run was cut short.
 
     The caller's own section ends: two rebuilders would otherwise wait for each other. It must not use what it walked.
     """
     end_walk(s, who)
+    number = fetch_add(s.control, GRACE_BEGUN, 1) + 1
     fence()
     for process in range(s.geo.hypervisor + 1):
         entered = load(s.procs, (process, WALKING))
         spins = 0
-        while entered & 1 and load(s.procs, (process, WALKING)) == entered and load(s.control, STOP) != STOP_ABORT:
+        while entered & 1 and load(s.procs, (process, WALKING)) == entered:
+            if load(s.control, STOP) == STOP_ABORT:
+                return False
             spins = back_off(spins)
+    fetch_max(s.control, GRACE_DONE, number)
+    return True
 
 
 @kernel
-def grace(s: Machine, who: int) -> None:
-    """Before a detached table is freed: wait for all who may still walk it, if anybody walks without excluding us."""
-    if (s.geo.shared != 0 or s.geo.lockless != 0) and not injected(s, NO_GRACE):
-        synchronize(s, who)
+def unexcluded(s: Machine) -> bool:
+    """Whether anybody walks without excluding those who free tables: under a shared mmu_lock, or without any lock."""
+    return s.geo.shared != 0 or s.geo.lockless != 0
+
+
+@kernel
+def grace(s: Machine, who: int) -> bool:
+    """Before a detached table is freed: wait for all who may still walk it; False if the run was cut short."""
+    if unexcluded(s) and not injected(s, NO_GRACE):
+        return synchronize(s, who)
+    return True
+
+
+@kernel
+def grace_clock(s: Machine) -> int:
+    """When a table was detached, which is now: a grace period covers it if its number is higher.
+
+    As ``get_state_synchronize_rcu``.
+    """
+    fence()  # the entry is seen broken by whoever begins one
+    return load(s.control, GRACE_BEGUN)
+
+
+@kernel
+def judge_free(s: Machine, clock: int, gfn: int, level: int, who: int) -> None:
+    """A table detached at ``clock`` from its entry at ``level`` is freed: a grace period that covers it has ended.
+
+    As ``poll_state_synchronize_rcu``.
+    """
+    done = load(s.control, GRACE_DONE)
+    if done <= clock and unexcluded(s):
+        broke_rule(s, _AFTER_FREE, who, gfn, level, done, clock + 1, FREED_WITHOUT_GRACE)

@@ -11,7 +11,7 @@ from stress.kernels.clean import count_not_at_poc
 from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import is_leaf, is_table, next_page, pages_at
 from stress.kernels.entries import break_entry, find, page_of, settle_entry, tlbi_entry
-from stress.kernels.grace import grace
+from stress.kernels.grace import grace, grace_clock, judge_free
 from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
 from stress.kernels.pool import free_table, put_page
@@ -88,9 +88,11 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
                 if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, gfn, 0, who):
                     put_page(s, page_of(s, index))
                     tlbi_entry(s, index, level, gfn, 0, who)
-                    grace(s, who)
-                    free_table(s, child, gfn, who)
-                    freed += 1
+                    clock = grace_clock(s)
+                    if grace(s, who):
+                        judge_free(s, clock, gfn, level, who)
+                        free_table(s, child, gfn, who)
+                        freed += 1
             gfn += pages_at(s.geo, reached)
             gfn &= ~(pages_at(s.geo, reached) - 1)
     return freed

@@ -10,7 +10,7 @@ from stress.kernels.clean import clean_frames
 from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import pages_at
 from stress.kernels.records import close_inside, open_record
-from stress.kernels.steps import LOST, MOVED, STOPPED_AT_LOCK, drop_lock, look, perform, table_of, take_lock, unlock
+from stress.kernels.steps import LOST, MOVED, STOPPED_WAITING, drop_lock, look, perform, table_of, take_lock, unlock
 from stress.kernels.teardown import count_mapped
 from stress.orders import Step, mask_of
 from stress.shm.atomics import fetch_add, load, store
@@ -164,7 +164,7 @@ def rebuild(s: Machine, who: int, gfn: int) -> int:
         if s.geo.cmo_per_fault != 0:  # before v5.14 that came before any walk
             cleaned = clean_frames(s, b[B_FRAME], pages_at(s.geo, b[B_LEVEL]), who)
         done = carry_out(s, who, requested, cleaned)
-        if b[B_GONE] == STOPPED_AT_LOCK:
+        if b[B_GONE] == STOPPED_WAITING:
             return STOPPED
         if b[B_GONE] != MOVED:
             return done

@@ -12,7 +12,7 @@ from stress.kernels.clean import clean_frames, clean_unmapped
 from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT
 from stress.kernels.descriptor import has_nt, is_leaf, is_table, leaf_descriptor, next_page, pages_at, with_nt
 from stress.kernels.entries import break_entry, find, page_of, set_entry, swap_entry
-from stress.kernels.grace import begin_walk, end_walk, grace
+from stress.kernels.grace import begin_walk, end_walk, grace, grace_clock
 from stress.kernels.inject import injected
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import broke_rule
@@ -77,7 +77,7 @@ _TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
 # Why a rebuild was given up (B_GONE); 0: it was not.
 LOST = 1  # another rebuilder was faster
 MOVED = 2  # the entry or the host's mapping moved while mmu_lock was not held
-STOPPED_AT_LOCK = 3  # the run ends
+STOPPED_WAITING = 3  # the run ends
 
 
 @kernel
@@ -159,7 +159,7 @@ def lock(s: Machine, who: int) -> bool:
     record = s.records[b[B_NUMBER] & (s.geo.record_rows - 1)]
     record[R_REQUESTED_NS] = clock_ns()
     if not take_lock(s, who, record[R_REQUESTED_NS]):
-        b[B_GONE] = STOPPED_AT_LOCK
+        b[B_GONE] = STOPPED_WAITING
         return False
     record[R_LOCKED_NS] = b[B_LOCKED_NS]
     frame = b[B_FRAME]
@@ -274,7 +274,7 @@ def clean(s: Machine, who: int, unmapped: bool) -> bool:
 def give_up_table(s: Machine, who: int) -> None:
     """From here on the old tables are nobody's, and are torn down now or later."""
     b = s.building[who]
-    b[B_DETACHED] = 1
+    b[B_DETACHED] = 1 + grace_clock(s)
     detach(s, table_of(s, who), b[B_LEVEL] + 1, who)
 
 
@@ -290,9 +290,13 @@ def unmap(s: Machine, who: int, deferred: bool) -> bool:
     table, level = table_of(s, who), b[B_LEVEL] + 1
     if reachable(s, who):
         broke_rule(s, _AFTER_FREE, who, b[B_GFN], b[B_LEVEL], b[B_OLD], entry, FREED_TOO_EARLY)
-    if not deferred or not defer(s, table, level, b[B_GFN], b[B_ORDER], who):
-        grace(s, who)
-        s.records[b[B_NUMBER] & (s.geo.record_rows - 1), R_FREED] += tear_down(s, table, level, b[B_GFN], who)
+    clock = b[B_DETACHED] - 1
+    if not deferred or not defer(s, table, level, b[B_GFN], b[B_ORDER], clock, who):
+        if not grace(s, who):
+            b[B_GONE] = STOPPED_WAITING
+            return False
+        freed = tear_down(s, table, level, b[B_GFN], clock, who)
+        s.records[b[B_NUMBER] & (s.geo.record_rows - 1), R_FREED] += freed
     return True
 
 

@@ -6,7 +6,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import FREED_TWICE, NO_GRACE, ROOT_TABLE_KEPT
 from stress.kernels.cost import spend
 from stress.kernels.descriptor import is_table, next_page
-from stress.kernels.grace import synchronize
+from stress.kernels.grace import judge_free, synchronize
 from stress.kernels.inject import injected
 from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
 from stress.shm.atomics import fetch_add, get, load, put, store
@@ -15,6 +15,7 @@ from stress.shm.layout import Machine
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
 from stress.shm.words import (
+    D_CLOCK,
     D_GFN,
     D_LEVEL,
     D_ORDER,
@@ -91,16 +92,17 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
 
 
 @kernel
-def tear_down(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
-    """``unmap_table``, and what it costs on the platform to visit every entry; returns the tables freed."""
+def tear_down(s: Machine, page: int, level: int, gfn: int, clock: int, who: int) -> int:
+    """Free a table detached at ``clock``, and those below it, at what that costs on the platform; the tables freed."""
+    judge_free(s, clock, gfn, level - 1, who)
     freed = unmap_table(s, page, level, gfn, who)
     spend(s, who, freed * s.geo.unmap_ns_per_table)
     return freed
 
 
 @kernel
-def defer(s: Machine, page: int, level: int, gfn: int, order: int, who: int) -> bool:
-    """Queue a detached table until a grace period has passed (``call_rcu``); False if the queue is full."""
+def defer(s: Machine, page: int, level: int, gfn: int, order: int, clock: int, who: int) -> bool:
+    """Queue a table, detached at ``clock``, until a grace period is over (``call_rcu``); False if the queue is full."""
     lock_pool(s, who)
     tail = get(s.control, DEFERRED_TAIL)
     room = tail - load(s.control, DEFERRED_HEAD) < s.geo.deferred_rows
@@ -110,6 +112,7 @@ def defer(s: Machine, page: int, level: int, gfn: int, order: int, who: int) -> 
         put(s.deferred, (row, D_LEVEL), level)
         put(s.deferred, (row, D_GFN), gfn)
         put(s.deferred, (row, D_ORDER), order)
+        put(s.deferred, (row, D_CLOCK), clock)
         store(s.control, DEFERRED_TAIL, tail + 1)
     unlock_pool(s)
     return bool(room)
@@ -119,17 +122,21 @@ def defer(s: Machine, page: int, level: int, gfn: int, order: int, who: int) -> 
 def reap(s: Machine, who: int) -> int:
     """Free every table that was queued before now, after one grace period; returns how many were queued.
 
-    One process does this, the hypervisor: it plays the kernel's RCU callbacks.
+    None if the run is cut short meanwhile. One process does this, the hypervisor: it plays the kernel's RCU callbacks.
     """
     head, tail = get(s.control, DEFERRED_HEAD), load(s.control, DEFERRED_TAIL)
     if head == tail:
         return 0
-    if not injected(s, NO_GRACE):
-        synchronize(s, who)
+    if not injected(s, NO_GRACE) and not synchronize(s, who):
+        return 0
     for at in range(head, tail):
         row = at & (s.geo.deferred_rows - 1)
-        page, level = get(s.deferred, (row, D_PAGE)), get(s.deferred, (row, D_LEVEL))
-        freed = tear_down(s, page, level, get(s.deferred, (row, D_GFN)), who)
+        page, level, gfn = (
+            get(s.deferred, (row, D_PAGE)),
+            get(s.deferred, (row, D_LEVEL)),
+            get(s.deferred, (row, D_GFN)),
+        )
+        freed = tear_down(s, page, level, gfn, get(s.deferred, (row, D_CLOCK)), who)
         fetch_add(s.totals, (get(s.deferred, (row, D_ORDER)), T_FREED), freed)
     store(s.control, DEFERRED_HEAD, tail)
     s.life[_DEFERRED] += tail - head

@@ -35,6 +35,7 @@ _DETAIL = {
         codes.WALKED_BY_HANDLER: "a fault handler's walk read a freed table page",
         codes.NOT_POISONED: "a freed table page was written",
         codes.WALKED_WITHOUT_LOCK: "a walker without a lock read a table freed within its read-side section",
+        codes.FREED_WITHOUT_GRACE: "freed, but no grace period began and ended since it was detached: it may be in use",
     },
     Kind.LOST_DIRTY: {
         codes.COPY_DIFFERS: "written after it was copied, and not logged as dirty",
@@ -85,12 +86,17 @@ _WORDS_OF_DETAIL = {
     (Kind.STALE_TRANSLATION, codes.OUTSIDE_MEMORY): ("descriptor", "expected"),
     (Kind.STALE_TRANSLATION, codes.NOT_THE_HOSTS): ("descriptor", "expected"),
     (Kind.STALE_TRANSLATION, codes.WRONG_ATTRIBUTES): ("descriptor", "expected"),
+    (Kind.TABLE_USE_AFTER_FREE, codes.FREED_WITHOUT_GRACE): ("grace_period_ended", "grace_period_needed"),
     (Kind.TABLE_LEAK, codes.POOL_RAN_DRY): ("tables_in_use", "tables_free"),
 }
 
 
-# Kinds whose rule a store is missing from: the process's last one, a tear-down say, has nothing to do with it.
-_WITHOUT_STORE = {Kind.NOT_INSTALLED}
+# Rules that miss something else than the process's last store: that one, a tear-down say, has nothing to do with it.
+_WITHOUT_STORE = {
+    (Kind.NOT_INSTALLED, codes.LEFT_INVALID),
+    (Kind.NOT_INSTALLED, codes.LEFT_NT),
+    (Kind.TABLE_USE_AFTER_FREE, codes.FREED_WITHOUT_GRACE),
+}
 
 
 def _place(machine: Machine, kind: Kind, row: Any) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def _place(machine: Machine, kind: Kind, row: Any) -> dict[str, Any]:
             above.append(f"level {at} at {entry:#x}: {descriptor:#x}")
             table = output_address(geo.granule_shift).take(descriptor) << geo.granule_shift
     place: dict[str, Any] = {"entry": f"{entry:#x}", "above": above}
-    if kind in _WITHOUT_STORE:
+    if (kind, int(row[words.V_DETAIL])) in _WITHOUT_STORE:
         return place
     if row[words.V_CHANGED]:
         place["stored_at"] = sources.OF[Traced(int(row[words.V_CHANGED]))]

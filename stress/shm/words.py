@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-MAGIC = 0x5354_5245_5353_0007  # "STRESS", layout version 7
+MAGIC = 0x5354_5245_5353_0008  # "STRESS", layout version 8
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs and phase changes.
@@ -28,6 +28,8 @@ LOCK_WRITERS = 1 * LINE + 1  # processes that wait to hold it alone: readers let
 TLBI_DONE = 2 * LINE  # number of the newest completed VMID-wide TLBI
 FENCED = 2 * LINE + 1  # non-zero: no membarrier here, every access fences
 HOST_SEQUENCE = 2 * LINE + 3  # grows whenever host mappings, memslots or dirty logging change (mmu_invalidate_seq)
+GRACE_BEGUN = 2 * LINE + 4  # grace periods begun; the number of the newest
+GRACE_DONE = 2 * LINE + 5  # number of the newest one that ended
 BARRIER_REFUSED = 2 * LINE + 2  # non-zero: a membarrier failed, so a TLBI was not complete when it seemed to be
 POOL_HEAD = 3 * LINE  # free ring: next page to hand out (monotonic; under POOL_LOCK, as the rest of the line)
 POOL_TAIL = 3 * LINE + 1  # free ring: next place to put a freed page
@@ -130,7 +132,7 @@ B_FRAME = 7  # first frame of the block
 B_SEEN = 8  # HOST_SEQUENCE when it was looked at
 B_BROKEN = 9  # non-zero: by us, and not made since
 B_CLOCK = 10  # newest TLBI when the table was unlinked, or -1 while it is linked
-B_DETACHED = 11  # non-zero: the old tables were given up
+B_DETACHED = 11  # 1 + GRACE_BEGUN when the old tables were given up, or 0
 B_GONE = 12  # why the rebuild was given up, or 0
 B_NEXT_STATE = 13  # of the process, once mmu_lock is given back
 B_LOCKED_NS = 14  # clock when it got mmu_lock; 0 while it does not hold it
@@ -271,7 +273,8 @@ D_PAGE = 0
 D_LEVEL = 1
 D_GFN = 2
 D_ORDER = 3
-DEFERRED_WORDS = 4
+D_CLOCK = 4  # GRACE_BEGUN when it was detached
+DEFERRED_WORDS = 5
 
 # Region "orders": the steps of each order.
 ORDER_WORDS = 3 * LINE

@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from guests import wait_until
-from machines import small_machine, violations
+from machines import rebuild_block, small_machine, split_block, violations
 from processes import WORKERS, run_workers, shared_machine
 
 from stress.arch.descriptors import POISON
+from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import is_table, table_descriptor
-from stress.kernels.grace import begin_walk, end_walk, synchronize
+from stress.kernels.grace import begin_walk, end_walk, grace, grace_clock, judge_free, synchronize
 from stress.kernels.pool import allocate_table, free_table
+from stress.orders import CLEAN_FIRST_UNLOCKED
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
-from stress.shm.words import STOP, STOP_ABORT, STOP_DONE, WALKING
+from stress.shm.words import FREE, GRACE_BEGUN, GRACE_DONE, STOP, STOP_ABORT, STOP_DONE, WALKING
 
 
 def walking(s: Machine) -> list[bool]:
@@ -133,6 +135,59 @@ def test_who_has_died_in_a_section_is_not_waited_for_for_ever(stop: int, ends: b
             assert is_still_waiting(over)
             end_walk(s, 0)
     assert violations(s) == {}
+
+
+# The rule at the free.
+
+
+def judged(s: Machine, clock: int) -> dict[str, int]:
+    judge_free(s, clock, 0, 2, 0)
+    return violations(s)
+
+
+@pytest.mark.parametrize("walkers", [{"lockless": True}, {"shared": True}])
+def test_a_table_may_be_freed_once_a_grace_period_began_and_ended_since_it_was_detached(
+    walkers: dict[str, bool],
+) -> None:
+    s = small_machine(vcpus=2, **walkers)
+    assert synchronize(s, 2)
+    clock = grace_clock(s)
+    assert judged(s, clock - 1) == {}
+    assert judged(s, clock) == {"table-use-after-free": 1}, "the last one was over by then"
+    assert grace(s, 0), "whoever waited"
+    assert judged(s, clock) == {"table-use-after-free": 1}
+    assert judged(s, grace_clock(s)) == {"table-use-after-free": 2}
+
+
+def test_a_grace_period_that_began_before_covers_nothing() -> None:
+    """Of two that overlap the later one may end first; the earlier one's end is then no news."""
+    s = small_machine(vcpus=2, lockless=True)
+    begin_walk(s, 0)
+    with synchronizing(s, 2) as over:
+        wait_until(lambda: s.control[GRACE_BEGUN] == 1)
+        clock = grace_clock(s)
+        end_walk(s, 0)
+        wait_until(lambda: over)
+    assert judged(s, clock) == {"table-use-after-free": 1}
+
+
+def test_a_grace_period_that_was_cut_short_covers_nothing_and_frees_nothing() -> None:
+    """The walker may be dead, or still in the table: neither is the order's fault."""
+    s = small_machine(vcpus=2, lockless=True)
+    split_block(s, 0)
+    used = (s.page_level != FREE).sum()
+    s.control[STOP] = STOP_ABORT
+    begin_walk(s, 1)
+    assert not synchronize(s, 2)
+    assert s.control[GRACE_DONE] == 0
+    assert rebuild_block(s, 0, CLEAN_FIRST_UNLOCKED.steps) == STOPPED
+    assert (s.page_level != FREE).sum() == used
+    assert violations(s) == {}
+
+
+def test_where_nobody_walks_without_excluding_others_no_grace_period_is_asked_for() -> None:
+    s = small_machine(vcpus=2)
+    assert judged(s, grace_clock(s)) == {}
 
 
 # Against real concurrency: readers walk into a table that a writer replaces and frees, again and again.

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import pytest
-from machines import block_gfn, fault, rebuild_block, run_audit, set_order, small_machine, split_block, violations
+from machines import (
+    block_gfn,
+    evidence,
+    fault,
+    rebuild_block,
+    run_audit,
+    set_order,
+    small_machine,
+    split_block,
+    violations,
+)
 
 from stress.bugs import NO_GRACE
+from stress.kernels.codes import FREED_WITHOUT_GRACE, WALKED_WITHOUT_LOCK
 from stress.kernels.entries import find
 from stress.kernels.lockless import look_around, visit
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, BLOCK_FIRST_DEFERRED, CLEAN_FIRST_UNLOCKED, Order
-from stress.shm.words import ACTED, LOOKED_NS, PHASE, PHASE_SLOT_BITS, WALKING
+from stress.shm.words import ACTED, LOOKED_NS, PHASE, PHASE_SLOT_BITS, WALKING, Kind
 
 
 @pytest.mark.parametrize("order", [CLEAN_FIRST_UNLOCKED, BLOCK_FIRST_DEFERRED], ids=lambda order: order.name)
-def test_a_table_freed_without_a_grace_period_is_met(order: Order) -> None:
+def test_a_table_freed_without_a_grace_period_breaks_a_rule_and_is_met(order: Order) -> None:
     s = small_machine(lockless=True, inject=NO_GRACE)
     fault(s, block_gfn(s.geo, 0))
     split_block(s, 0)
@@ -23,9 +34,12 @@ def test_a_table_freed_without_a_grace_period_is_met(order: Order) -> None:
     s.procs[0, WALKING] = 1  # a walker stands in the table when the rebuild begins
     assert rebuild_block(s, 0, order.steps) == 0
     reap(s, s.geo.hypervisor)
-    assert violations(s) == {}
+    assert violations(s) == {"table-use-after-free": 1}, "whether anybody walks there or not"
     visit(s, 0, gfn, index, level, 0)
-    assert violations(s) == {"table-use-after-free": 1}
+    assert violations(s) == {"table-use-after-free": 2}
+    told = [evidence(s, Kind.TABLE_USE_AFTER_FREE, n) for n in (0, 1)]
+    assert [(piece["rule"], piece["detail"]) for piece in told] == [(1, FREED_WITHOUT_GRACE), (0, WALKED_WITHOUT_LOCK)]
+    assert (told[0]["gfn"], told[0]["level"]) == (block_gfn(s.geo, 0), s.geo.block_level)
     assert s.control[ACTED] > 0
 
 

@@ -23,6 +23,12 @@ def test_an_injected_bug_is_caught(name: str) -> None:
 
 #: A bug where its own settings do not show it: with which, as what, and what a piece of evidence says of it.
 ELSEWHERE = [
+    (
+        "no-grace",
+        ("--order", "block-first-deferred"),
+        "table-use-after-free",
+        {"found_by": "rule", "process": "hypervisor"},
+    ),
     ("missing-tlbi", ("--scenario", "rebuild"), "bbm", {"step": None}),  # the split, before any step
     ("missing-tlbi", ("--scenario", "migration"), "lost-dirty", {"process": "vcpu 0"}),  # write protection
     ("missing-tlbi", ("--scenario", "thp"), "stale-translation", {"process": "vcpu 0"}),  # the notifier's unmap

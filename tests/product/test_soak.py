@@ -123,10 +123,12 @@ def test_every_basic_order_has_the_verdict_of_the_rule() -> None:
     assert len(correct) == 7
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_injected_bugs_are_caught_every_time(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, ()) for name in BUGS), ("no-grace", ("--order", "block-first-deferred"))]
+)
+def test_injected_bugs_are_caught_every_time(name: str, settings: tuple[str, ...]) -> None:
     for seed in range(10):
-        document = run_json("run", "--inject", name, "--duration", "2s", "--seed", str(seed))
+        document = run_json("run", "--inject", name, *settings, "--duration", "2s", "--seed", str(seed))
         assert document["exit"] == 1
         assert document["elapsed_ns"] < 5e9
         assert BUGS[name].kinds[0] in {violation["kind"] for violation in document["violations"]}
