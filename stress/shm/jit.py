@@ -13,6 +13,7 @@ from numba import config, njit, types
 
 from stress.shm.cache import cache_directory
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.whole import WholeProgramCompiler
 
 if not JIT_DISABLED:
     import stress.shm.machine_type  # noqa: F401 - registers what a Machine is in compiled code
@@ -57,7 +58,7 @@ def entry(function: Any) -> Any:
     Only these are cached, each with all that it calls: two processes may then fill the cache at once, because no two
     entry points share a cached function.
     """
-    made = _compiled(function, cache=True, forceinline=False)
+    made = _compiled(function, cache=True, forceinline=False, pipeline_class=WholeProgramCompiler)
     if not JIT_DISABLED:
         # What is kept is whole. Numba would fill its registries first, with all that could be compiled: 0.3 s.
         made._cache.load_overload = made._cache._load_overload

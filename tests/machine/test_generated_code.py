@@ -9,7 +9,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from machines import small_machine
-from numba import typeof
+from numba import njit, typeof
 
 from stress.kernels import pattern, rebuild, tlb, vcpu
 from stress.kernels.tlb import CHUNK, EMPTY, new_cpu
@@ -17,6 +17,7 @@ from stress.kernels.workload import Workload
 from stress.shm.jit import inline, kernel
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.placement import cold
+from stress.shm.whole import WholeProgramCompiler
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="without the compiler there is no generated code")
 
@@ -62,6 +63,24 @@ def test_what_is_rare_stays_out_of_what_is_inlined() -> None:
     text = optimised(caller, 0)
     assert re.search(r"call .*rare", text)
     assert re.search(r"attributes #\d+ = {[^}]*\bcold\b[^}]*\bnoinline\b", text)
+
+
+def test_an_entry_point_and_what_it_calls_are_one_program() -> None:
+    """What is private to an entry point is known to raise nothing: no call of it is asked for an exception."""
+
+    @kernel
+    def rare(value: int) -> int:
+        cold()
+        return value * 12345
+
+    def caller(value: int) -> int:
+        return int(rare(value)) if value > 99 else value
+
+    entry_point = njit(pipeline_class=WholeProgramCompiler)(caller)
+    assert entry_point(100) == 1234500
+    (text,) = entry_point.inspect_llvm().values()
+    assert re.search(r"define internal .*rare", text)
+    assert re.search(r"call [^@]*void @\S*rare", text)  # no word of an exception comes back
 
 
 MACHINE = small_machine(blocks=1, vcpus=1)
