@@ -33,7 +33,7 @@ soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m stress.reference docs
+	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks

@@ -21,6 +21,7 @@ from stress.results.data import (
     StageData,
     Violation,
 )
+from stress.results.schema import Tables
 from stress.results.trace import TraceData
 
 #: Lower edges of a small log-linear histogram: 0 to 31 ns exactly, then 16 buckets per power of two.
@@ -119,9 +120,7 @@ def order_data(
         inside_ns=int(cycles["time_ns"].sum()) // 10,
         tlbis=rebuilds,
         cleaned_bytes=rebuilds << 30,
-        tables_allocated=513 * rebuilds,
-        tables_freed=513 * rebuilds,
-        tables_peak=514,
+        tables=Tables(allocated=513 * rebuilds, freed=513 * rebuilds, peak=514),
         events_drained=int(stalls.size),
         events_dropped=0,
     )
@@ -164,7 +163,7 @@ def run_data(
         life_cycle=life_cycle or {},
         intervals=[Interval(start * 100_000_000, 100_000_000, 30_000_000 + start, 7) for start in range(100)],
         trace=trace,
-        untested=untested or [],
+        untested=tuple(untested or ()),
     )
 
 
@@ -321,6 +320,8 @@ def version_3(document: dict[str, Any]) -> dict[str, Any]:
     old = copy.deepcopy(document)
     old["schema_version"] = 3
     del old["untested"]
+    for found in old["violations"]:
+        del found["by_rule"]
     old.pop("passes", None)
     for order in old["orders"]:
         del order["cycles"], order["restarts"]

@@ -11,8 +11,9 @@ from stress.cli.lists import table
 from stress.cli.output import emit, say
 from stress.cli.result_options import OneOf, format_option
 from stress.errors import ExitCode, UsageError
-from stress.results.pivot import AGGREGATES, FIGURES, pivot, pivot_csv, pivot_tables
+from stress.results.pivot import AGGREGATES, pivot, pivot_csv, pivot_tables
 from stress.results.rows import Row, figure_key
+from stress.results.schema import COLUMNS
 from stress.results.select import figures_of, keys_of, known, parse_condition, selected
 
 _WIDTHS = {0: 40, 1: 50}
@@ -25,7 +26,7 @@ _WIDTHS = {0: 40, 1: 50}
 )
 @click.option("--rows", metavar="KEY[,KEY]", help="What to tell apart down the table; the swept keys if left out")
 @click.option("--columns", metavar="KEY[,KEY]", help="What to tell apart across it; the orders if left out")
-@click.option("--values", metavar="KEY[,KEY]", help=f"Result keys to show  [default: {', '.join(FIGURES)}]")
+@click.option("--values", metavar="KEY[,KEY]", help=f"Result keys to show  [default: {', '.join(COLUMNS)}]")
 @click.option("--aggregate", type=OneOf(list(AGGREGATES)), help="What of several runs to show  [default: median]")
 @click.option("--list", "as_list", is_flag=True, help="List what can be selected and shown")
 @click.option("--csv", "as_csv", is_flag=True, help="Print plain numbers, separated by commas")
@@ -63,7 +64,7 @@ def show(
         down = _names(rows, keys_of(chosen), "key") or down
         across = across if columns is None else _names(columns, keys_of(chosen), "key")
         across = tuple(key for key in across if key not in down)
-        shown = _names(values, figures, "figure") or FIGURES
+        shown = _names(values, figures, "figure") or COLUMNS
         pivoted = pivot(chosen, down, across, shown, aggregate or "median")
         emit(pivot_csv(pivoted) if as_csv else pivot_tables(pivoted, table_format))
     return ExitCode.OK

@@ -15,6 +15,7 @@ from stress.live.timeline import Timeline
 from stress.live.tracer import Tracer
 from stress.orders import Order
 from stress.results.data import COUNTERS, CYCLE_ROW, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
+from stress.results.schema import Tables
 from stress.shm import words
 from stress.shm.drain import copy_cycles, copy_records, drain_events
 from stress.shm.edges import lower_edges
@@ -260,9 +261,11 @@ class Collector:
             inside_ns=int(totals[words.T_INSIDE_NS]),
             tlbis=int(totals[words.T_TLBIS]),
             cleaned_bytes=int(totals[words.T_CLEANED]),
-            tables_allocated=int(totals[words.T_ALLOCATED]),
-            tables_freed=int(totals[words.T_FREED]),
-            tables_peak=int(machine.control[words.POOL_PEAK]),
+            tables=Tables(
+                allocated=int(totals[words.T_ALLOCATED]),
+                freed=int(totals[words.T_FREED]),
+                peak=int(machine.control[words.POOL_PEAK]),
+            ),
             events_drained=int(self._drained_of[i]),
             events_dropped=int(slots[:, :, words.C_DROPPED].sum()),
         )

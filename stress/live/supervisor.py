@@ -259,7 +259,7 @@ class _Run:
             failure=self._failure,
             trace=trace,
             acted=stakes.acted(machine, self._config) if self._config.bug else None,
-            untested=untested,
+            untested=tuple(untested),
         )
 
     def _warnings(self, trace: TraceData | None) -> list[tuple[str, str]]:

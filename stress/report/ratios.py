@@ -9,7 +9,7 @@ from stress.report.axes import log_scale
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, spec
 from stress.results import cells
-from stress.results.keys import RATIOS
+from stress.results.schema import RATIOS
 
 #: What an order's figure of each metric looks like.
 _SHOWN: Final[dict[str, Callable[[float | None], str]]] = {

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, GetPydanticSchema
+from pydantic_core.core_schema import any_schema
 
 from stress.orders import MAX_STEPS, Order
+from stress.results.schema import Counted, Faults, Ran
 from stress.results.trace import TraceData
 
+T = TypeVar("T")
+#: A field that is taken as it is.
+AsIs = Annotated[T, GetPydanticSchema(lambda kind, handler: any_schema())]
+
 #: Fault classes in the order of every ``(n_classes, ...)`` array below.
-FAULT_CLASSES = (
-    "window",  # the walk met an entry that a rebuild had invalidated
-    "spurious",  # once the handler held mmu_lock, the mapping was there
-    "population",  # nothing was mapped
-    "permission",  # mapped without write permission: the handler relaxed it, or split its block
-    "rebuild",  # the handler rebuilt the block
-    "retry",  # the handler met a locked entry or a moving frame, and went back to the guest
-)
+FAULT_CLASSES = tuple(Faults.model_fields)
 
 #: Levels of a stage-2 lookup, 0 to 3.
 LEVELS = 4
@@ -46,23 +47,6 @@ COUNTERS = (
     *MAPPING_COUNTERS,
     *LEVEL_COUNTERS["translation"],
     *LEVEL_COUNTERS["permission"],
-)
-
-#: What a guest's life cycle holds besides rebuilds: the keys of ``RunData.life_cycle``, all optional.
-LIFE_CYCLE = (
-    "logging_enabled",  # dirty logging switched on for a memslot
-    "logging_disabled",
-    "harvests",  # dirty bitmap read and cleared
-    "dirty_pages",  # pages that all harvests found dirty
-    "copied_pages",  # pages that migrations copied
-    "migrations_completed",  # each with its copy compared to memory, cell by cell
-    "migrations_cancelled",
-    "collapses",  # THP: pages moved into one huge page
-    "breakups",  # THP: a huge page broken up, its range unmapped
-    "frames_moved",
-    "slot_moves",  # KVM_MR_MOVE
-    "blocks_split_eagerly",
-    "tables_deferred",  # table pages freed after a grace period
 )
 
 #: The window of a rebuild whose entry was still invalid when it ended.
@@ -106,31 +90,18 @@ STALL_ROW = np.dtype(
 )
 
 
-@dataclass(slots=True)
-class OrderData:
+class OrderData(Counted):
     """Everything measured for one order."""
 
-    order: Order
+    order: AsIs[Order]
     cycle_count: int  # completed cycles, exact
-    rebuilds: int  # completed rebuilds, exact
-    restarts: int  # rebuilds begun anew after mmu_lock was taken, exact
-    rebuilds_hit: int  # rebuilds with at least one window fault, exact
-    rows: npt.NDArray[Any]  # REBUILD_ROW: every rebuild, or a uniform sample of them in long runs
-    cycles: npt.NDArray[Any]  # CYCLE_ROW: every cycle, or a uniform sample of them in long runs
-    stalls: npt.NDArray[Any]  # STALL_ROW: drained events, or a uniform sample of them in long runs
-    stall_buckets_ns: npt.NDArray[np.int64]  # (n_buckets,) lower edge of each histogram bucket
-    stall_counts: npt.NDArray[np.int64]  # (n_classes, n_buckets) exact counts of all faults
+    rows: AsIs[npt.NDArray[Any]]  # REBUILD_ROW: every rebuild, or a uniform sample of them in long runs
+    cycles: AsIs[npt.NDArray[Any]]  # CYCLE_ROW: every cycle, or a uniform sample of them in long runs
+    stalls: AsIs[npt.NDArray[Any]]  # STALL_ROW: drained events, or a uniform sample of them in long runs
+    stall_buckets_ns: AsIs[npt.NDArray[np.int64]]  # (n_buckets,) lower edge of each histogram bucket
+    stall_counts: AsIs[npt.NDArray[np.int64]]  # (n_classes, n_buckets) exact counts of all faults
     stall_max_ns: int
-    counters: npt.NDArray[np.int64]  # (n_vcpus, 2, n_counters): [:, 0] outside, [:, 1] inside rebuilds
-    outside_ns: int  # time in this order's cycles outside of rebuilds
-    inside_ns: int  # time inside rebuilds
-    tlbis: int
-    cleaned_bytes: int
-    tables_allocated: int
-    tables_freed: int
-    tables_peak: int
-    events_drained: int
-    events_dropped: int
+    counters: AsIs[npt.NDArray[np.int64]]  # (n_vcpus, 2, n_counters): [:, 0] outside, [:, 1] inside rebuilds
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,29 +139,19 @@ class Violation:
     )
 
 
-@dataclass(slots=True)
-class RunData:
+class RunData(Ran):
     """A whole run, complete or cut short."""
 
-    complete: bool
-    exit_code: int
-    seed: int
-    config: dict[str, Any]  # the run's configuration as plain JSON values
-    host: dict[str, Any]
-    warnings: list[tuple[str, str]]  # (warning name, detail)
-    orders: list[OrderData]
-    violations: list[Violation]
-    started_at: str  # ISO 8601, UTC
-    elapsed_ns: int
-    start_up_ns: int  # process launch to the first guest access of the last vCPU
-    memory: dict[str, Any]  # segment_bytes, unique_bytes per process
-    failure: dict[str, Any] | None = None  # who died or hung, in which state
-    extra: dict[str, Any] = field(default_factory=dict)
+    failure: Mapping[str, Any] | None = None
+    untested: tuple[str, ...] = ()
     scenario: str = "rebuild"
-    stages: list[StageData] = field(default_factory=list)  # of all passes, or of every 2nd, 4th, ... one
+    extra: Mapping[str, Any] = {}
+    warnings: AsIs[list[tuple[str, str]]]  # (warning name, detail)
+    orders: AsIs[list[OrderData]]
+    violations: AsIs[list[Violation]]
+    stages: AsIs[list[StageData]] = Field(default_factory=list)  # of all passes, or of every 2nd, 4th, ... one
     passes: int = 0  # begun, under each order
-    life_cycle: dict[str, int] = field(default_factory=dict)
-    intervals: list[Interval] = field(default_factory=list)
-    trace: TraceData | None = None  # if one was asked for
+    life_cycle: AsIs[dict[str, int]] = Field(default_factory=dict)
+    intervals: AsIs[list[Interval]] = Field(default_factory=list)
+    trace: AsIs[TraceData | None] = None  # if one was asked for
     acted: int | None = None  # times that the injected bug acted; None without one
-    untested: list[str] = field(default_factory=list)  # evidence that a verdict needs and that is missing

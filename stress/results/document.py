@@ -1,6 +1,6 @@
 """The JSON document of a run, built from what the executor measured.
 
-`stress.results.keys` says what each key means. Only plain JSON values come out; what was
+`stress.results.schema` says what each key means. Only plain JSON values come out; what was
 not measured is null.
 """
 
@@ -28,17 +28,22 @@ from stress.results.data import (
 )
 from stress.results.distribution import of_counts, of_values
 from stress.results.figures import accesses_per_s, stall_quantiles
-from stress.results.keys import RATIOS
+from stress.results.keys import Part
 from stress.results.ratios import CONFIDENCE, MIN_CYCLES, estimates, ratios
+from stress.results.schema import (
+    RATIOS,
+    SCHEMA_VERSION,
+    Counted,
+    Document,
+    OrderResult,
+    Ran,
+    Stage,
+    VcpuResult,
+    ViolationFound,
+)
 from stress.results.statistics import quantiles
 from stress.results.timeline import timeline
 from stress.results.warnings import RunWarning
-
-#: Version 2 added scenario, stages, life_cycle, the fault classes rebuild and retry, and what vCPUs did to mappings;
-#: version 3 whole distributions of windows and stalls, and the timeline; version 4 the verdict nothing-tested,
-#: cycles, passes of which stages are a sample, and which violations a rule told; version 5
-#: restarts, and lock and unlock as steps.
-SCHEMA_VERSION: Final = 5
 
 #: With fewer rebuilds than this a p99 is the maximum.
 _SHORT_RUN: Final = 100
@@ -52,47 +57,37 @@ def build(data: RunData) -> dict[str, Any]:
     """The whole document, schema version `SCHEMA_VERSION`. Rates and quantiles of nothing are None, never NaN."""
     config = plain(data.config)
     comparison = _comparison(data)
-    document: dict[str, Any] = {
+    found: dict[str, Any] = {
+        **_as_measured(data, Ran),
         "schema_version": SCHEMA_VERSION,
         "stress_version": __version__,
-        "complete": data.complete,
         "verdict": _verdict(data),
-        "exit_code": int(data.exit_code),
-        "failure": plain(data.failure),
-        "untested": list(data.untested),
-        "seed": int(data.seed),
-        "scenario": str(data.scenario),
-        "config": config,
         "config_hash": config_hash(config),
-        "host": plain(data.host),
-        "started_at": data.started_at,
-        "elapsed_ns": int(data.elapsed_ns),
-        "start_up_ns": int(data.start_up_ns),
-        "memory": plain(data.memory),
         "warnings": _warnings(data, comparison),
-        "violations": [
-            {
-                "kind": str(found.kind),
-                "count": int(found.count),
-                "by_rule": int(found.by_rule),
-                "evidence": plain(found.evidence),
-            }
-            for found in data.violations
-        ],
+        "violations": [_as_measured(each, ViolationFound) for each in data.violations],
         "orders": [_order(order) for order in data.orders],
         "timeline": timeline(data),
-        "extra": plain(data.extra),
     }
     if data.acted is not None:
-        document["injected"] = {"bug": str(config["inject"]), "acted": int(data.acted)}
+        found["injected"] = {"bug": str(config["inject"]), "acted": int(data.acted)}
     if data.life_cycle:
-        document["life_cycle"] = {name: int(count) for name, count in data.life_cycle.items()}
+        found["life_cycle"] = {name: int(count) for name, count in data.life_cycle.items()}
     if data.stages:
-        document["passes"] = int(data.passes)
-        document["stages"] = [_stage(stage) for stage in data.stages]
+        found["passes"] = int(data.passes)
+        found["stages"] = [_stage(stage) for stage in data.stages]
     if comparison:
-        document["comparison"] = comparison
-    return document
+        found["comparison"] = comparison
+    return _in_sequence(found, Document)
+
+
+def _as_measured(data: object, kind: type[Part]) -> dict[str, Any]:
+    """What an executor measured of one kind, as it is."""
+    return {name: plain(getattr(data, name)) for name in kind.model_fields}
+
+
+def _in_sequence(found: dict[str, Any], kind: type[Part]) -> dict[str, Any]:
+    """What was found, in the schema's sequence."""
+    return {name: found[name] for name in kind.model_fields if name in found}
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -111,6 +106,8 @@ def plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, Part):
+        return {name: plain(item) for name, item in value}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -153,16 +150,9 @@ def _handled(total: dict[str, int]) -> dict[str, Any]:
 
 def _stage(data: StageData) -> dict[str, Any]:
     total = _by_name(data.counters)
-    stage = {
-        "name": data.name,
-        "iteration": int(data.iteration),
-        "repeat": int(data.repeat),
-        "duration_ns": int(data.duration_ns),
-        **_handled(total),
-        "rebuilds": int(data.rebuilds),
-        "accesses": total["accesses"],
-    }
-    return stage | {"order": data.order} if data.order else stage
+    given = {name: getattr(data, name) for name in ("name", "iteration", "repeat", "duration_ns", "rebuilds")}
+    found = {**given, **_handled(total), "accesses": total["accesses"]}
+    return _in_sequence(found | {"order": data.order} if data.order else found, Stage)
 
 
 def _order(data: OrderData) -> dict[str, Any]:
@@ -171,26 +161,25 @@ def _order(data: OrderData) -> dict[str, Any]:
     total = _by_name(counters.sum(axis=(0, 1)))
     handled = _handled(total)
     accesses = counters[:, :, COUNTERS.index("accesses")].sum(axis=0)
-    time_ns = int(data.outside_ns) + int(data.inside_ns)
+    time_ns = data.outside_ns + data.inside_ns
     windows = rows["window_ns"][rows["window_ns"] != NOT_MEASURED]
-    return {
+    found = {
+        **total,
+        **_as_measured(data, Counted),
+        **handled,
         "order": data.order.name,
         "description": data.order.description,
         "provenance": data.order.provenance,
         "steps": [step.value for step in data.order.steps],
-        "cycles": int(data.cycle_count),
-        "rebuilds": int(data.rebuilds),
-        "restarts": int(data.restarts),
-        "rebuilds_hit": int(data.rebuilds_hit),
-        "rebuilds_hit_share": _quotient(int(data.rebuilds_hit), int(data.rebuilds)),
+        "cycles": data.cycle_count,
+        "rebuilds_hit_share": _quotient(data.rebuilds_hit, data.rebuilds),
         "vcpu_rebuilds": total["rebuild"],
         "window_ns": quantiles(windows),
         "window_histogram": of_values(windows),
         "rebuild_ns": quantiles(rows["rebuild_ns"]),
         "step_ns": {step.value: quantiles(rows["step_ns"][:, index]) for index, step in enumerate(data.order.steps)},
         "window_faults_per_rebuild": float(rows["window_faults"].mean()) if rows.size else None,
-        "faults_per_rebuild": _quotient(sum(handled["faults"].values()), int(data.rebuilds)),
-        **handled,
+        "faults_per_rebuild": _quotient(sum(handled["faults"].values()), data.rebuilds),
         "stall_ns": stall_quantiles(data),
         "stall_by_class_ns": {name: stall_quantiles(data, name) for name in FAULT_CLASSES},
         "stall_histogram": {
@@ -205,46 +194,20 @@ def _order(data: OrderData) -> dict[str, Any]:
             "vcpu_wait_ns_total": total["lock_wait_ns"],
             "vcpu_hold_ns_total": total["lock_hold_ns"],
         },
-        "accesses": total["accesses"],
         "accesses_per_s": accesses_per_s(data),
-        "accesses_per_s_outside": _per_s(int(accesses[_OUTSIDE]), int(data.outside_ns)),
-        "accesses_per_s_inside": _per_s(int(accesses[_INSIDE]), int(data.inside_ns)),
-        "outside_ns": int(data.outside_ns),
-        "inside_ns": int(data.inside_ns),
-        "writes": total["writes"],
-        "tlb_hits": total["tlb_hits"],
-        "walks": total["walks"],
-        "redone": total["redone"],
-        "tlbis": int(data.tlbis),
+        "accesses_per_s_outside": _per_s(int(accesses[_OUTSIDE]), data.outside_ns),
+        "accesses_per_s_inside": _per_s(int(accesses[_INSIDE]), data.inside_ns),
         "mapped_share": float(rows["mapped_share"].mean()) if len(rows) else None,
-        "cleaned_bytes": int(data.cleaned_bytes),
-        "tables": {
-            "allocated": int(data.tables_allocated),
-            "freed": int(data.tables_freed),
-            "peak": int(data.tables_peak),
-        },
-        "events_drained": int(data.events_drained),
-        "events_dropped": int(data.events_dropped),
         "per_vcpu": [_vcpu(index, each, time_ns) for index, each in enumerate(counters.sum(axis=1))],
     }
+    return _in_sequence(found, OrderResult)
 
 
 def _vcpu(index: int, counts: Any, time_ns: int) -> dict[str, Any]:
     """One vCPU's counters, (n_counters,), over the order's time."""
     total = _by_name(counts)
-    return {
-        "vcpu": index,
-        "accesses": total["accesses"],
-        "accesses_per_s": _per_s(total["accesses"], time_ns),
-        "writes": total["writes"],
-        "tlb_hits": total["tlb_hits"],
-        "walks": total["walks"],
-        "redone": total["redone"],
-        "faults": {name: total[name] for name in FAULT_CLASSES},
-        "lock_acquisitions": total["lock_acquisitions"],
-        "lock_wait_ns": total["lock_wait_ns"],
-        "lock_hold_ns": total["lock_hold_ns"],
-    }
+    found = {**total, "vcpu": index, "accesses_per_s": _per_s(total["accesses"], time_ns)}
+    return _in_sequence(found | {"faults": {name: total[name] for name in FAULT_CLASSES}}, VcpuResult)
 
 
 def _comparison(data: RunData) -> list[dict[str, Any]]:

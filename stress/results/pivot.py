@@ -11,6 +11,7 @@ from typing import Final
 
 from stress.results.layout import joined, table
 from stress.results.rows import Row, figure_key, figure_text
+from stress.results.schema import COLUMNS
 from stress.results.spreadsheet import inert
 
 #: How several runs' figures become one.
@@ -20,9 +21,6 @@ AGGREGATES: Final[dict[str, Callable[[Sequence[float]], float]]] = {
     "min": min,
     "max": max,
 }
-
-#: What is shown of a sweep if nobody says what.
-FIGURES: Final = ("window_ns.p50", "rebuilds_hit_share", "stall_by_class_ns.window.p99", "accesses_per_s")
 
 _Label = tuple[str, ...]
 
@@ -45,7 +43,7 @@ def pivot(
     rows: Sequence[Row],
     row_keys: Sequence[str],
     column_keys: Sequence[str],
-    figures: Sequence[str] = FIGURES,
+    figures: Sequence[str] = COLUMNS,
     aggregate: str = "median",
 ) -> Pivot:
     """The rows' figures, told apart by the keys; labels come in the order in which the rows have them."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import PrivateAttr
 
-from stress.errors import UsageError
 from stress.results import store
-from stress.results.model import Document, OrderResult
-from stress.results.whole import whole
+from stress.results.rows import flat
+from stress.results.schema import Document, OrderResult
 
 _TABLE = "<table>\n"
 _OF_THE_RUN = ("scenario", "seed", "verdict", "complete", "started_at", "elapsed_ns", "config_hash")
@@ -27,13 +26,8 @@ class Result(Document):
     @classmethod
     def of(cls, document: Mapping[str, Any], source: str = "the document") -> Self:
         """The result in a document of the present shape; `UsageError` if ``source`` is no whole one."""
-        try:
-            result = cls.model_validate(document)
-        except (ValidationError, KeyError, TypeError) as error:
-            first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
-            where = ".".join(map(str, first["loc"])) + f": {first['msg'].lower()}" if first else "an order has no name"
-            raise UsageError(f"cannot read {source}: it is no whole result of stress ({where})", "run again") from error
-        result._document = whole(copy.deepcopy(dict(document)), source, "run again")
+        result = store.validated(cls, document, source, "run again")
+        result._document = copy.deepcopy(dict(document))
         return result
 
     @classmethod
@@ -65,8 +59,8 @@ class Result(Document):
     def to_records(self) -> list[dict[str, Any]]:
         """A flat dict per order, for ``pandas.DataFrame``: ``{"order": ..., "window_ns.p50": ..., ...}``."""
         run = {key: self._document[key] for key in _OF_THE_RUN}
-        config = {f"config.{key}": value for key, value in _flat(self._document["config"])}
-        return [dict(_flat(order)) | run | config for order in self._document["orders"]]
+        config = {f"config.{key}": value for key, value in flat(self._document["config"])}
+        return [dict(flat(order)) | run | config for order in self._document["orders"]]
 
     def __repr__(self) -> str:
         rebuilds = sum(order.rebuilds for order in self.orders.values())
@@ -85,12 +79,3 @@ def as_html(text: str) -> str:
     """Tables in tabulate's format ``html``, whose cells are escaped, and the lines between them, which are not yet."""
     parts = text.split("\n\n")
     return "\n".join(part if part.startswith(_TABLE) else f"<pre>{html.escape(part)}</pre>" for part in parts)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; lists, of which there is no one value, are left out."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif not isinstance(value, list):
-            yield prefix + key, value

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stress.orders import STEPS
 from stress.results import cells
-from stress.results.keys import ResultKey, find_key
+from stress.results.keys import ResultKey
+from stress.results.schema import find_key
 from stress.units import format_bytes, format_duration, format_size
 
 if TYPE_CHECKING:  # loads numpy, which a command's help need not wait for
@@ -53,7 +54,7 @@ def rows_of(document: dict[str, Any], repeat: int = 1) -> Iterator[Row]:
     common["violations"] = sum(found["count"] for found in document["violations"])
     ratios = {each["order"]: each["ratios"] for each in document.get("comparison", ())}
     for order in document["orders"]:
-        figures = dict(_numbers(order, ""))
+        figures = dict(_numbers(order))
         figures |= _numbers(ratios.get(order["order"], {}), "ratios.")
         figures |= _stages(document.get("stages", ()), order["order"])
         keys = {"order": order["order"], "repeat": repeat, "verdict": document["verdict"], **options}
@@ -72,7 +73,7 @@ def figure_key(path: str) -> ResultKey | None:
     if head == "stages":
         return find_key(f"stages[].{rest[-1]}") if len(rest) == 2 else None
     if path == "violations":
-        return ResultKey(path, "integer", "", "violations that the oracle found")
+        return ResultKey(path, "integer", meaning="violations that the oracle found")
     general = ".".join("<step>" if part in STEPS else part for part in (head, *rest))
     return next((found for place in _PLACES if (found := find_key(place + general))), None)
 
@@ -100,13 +101,18 @@ def _option(key: str) -> tuple[str, str]:
     return key.removesuffix(ending).replace("_", "-"), _UNITS.get(ending, "")
 
 
-def _numbers(value: Any, prefix: str) -> Iterator[tuple[str, float | None]]:
-    """Every number below ``value`` that is not in a list, and what could have been one."""
-    for key, each in value.items():
-        if isinstance(each, dict):
-            yield from _numbers(each, f"{prefix}{key}.")
-        elif each is None or (isinstance(each, int | float) and not isinstance(each, bool)):
-            yield f"{prefix}{key}", each
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of all that is in objects; a list, of which there is no one value, is left out."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            yield prefix + key, value
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:
+    """What of `flat` is a number, or could have been one."""
+    return ((path, value) for path, value in flat(values, prefix) if not isinstance(value, bool | str))
 
 
 def _stages(stages: Iterable[dict[str, Any]], order: str) -> dict[str, float | None]:

@@ -9,16 +9,22 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
+
+from pydantic import ValidationError
 
 from stress.errors import RunBroken, UsageError
 from stress.reading import read_bytes
-from stress.results.document import SCHEMA_VERSION
 from stress.results.encode import encode
+from stress.results.keys import defects
+from stress.results.schema import SCHEMA_VERSION, Document
 from stress.results.upgrade import upgraded
 
 _OUTPUT: Final = "--output"
 _AGAIN: Final = "the file is damaged or no result of stress; run again with --output"
+
+
+D = TypeVar("D", bound=Document)
 
 
 def _elsewhere(option: str) -> str:
@@ -106,7 +112,7 @@ def parsed(content: bytes, path: Path) -> dict[str, Any]:
 
 
 def checked(document: Any, where: str, remedy: str) -> dict[str, Any]:
-    """What was read from ``where`` as a document in the shape of the present schema; `UsageError` if it is none."""
+    """What was read from ``where``, a whole document, in the present schema's shape; `UsageError` if it is none."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise UsageError(f"cannot read {where}: it has no schema_version", remedy)
@@ -114,9 +120,20 @@ def checked(document: Any, where: str, remedy: str) -> dict[str, Any]:
         message = f"{where} has schema version {version}, this stress reads versions up to {SCHEMA_VERSION}"
         raise UsageError(message, "read it with the newer stress that wrote it")
     try:
-        return upgraded(dict(document))
+        found = upgraded(dict(document))
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"cannot read {where}: it is no whole result of schema version {version}", remedy) from error
+    validated(Document, found, where, remedy)
+    return found
+
+
+def validated(kind: type[D], document: Any, where: str, remedy: str) -> D:
+    """The document as ``kind``. `UsageError` names a key that it lacks, or that is wrong."""
+    try:
+        return kind.model_validate(document, context={"version": document["schema_version"]})
+    except ValidationError as error:
+        found = defects(Document, error)[0]
+        raise UsageError(f"cannot read {where}: it is no whole result, {found} is missing or wrong", remedy) from None
 
 
 def _target(path: Path, option: str) -> Path:

@@ -12,7 +12,6 @@ from stress.results.rows import Row, rows_of, rows_of_trials
 from stress.results.sweep_table import sweep_table
 from stress.results.tables import compare_table
 from stress.results.trials import SweepResult, is_sweep, parse_sweep
-from stress.results.whole import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +48,4 @@ def stored(path: Path) -> Stored:
         raise store.unreadable(path, error) from error
     if is_sweep(content):
         return Stored(sweep=parse_sweep(content, str(path)))
-    return Stored(document=whole(store.parsed(content, path), str(path), "run again with --output"))
+    return Stored(document=store.parsed(content, path))

@@ -17,7 +17,6 @@ from stress.errors import ExitCode, UsageError
 from stress.reading import read_bytes
 from stress.results import lines
 from stress.results.store import checked
-from stress.results.whole import whole
 
 #: The version of the header and of what is around the documents in the lines; the documents have their own.
 SWEEP_SCHEMA: Final = 1
@@ -141,6 +140,6 @@ def _trial(line: dict[str, Any], where: str) -> TrialResult:
     if document is None and not isinstance(error, dict):
         raise lines.damaged(where, _REPAIR)
     if document is not None:
-        document = whole(checked(document, where, _REPAIR), where, _REPAIR)
+        document = checked(document, where, _REPAIR)
     values, started_at = line["values"], line["started_at"]
     return TrialResult(line["trial"], line["point"], values, line["repeat"], started_at, document, error)

@@ -13,7 +13,8 @@ from stress import __version__
 from stress.config import SweepPlan
 from stress.errors import UsageError
 from stress.results import lines
-from stress.results.document import SCHEMA_VERSION, plain
+from stress.results.document import plain
+from stress.results.schema import SCHEMA_VERSION
 from stress.results.trials import SWEEP_SCHEMA, SweepResult, TrialResult, parse_sweep
 
 

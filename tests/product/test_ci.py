@@ -190,7 +190,7 @@ def test_verdicts_of_documents() -> None:
     (line,) = workflow_commands("compare", checks)
     assert line.startswith("::error title=stress compare%3A unmap-first%2C block-first::the oracle found bbm 9")
     data.violations = []
-    data.untested = ["no rebuild by block-first", "no overlap"]
+    data.untested = ("no rebuild by block-first", "no overlap")
     (check, _) = of_document(build(data))
     assert (check.status, check.kind) == (Status.ERROR, "nothing-tested")
     assert check.message == "no verdict, nothing-tested: no rebuild by block-first; no overlap"

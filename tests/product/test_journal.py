@@ -23,7 +23,8 @@ from synthetic import head_to_head, version_1
 from stress import Result, SweepResult, load
 from stress.config import SweepPlan, plan_sweep
 from stress.errors import ExitCode, RunBroken, UsageError
-from stress.results.document import SCHEMA_VERSION, build
+from stress.results.document import build
+from stress.results.schema import SCHEMA_VERSION
 from stress.results.stored import stored
 from stress.results.sweep_table import reason, sweep_table
 from stress.results.trials import SWEEP_SCHEMA, TrialResult, read_sweep

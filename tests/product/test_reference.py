@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +19,11 @@ from stress.cli.run import run
 from stress.config import RunConfig, key_of
 from stress.config.keys import Form, keys
 from stress.config.sweep import TABLES, PlanTable
-from stress.reference.__main__ import PAGES
-from stress.results.keys import RESULT_KEYS
+from stress.results.schema import RESULT_KEYS
 from stress.results.warnings import RunWarning
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGES: dict[str, Callable[[], str]] = runpy.run_path(str(DOCS / "reference.py"))["PAGES"]
 
 
 @pytest.mark.parametrize("name", PAGES)

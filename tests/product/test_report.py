@@ -23,7 +23,7 @@ from stress.report.run_section import Section, run_section
 from stress.report.scaling import magnitude
 from stress.report.sources import Run, Sweep
 from stress.report.sweep_section import sweep_section
-from stress.results.document import SCHEMA_VERSION
+from stress.results.schema import SCHEMA_VERSION
 from stress.results.upgrade import upgraded
 
 DOCUMENTS = documents()

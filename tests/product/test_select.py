@@ -16,14 +16,14 @@ from stress.config import RunConfig, key_of
 from stress.errors import UsageError
 from stress.orders import BLOCK_FIRST, UNMAP_FIRST
 from stress.results.document import build
-from stress.results.keys import find_key
 from stress.results.layout import WIDTH
-from stress.results.pivot import AGGREGATES, FIGURES, pivot, pivot_csv, pivot_tables
+from stress.results.pivot import AGGREGATES, pivot, pivot_csv, pivot_tables
 from stress.results.rows import Row, figure_key, figure_text, rows_of, rows_of_trials
+from stress.results.schema import COLUMNS, Document, find_key
 from stress.results.select import figures_of, keys_of, parse_condition, selected
+from stress.results.store import validated
 from stress.results.sweep_table import sweep_table
 from stress.results.trials import TrialResult
-from stress.results.whole import defects
 
 
 def document(vcpus: int, repeat: int, block_size: int = 2 << 20, **changes: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_every_option_is_a_key_under_its_own_name() -> None:
 def test_every_figure_is_registered_and_every_default_there() -> None:
     rows = [*ROWS, *rows_of(build(page_table_test(np.random.default_rng(1), passes=3)))]
     assert all(figure_key(path) for path in figures_of(rows))
-    assert set(FIGURES) <= set(figures_of(ROWS))
+    assert set(COLUMNS) <= set(figures_of(ROWS))
     assert figure_key("step_ns.unmap.p99") == find_key("orders[].step_ns.<step>.p99")
     assert figure_key("ratios.window.low") == find_key("comparison[].ratios.window.low")
     assert figure_key("stages.x") is None
@@ -185,7 +185,7 @@ def test_figures_look_as_in_the_runs_own_tables() -> None:
 def test_a_sweep_in_a_table() -> None:
     text = sweep_table(TRIALS, ("vcpus",), 6)
     assert text.startswith("CORRECT: 6 of 6 runs done (6 correct)\n")
-    for figure in FIGURES:
+    for figure in COLUMNS:
         assert f"\n{figure}: " in text
     assert "Each figure is the median of up to 2 runs." in text
     assert max(map(len, text.splitlines())) <= WIDTH
@@ -214,11 +214,13 @@ def test_trouble_is_listed_and_left_out_of_the_figures() -> None:
     assert sweep_table([broken], ("vcpus",), 1).startswith("INCOMPLETE: 0 of 1 run done (1 broken)")
 
 
-def test_a_result_has_everything_the_registry_says() -> None:
+def test_a_result_has_everything_the_schema_says() -> None:
     whole = document(1, 0)
-    assert not list(defects(whole))
-    assert not list(defects(build(page_table_test(np.random.default_rng(1)))))
+    validated(Document, whole, "", "")
+    validated(Document, build(page_table_test(np.random.default_rng(1))), "", "")
     for key, value in (("orders", 3), ("orders", [{}]), ("verdict", None), ("config", []), ("elapsed_ns", True)):
-        assert list(defects({**whole, key: value}))
+        with pytest.raises(UsageError, match=key):
+            validated(Document, {**whole, key: value}, "", "")
     whole["orders"][0]["window_ns"]["p50"] = "1"
-    assert list(defects(whole)) == ["orders[].window_ns.p50"]
+    with pytest.raises(UsageError, match=r"orders\[\]\.window_ns\.p50 is missing or wrong"):
+        validated(Document, whole, "", "")

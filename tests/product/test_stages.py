@@ -105,7 +105,7 @@ def test_backings_and_modes_have_the_selftests_names(
     backing: str, granule: int, name: str, granularity: str, mode: str
 ) -> None:
     data = page_table_test(rng())
-    data.config |= {"backing": backing, "granule_bytes": granule}
+    data.config = {**data.config, "backing": backing, "granule_bytes": granule}
     lines = run_table(build(data)).splitlines()
     assert lines[:3] == [
         f"Testing guest mode: {mode}",

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import head_to_head, version_1
+from synthetic import head_to_head, run_data, version_1
 
 from stress.errors import ExitCode, RunBroken, UsageError
-from stress.results.document import SCHEMA_VERSION, build
+from stress.results.document import build
+from stress.results.schema import SCHEMA_VERSION
 from stress.results.store import check_writable, read, write
 from stress.results.tables import compare_table, run_table
 
-DOCUMENT = {"schema_version": SCHEMA_VERSION, "orders": [], "word": "Größe"}
+DOCUMENT = build(run_data([])) | {"started_at": "Größe"}
 
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 
@@ -48,7 +49,7 @@ def test_a_failed_write_keeps_the_old_result(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunBroken, match="no space left on device; make room"):
-        write(path, {**DOCUMENT, "word": "new"})
+        write(path, {**DOCUMENT, "started_at": "new"})
     assert read(path) == DOCUMENT
     assert list(tmp_path.iterdir()) == [path]
 
