@@ -39,6 +39,8 @@ EVENT_LOST: Final = 512
 NO_GRACE: Final = 1024
 #: After mmu_lock was taken nobody looks whether what was done without it still holds.
 NO_RECHECK: Final = 2048
+#: A block that holds what is not at the PoC is installed without cleaning it.
+NO_CMO: Final = 4096
 
 #: Small blocks and short cycles: many chances in a few seconds.
 _QUICK: Final = {"block-size": "2M", "dwell": "1ms", "duration": "3s"}
@@ -66,6 +68,10 @@ def _always(order: Order) -> bool:
 
 def _tears_down(order: Order) -> bool:
     return order.tears_down
+
+
+def _cleans(order: Order) -> bool:
+    return any(step in CLEANS for step in order.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +188,9 @@ _CATALOGUE: Final = (
         "review of the RFC, 2021",
         "the block is installed without cleaning what was never mapped: a guest with caches off reads stale memory",
         ("not-at-poc",),
-        change=_without(*CLEANS),
+        flag=NO_CMO,
         needs=(Need.REBUILD, Need.CLEAN),
+        acts=_cleans,
         fwb=False,
         guest_caches=False,
         populated=0.5,

@@ -7,8 +7,8 @@ returns False if another rebuilder was faster, or if what it was to work on move
 from __future__ import annotations
 
 from stress.arch import bbm
-from stress.bugs import ENTRY_READ_AGAIN, NO_RECHECK
-from stress.kernels.clean import clean_frames, clean_unmapped
+from stress.bugs import ENTRY_READ_AGAIN, NO_CMO, NO_RECHECK
+from stress.kernels.clean import clean_frames, clean_unmapped, frame_not_at_poc
 from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT
 from stress.kernels.descriptor import has_nt, is_leaf, is_table, leaf_descriptor, next_page, pages_at, with_nt
 from stress.kernels.entries import break_entry, find, page_of, set_entry, swap_entry
@@ -261,6 +261,8 @@ def clear_nt(s: Machine, who: int) -> bool:
 def clean(s: Machine, who: int, unmapped: bool) -> bool:
     """Clean the block to the PoC, or only what the old table does not map if ``unmapped``."""
     b = s.building[who]
+    if s.geo.inject & NO_CMO != 0 and frame_not_at_poc(s, b[B_FRAME], b[B_LEVEL]) >= 0 and injected(s, NO_CMO):
+        return True
     if s.geo.cmo_per_fault == 0:  # else whoever rebuilds has cleaned before
         if unmapped:
             cleaned = clean_unmapped(s, table_of(s, who), b[B_LEVEL] + 1, b[B_FRAME], who)

@@ -31,6 +31,7 @@ from machines import (
 
 from stress.arch.descriptors import POISON, REBUILD
 from stress.arch.geometry import Geometry
+from stress.bugs import NO_CMO
 from stress.kernels.codes import POPULATION, REBUILT, RETRY, STOPPED
 from stress.kernels.descriptor import broken
 from stress.kernels.entries import find
@@ -43,6 +44,7 @@ from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
 from stress.shm.layout import Machine
 from stress.shm.words import (
+    ACTED,
     AT_STEP,
     B_INDEX,
     B_OLD,
@@ -148,6 +150,15 @@ def test_without_clean_a_partial_table_leaves_stale_memory(share: int) -> None:
     assert rebuild_block(s, 0, (step for step in BLOCK_FIRST.steps if step != CLEAN)) == DONE
     assert ((s.cells & NOT_AT_POC != 0) == stale).all(), "mapped now, and not at the PoC: for a vCPU to find"
     assert violations(s) == {}
+
+
+@pytest.mark.parametrize("share", [0, ALL // 3, ALL])
+def test_the_bug_that_leaves_the_clean_out_acts_only_where_something_is_to_be_cleaned(share: int) -> None:
+    s = split_machine(share=share, fwb=False, guest_caches=False, inject=NO_CMO)
+    write_unmapped(s, 1, s.geo.base_gfn)
+    assert rebuild_block(s, 0, BLOCK_FIRST.steps) == DONE
+    assert s.control[ACTED] == (share < ALL)
+    assert violations(s) == ({"not-at-poc": 1} if share < ALL else {})
 
 
 @pytest.mark.parametrize("order", NAMED)

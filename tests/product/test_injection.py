@@ -34,7 +34,7 @@ ACTS = {
 }
 PAIRS = [(bug, str(scenario)) for bug in BUGS for scenario in Scenario]
 #: Can act there by its configuration, but what it needs is rare in the selftest's programs: exit code 4 says so.
-RARE = {("leak-on-update", "kvm-page-table-test")}
+RARE = {("leak-on-update", "kvm-page-table-test"), *(("no-cmo", scenario) for scenario in REBUILDS)}
 
 
 def test_every_bug_is_listed() -> None:
