@@ -21,6 +21,7 @@ from stress.kernels.codes import (
     NO_SLOT,
     NOTHING,
     PERMISSION,
+    POOL_DRY,
     POOL_EXHAUSTED,
     POPULATION,
     REBUILT,
@@ -126,7 +127,7 @@ def resolve(
     elif action != DO_NOTHING:
         target = LAST_LEVEL if action == DO_MAP_PAGE else wanted
         done = map_leaf(s, gfn, frame, target, write or logging == 0, action == DO_SPLIT, who)
-        if done == LOST_RACE:
+        if done == LOST_RACE or done == POOL_DRY:
             return RETRY, NOTHING, level, 0
         if done == POOL_EXHAUSTED:
             return POOL_EXHAUSTED, NOTHING, level, 0

@@ -6,9 +6,10 @@ from __future__ import annotations
 WINDOW, SPURIOUS, POPULATION, PERMISSION, REBUILT, RETRY = range(6)
 # What else a handler can say.
 STOPPED = -1  # the run stops
-POOL_EXHAUSTED = -2
+POOL_EXHAUSTED = -2  # by a leak
 NO_SLOT = -3  # no memslot there: KVM would exit to the VMM
 ENDLESS = -4  # said to be resolved, but the access would fault for ever
+POOL_DRY = -5  # tables that others are about to free will do: try again, without mmu_lock
 
 #: What a handler did to the table; indices of counters from C_MAPPED_BLOCKS on, SPLIT counting a page as well.
 MAPPED_BLOCK, MAPPED_PAGE, RELAXED, SPLIT = range(4)

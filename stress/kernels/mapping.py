@@ -8,7 +8,7 @@ from __future__ import annotations
 from stress.arch.descriptors import POISON
 from stress.bugs import LEAK_ON_UPDATE
 from stress.kernels.clean import clean_frames
-from stress.kernels.codes import POOL_EXHAUSTED, WALKED_BY_HANDLER
+from stress.kernels.codes import WALKED_BY_HANDLER
 from stress.kernels.descriptor import (
     LOCKED,
     entry_index,
@@ -59,14 +59,14 @@ def not_ours(s: Machine, descriptor: int, level: int, gfn: int, who: int) -> boo
 
 @kernel
 def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) -> int:
-    """Put an empty table where ``old``, nothing or a block, is at ``level``; its page, LOST_RACE or POOL_EXHAUSTED.
+    """Put an empty table where ``old``, nothing or a block, is at ``level``; its page, LOST_RACE, or why none is free.
 
     A block in the way is broken and invalidated first; its pages other than the one wanted fault again later.
     """
     out_of_line()
     page = allocate_table(s, level + 1, who)
     if page < 0:
-        return POOL_EXHAUSTED
+        return page
     table = table_descriptor(s.geo, page)
     if is_leaf(old, level):
         if break_entry(s, index, old, level, gfn, 0, who):
@@ -84,7 +84,7 @@ def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) 
 def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, splits: bool, who: int) -> int:
     """Map ``gfn`` to ``frame`` (of this very page) at ``target`` level, adding tables on the way.
 
-    MAPPED, BLOCK_SPLIT, LOST_RACE or POOL_EXHAUSTED. ``target`` is no higher than an existing table allows.
+    MAPPED, BLOCK_SPLIT, LOST_RACE, POOL_DRY or POOL_EXHAUSTED. ``target`` is no higher than an existing table allows.
     """
     result = MAPPED
     index, level = find(s, gfn, target)

@@ -8,7 +8,7 @@ was broken keeps a note for the oracle, which holds nothing.
 from __future__ import annotations
 
 from stress.arch.descriptors import POISON
-from stress.kernels.codes import POOL_RAN_DRY
+from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, POOL_RAN_DRY
 from stress.kernels.oracle import broke_rule, report
 from stress.shm.atomics import compare_exchange, exchange, fetch_add, get, load, pause, put, store
 from stress.shm.jit import kernel
@@ -83,7 +83,7 @@ def dry_by_a_leak(s: Machine) -> bool:
 
 @kernel
 def allocate_table(s: Machine, level: int, who: int) -> int:
-    """A zeroed table page with count 1 that serves ``level``; -1 if the pool is exhausted."""
+    """A zeroed table page with count 1 that serves ``level``, or POOL_DRY, or POOL_EXHAUSTED if that shows a leak."""
     lock_pool(s, who)
     head = get(s.control, POOL_HEAD)
     tail = get(s.control, POOL_TAIL)
@@ -98,7 +98,7 @@ def allocate_table(s: Machine, level: int, who: int) -> int:
         # However the run ends from here, and whether it lives to see its last audit.
         if leak and exchange(s.control, POOL_LEAKED, 1) == 0:
             report(s, _TABLE_LEAK, who, 0, level, s.geo.table_pages, 0, POOL_RAN_DRY)
-        return -1
+        return POOL_EXHAUSTED if leak else POOL_DRY
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
         put(s.tables, i, 0)

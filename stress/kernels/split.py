@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.clean import clean_frames, write_through_cache
-from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
+from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, STOPPED
 from stress.kernels.descriptor import (
     LOCKED,
     is_leaf,
@@ -63,7 +63,7 @@ def fill_last(s: Machine, page: int, first: int, offset: int, share: int, writab
 
 @kernel
 def fill_table(s: Machine, page: int, level: int, first: int, share: int, writable: bool, who: int) -> int:
-    """Fill an unlinked table for the frames of a block from ``first`` on; DONE or POOL_EXHAUSTED."""
+    """Fill an unlinked table for the frames of a block from ``first`` on; DONE, POOL_DRY or POOL_EXHAUSTED."""
     if level == LAST_LEVEL:
         fill_last(s, page, first, 0, share, writable, who)
         return DONE
@@ -72,7 +72,7 @@ def fill_table(s: Machine, page: int, level: int, first: int, share: int, writab
     for i in range(1 << s.geo.index_bits):
         child = allocate_table(s, level + 1, who)
         if child < 0:
-            return POOL_EXHAUSTED
+            return child
         fill_last(s, child, first + i * pages, i * pages, share, writable, who)
         put(s.tables, base + i, table_descriptor(s.geo, child))
         trace(s, _FILL, who, base + i, table_descriptor(s.geo, child))
@@ -84,7 +84,7 @@ def fill_table(s: Machine, page: int, level: int, first: int, share: int, writab
 def map_block(s: Machine, who: int, gfn: int) -> int:
     """Map the block at the scenario's block level that begins at ``gfn``, unless something is mapped there.
 
-    DONE or POOL_EXHAUSTED. The caller holds mmu_lock alone.
+    DONE, POOL_DRY or POOL_EXHAUSTED. The caller holds mmu_lock alone.
     """
     level = s.geo.block_level
     index, _ = find(s, gfn, level)
@@ -92,14 +92,15 @@ def map_block(s: Machine, who: int, gfn: int) -> int:
         frame = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn))
         if s.geo.cmo_per_fault != 0:  # then mapping does not clean: whoever asks for it does
             clean_frames(s, frame, pages_at(s.geo, level), who)
-        if map_leaf(s, gfn, frame, level, True, False, who) == POOL_EXHAUSTED:
-            return POOL_EXHAUSTED
+        done = map_leaf(s, gfn, frame, level, True, False, who)
+        if done == POOL_DRY or done == POOL_EXHAUSTED:
+            return done
     return DONE
 
 
 @entry
 def populate(s: Machine, who: int, gfn: int) -> int:
-    """``map_block`` on its own; DONE, STOPPED or POOL_EXHAUSTED."""
+    """``map_block`` on its own; DONE, STOPPED, POOL_DRY or POOL_EXHAUSTED."""
     if not acquire(s, who):
         return STOPPED
     status = map_block(s, who, gfn)
@@ -111,8 +112,8 @@ def populate(s: Machine, who: int, gfn: int) -> int:
 def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first: bool) -> int:
     """Replace the block that begins at ``gfn`` by a table with ``share`` of 2**20 of its pages.
 
-    DONE, STOPPED or POOL_EXHAUSTED. A block that is not mapped yet is mapped first if ``map_first`` says so; one that
-    is a table already stays as it is.
+    DONE, STOPPED, POOL_DRY or POOL_EXHAUSTED. A block that is not mapped yet is mapped first if ``map_first`` says so;
+    one that is a table already stays as it is.
     """
     geo = s.geo
     pages = pages_at(geo, geo.block_level)
@@ -124,8 +125,8 @@ def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first:
     if status == DONE and level == geo.block_level and is_leaf(old, level):
         page = allocate_table(s, level + 1, who)
         first = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn)) & ~(pages - 1)
-        status = POOL_EXHAUSTED if page < 0 else fill_table(s, page, level + 1, first, share, writable, who)
-        if status == POOL_EXHAUSTED and page >= 0:
+        status = page if page < 0 else fill_table(s, page, level + 1, first, share, writable, who)
+        if status != DONE and page >= 0:
             unmap_table(s, page, level + 1, gfn, who)  # what there is of it
         if status == DONE:
             break_entry(s, index, old, level, gfn, 0, who)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from stress.kernels.audit import audit
-from stress.kernels.codes import POOL_EXHAUSTED
+from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED
 from stress.kernels.records import close_cycle, close_records, open_cycle, settled
 from stress.kernels.teardown import reap
 from stress.live.plan import Plan
@@ -86,6 +86,14 @@ class Hypervisor:
             raise Finished
         self.beat()
         return status
+
+    def allocate(self, operation: Callable[[], int]) -> int:
+        """Do what takes tables, again while those it needs wait to be freed; `check` what it returns."""
+        while (status := operation()) == POOL_DRY:
+            self.beat()
+            self.maintain()
+            time.sleep(_POLL_S)
+        return self.check(status)
 
     def start_guests(self) -> None:
         """Wait until every vCPU is ready, let all of them go, wait until each has made its first accesses."""

@@ -25,7 +25,7 @@ from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST_DEFERRED, UNMAP_FIRST
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import HOST_MOVING, POOL_HEAD, POOL_TAIL
+from stress.shm.words import HOST_MOVING, INSIDE, POOL_HEAD, POOL_TAIL
 
 #: Backing -> (hugetlbfs level or None for that of the blocks, THP, whether the host has huge pages now).
 BACKINGS = {
@@ -226,6 +226,20 @@ def test_while_its_frame_moves_a_fault_is_tried_again(mapping: str) -> None:
     assert vm.user_mem_abort(s.geo.base_gfn + 7, True) == (codes.RETRY, codes.NOTHING)
     assert fault(s, 7, True) == (codes.RETRY, codes.NOTHING, 0, 0)
     assert differences(s, vm) == []
+
+
+def test_who_needs_a_table_that_is_about_to_be_freed_goes_back_to_the_guest() -> None:
+    """A rebuilder that gave mmu_lock back and has not torn down yet: no leak, and no reason to end a run."""
+    s = machine(4 * KIB, 2 * MIB, "hugetlb", 0, False, False)
+    fault(s, 0, True)
+    set_logging(s, s.geo.hypervisor, 1)
+    kept = int(s.control[POOL_HEAD])
+    s.control[POOL_HEAD] = s.control[POOL_TAIL]
+    s.control[INSIDE] = 1
+    assert fault(s, 5, True)[:2] == (codes.RETRY, codes.NOTHING)
+    s.control[POOL_HEAD], s.control[INSIDE] = kept, 0  # it has
+    assert fault(s, 5, True)[:2] == (codes.PERMISSION, codes.SPLIT)
+    assert (violations(s), naive_audit(s)) == ({}, [])
 
 
 @pytest.mark.parametrize("free", [0, 1])

@@ -15,7 +15,7 @@ from machines import evidence, naive_audit, small_machine, violations
 from processes import WORKERS, run_workers, shared_machine
 
 from stress.arch.descriptors import POISON
-from stress.kernels.codes import POOL_RAN_DRY
+from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, POOL_RAN_DRY
 from stress.kernels.pool import allocate_table, free_table, get_page, lock_pool, put_page, unlock_pool
 from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
@@ -103,11 +103,12 @@ def test_a_pool_that_a_leak_emptied_is_a_violation_at_once() -> None:
 def test_a_dry_pool_is_no_leak_while_tables_wait_to_be_freed(waiting: int) -> None:
     s = small_machine()
     s.control[waiting] = 1
-    while allocate_table(s, 3, 0) >= 0:
+    while (page := allocate_table(s, 3, 0)) >= 0:
         pass
+    assert page == POOL_DRY, "who needs one tries again"
     assert violations(s) == {}
     s.control[waiting] = 0
-    assert allocate_table(s, 3, 0) < 0
+    assert allocate_table(s, 3, 0) == POOL_EXHAUSTED
     assert violations(s) == {"table-leak": 1}, "nothing came back"
 
 
@@ -116,11 +117,11 @@ def test_exhausted_then_one_comes_back() -> None:
     pages = [allocate_table(s, 3, 0) for _ in range(s.geo.table_pages - s.geo.root_pages)]
     assert pages == list(range(s.geo.root_pages, s.geo.table_pages))
     assert len(pages) >= 2
-    assert allocate_table(s, 3, 0) == -1
+    assert allocate_table(s, 3, 0) == POOL_EXHAUSTED
     assert s.control[POOL_PEAK] == s.geo.table_pages
     assert free_table(s, pages[1], 0, 0)
     assert allocate_table(s, 2, 0) == pages[1]
-    assert allocate_table(s, 2, 0) == -1
+    assert allocate_table(s, 2, 0) == POOL_EXHAUSTED
     assert s.control[POOL_LOCK] == 0
 
 

@@ -25,11 +25,12 @@ from machines import (
 )
 
 from stress.arch.geometry import GIB, KIB
-from stress.kernels.codes import POOL_EXHAUSTED, POOL_RAN_DRY, POPULATION, SPURIOUS, STOPPED
+from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, POOL_RAN_DRY, POPULATION, SPURIOUS, STOPPED
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table
 from stress.kernels.split import DONE, is_populated, is_split, populate, write_unmapped
 from stress.shm.words import (
+    INSIDE,
     LOCK,
     NOT_AT_POC,
     POOL_HEAD,
@@ -229,6 +230,23 @@ def test_exhausted_halfway_gives_back_what_there_is() -> None:
     assert s.control[POOL_TAIL] - s.control[POOL_HEAD] == 3
     assert violations(s) == {"table-leak": 1}
     assert evidence(s, Kind.TABLE_LEAK)["detail"] == POOL_RAN_DRY
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_a_dry_pool_that_others_are_about_to_fill_undoes_the_split(left: int) -> None:
+    s = small_machine(4 * KIB, GIB, blocks=1)
+    assert fault(s, s.geo.base_gfn) == POPULATION
+    taken = int(s.control[POOL_TAIL] - s.control[POOL_HEAD]) - left
+    s.control[POOL_HEAD] += taken  # as if still in use elsewhere
+    s.control[INSIDE] = 1
+    assert split_block(s, 0, 0) == POOL_DRY
+    assert naive_tree(s).leaves == [block_leaf(s.geo, 0)]
+    assert s.control[POOL_TAIL] - s.control[POOL_HEAD] == left
+    assert s.control[LOCK] == 0
+    s.control[POOL_HEAD] -= taken
+    s.control[INSIDE] = 0
+    assert split_block(s, 0, 0) == DONE
+    assert violations(s) == {}
 
 
 def test_a_stopping_run() -> None:

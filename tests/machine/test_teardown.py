@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,13 +26,16 @@ from processes import WORKERS, run_workers, shared_machine
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import GIB, KIB, Geometry
 from stress.bugs import ROOT_TABLE_KEPT
+from stress.config import RunConfig
 from stress.kernels.codes import POPULATION
 from stress.kernels.descriptor import next_page, table_descriptor
 from stress.kernels.entries import find
-from stress.kernels.grace import begin_walk, end_walk
+from stress.kernels.grace import begin_walk, end_walk, grace_clock
 from stress.kernels.pool import allocate_table, put_page
-from stress.kernels.split import DONE
+from stress.kernels.split import DONE, populate
 from stress.kernels.teardown import defer, reap, unmap_table
+from stress.live.hypervisor import Hypervisor
+from stress.live.planning import plan_for
 from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine, Rings
@@ -41,7 +46,9 @@ from stress.shm.words import (
     DEFERRED_TAIL,
     FREE,
     LIFE_CYCLE,
+    POOL_HEAD,
     POOL_LOCK,
+    POOL_TAIL,
     STOP,
     STOP_ABORT,
     T_FREED,
@@ -217,6 +224,20 @@ def test_what_is_queued_while_reaping_waits_for_the_next() -> None:
     assert (poisoned(s, first), poisoned(s, second)) == (True, False)
     assert reap(s, 2) == 1
     assert poisoned(s, second)
+
+
+def test_the_hypervisor_frees_what_its_own_split_waits_for() -> None:
+    """The pool is dry, but for a table that waits for a grace period: nobody else would end that."""
+    s = small_machine(lockless=True)
+    hypervisor = Hypervisor(s, replace(plan_for(RunConfig(vcpus=1)), geo=s.geo))
+    page = detached(s, 0, ALL)
+    assert populate(s, 1, block_gfn(s.geo, 1)) == DONE
+    assert defer(s, page, 3, s.geo.base_gfn, 0, grace_clock(s), 0)
+    taken = int(s.control[POOL_TAIL] - s.control[POOL_HEAD])
+    s.control[POOL_HEAD] += taken  # as if in use elsewhere
+    assert hypervisor.allocate(partial(split_block, s, 1)) == DONE
+    assert queued(s) == 0
+    assert violations(s) == {}
 
 
 # Real concurrency: several rebuilders queue, one process frees.

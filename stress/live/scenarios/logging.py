@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from stress.kernels.dirty import set_logging, stop_logging_at
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import is_split, split
@@ -24,7 +26,7 @@ class LoggingScenario(Scenario):
         if self.plan.eager_split:
             for gfn in self.whole_blocks():
                 was_split = is_split(self.machine, gfn)
-                hypervisor.check(split(self.machine, self.who, gfn, _ALL, 0, 0))
+                hypervisor.allocate(partial(split, self.machine, self.who, gfn, _ALL, 0, 0))
                 hypervisor.count("blocks_split_eagerly", int(is_split(self.machine, gfn)) - int(was_split))
 
     def split_as_logged(self, gfn: int) -> None:
@@ -32,7 +34,7 @@ class LoggingScenario(Scenario):
         if self.plan.geo.vcpu_rebuilds:
             self.machine.memslots[0, SLOT_LOGGING] = 1  # faults map pages, but nothing else is write-protected
             self.machine.control[HOST_SEQUENCE] += 1  # no other process writes it
-        self.hypervisor.check(split(self.machine, self.who, gfn, self.plan.share, 1, 1))
+        self.hypervisor.allocate(partial(split, self.machine, self.who, gfn, self.plan.share, 1, 1))
 
     def stop_logging_at(self, gfn: int) -> None:
         """The end of that logging: the guest's next write to this block may map a block."""

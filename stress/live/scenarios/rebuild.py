@@ -5,6 +5,8 @@ The hypervisor process rebuilds, or the first vCPU that writes to the block, as 
 
 from __future__ import annotations
 
+from functools import partial
+
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import populate, write_unmapped
 from stress.live.scenarios.logging import LoggingScenario
@@ -17,7 +19,7 @@ class Rebuild(LoggingScenario):
         """Where vCPUs rebuild, map every block: dirty logging must not find one to be mapped as pages."""
         if self.plan.geo.vcpu_rebuilds:
             for gfn in self.whole_blocks():
-                self.hypervisor.check(populate(self.machine, self.who, gfn))
+                self.hypervisor.allocate(partial(populate, self.machine, self.who, gfn))
 
     def cycle(self, order: int, turn: int) -> None:
         """Split one block, dwell, rebuild it or let it be rebuilt, dwell."""
