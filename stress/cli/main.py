@@ -22,7 +22,20 @@ DEBUG_VARIABLE = "STRESS_DEBUG"
 #: The environment variable by which a shell asks for words; click derives it from the command's name.
 VARIABLE = "_STRESS_COMPLETE"
 
-_COMMANDS = ("run", "compare", "sweep", "bench", "show", "report", "orders", "platforms", "bugs", "doctor", "clean")
+_COMMANDS = (
+    "run",
+    "compare",
+    "verify",
+    "sweep",
+    "bench",
+    "show",
+    "report",
+    "orders",
+    "platforms",
+    "bugs",
+    "doctor",
+    "clean",
+)
 
 #: Those that start processes of a run themselves.
 _STARTING = ("run", "compare")

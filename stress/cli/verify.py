@@ -1,0 +1,144 @@
+"""``stress verify``: every interleaving of a small machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from stress.bugs import BUGS
+from stress.cli.completion import bugs, completing, orders
+from stress.cli.lists import table
+from stress.cli.output import emit, say
+from stress.cli.result_options import OneOf, format_option
+from stress.errors import ExitCode, UsageError
+from stress.units import format_ns, parse_duration
+
+#: Kernels are stepped in their plain-Python form, which is chosen when they are imported.
+_PLAIN: Final = "NUMBA_DISABLE_JIT"
+
+
+@click.command()
+@click.argument("names", metavar="ORDER...", nargs=-1, shell_complete=completing(orders))
+@click.option("--vcpus", type=click.IntRange(1, 4), default=2, show_default=True, help="vCPUs")
+@click.option("--pages", type=int, default=2, show_default=True, help="Pages of the block")
+@click.option(
+    "--populated", type=int, default=1, show_default=True, help="Pages that are mapped when the rebuild begins"
+)
+@click.option("--accesses", type=click.IntRange(1, 8), default=2, show_default=True, help="Accesses of each vCPU")
+@click.option("--fwb/--no-fwb", default=None, help="FEAT_S2FWB  [default: off if the order cleans]")
+@click.option(
+    "--guest-caches/--no-guest-caches", default=None, help="The guest runs with its caches on  [default: as FWB]"
+)
+@click.option("--bbm-level", type=click.IntRange(0, 2), default=None, help="FEAT_BBM level  [default: what it needs]")
+@click.option(
+    "--locking",
+    type=OneOf(["exclusive", "shared"]),
+    default="exclusive",
+    show_default=True,
+    help="How fault handlers take mmu_lock",
+)
+@click.option(
+    "--rebuilder",
+    type=OneOf(["hypervisor", "vcpu"]),
+    default="hypervisor",
+    show_default=True,
+    help="Who rebuilds; with vcpu a fault does, too",
+)
+@click.option("--inject", type=OneOf([*BUGS]), default=None, shell_complete=completing(bugs), help="Put in this bug")
+@click.option(
+    "--memory", type=OneOf(["sc", "tso"]), default="tso", show_default=True, help="Memory model of the kernels' stores"
+)
+@click.option("--speculation/--no-speculation", default=True, show_default=True, help="A vCPU's walker fills its TLB")
+@click.option(
+    "--speculating",
+    type=click.IntRange(1, 4),
+    default=1,
+    show_default=True,
+    help="vCPUs of the machines in which one of them speculates",
+)
+@click.option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time")
+@click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="PATH", help="Write the last counterexample to this file"
+)
+@click.option(
+    "--replay", type=click.Path(path_type=Path), metavar="FILE", help="Play a counterexample that --output wrote"
+)
+@format_option
+def verify(
+    names: tuple[str, ...],
+    limit: str | None,
+    as_json: bool,
+    output: Path | None,
+    replay: Path | None,
+    table_format: str,
+    **options: Any,
+) -> int:
+    """Prove orders on a toy machine, or show the schedule that breaks them: every interleaving, by the real kernels."""
+    if bool(names) == (replay is not None):
+        raise UsageError(
+            "nothing to verify" if not names else "--replay needs no order", "give orders, or --replay FILE"
+        )
+    limit_ns = parse_duration(limit) if limit else None
+    if (known := sys.modules.get("stress.shm.mode")) is not None and not known.JIT_DISABLED:
+        # Kernels were imported to be compiled: another process steps them.
+        return subprocess.call([sys.executable, "-m", "stress", *_arguments()], env={**os.environ, _PLAIN: "1"})
+    os.environ[_PLAIN] = "1"
+    from stress.verify import session
+
+    def drawn(header: Any, rows: Any) -> str:
+        return table(header, rows, table_format)
+
+    if replay is not None:
+        return session.replay(replay, drawn, emit)
+    wanted, bug = session.orders_for(names, options["inject"])
+    bounds = [session.bounds_for(order, options, bug) for order in wanted]
+
+    def tell(verified: Any, timeline: str) -> None:
+        if as_json:
+            return
+        verdict = {"proved": "PROVED", "violation": "VIOLATION: " + ", ".join(sorted(verified.kinds))}
+        emit(f"{verified.order.name}: {verdict.get(verified.judgement, verified.why)}")
+        emit(f"  steps      {', '.join(verified.order.steps)}")
+        emit(f"  bounds     {session.in_words(verified.bounds)}")
+        emit(f"  schedules  {verified.schedules} in {format_ns(verified.elapsed_ns)}")
+        emit(f"  seen       {session.seen_in_words(verified)}")
+        if timeline:
+            emit("")
+            emit(timeline)
+            if output is not None:
+                emit(f"To play it again: stress verify --replay {output}")
+        emit("")
+
+    results, code = session.verify_orders(wanted, bounds, limit_ns, output, tell, drawn)
+    if as_json:
+        emit(json.dumps({"orders": [each.document() for each in results]}, indent=2))
+    for each in results:
+        if each.why:
+            say(f"{each.order.name}: {each.why}")
+    return ExitCode(code)
+
+
+def _arguments() -> list[str]:
+    """The words of this command line, also where it was not the process's own."""
+    context = click.get_current_context()
+    words = [context.info_name or "verify"]
+    for parameter in context.command.params:
+        value = context.params[parameter.name or ""]
+        if isinstance(parameter, click.Argument):
+            continue
+        if value is None or (value is False and not parameter.secondary_opts):
+            continue
+        if value is False:
+            words.append(parameter.secondary_opts[0])
+        elif value is True:
+            words.append(parameter.opts[0])
+        else:
+            words += [parameter.opts[0], str(value)]
+    return [*words, "--", *context.params["names"]]

@@ -1,0 +1,197 @@
+"""Dynamic partial-order reduction: every schedule that can differ, once.
+
+Flanagan and Godefroid (POPL 2005) with sleep sets, and with source sets (Abdulla, Aronsson, Jonsson, Sagonas, POPL
+2014) as the choice of what to try. After a schedule was played to its end, each pair of its steps that are dependent,
+and that nothing else orders, is a race: before the earlier one something is to be tried that lets the later one come
+first. Steps can block: a race whose later step could not have been taken at the earlier one's place is none, and what
+came before that is looked at instead. Who is blocked at the end races with what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from stress.verify.system import Access, Schedule, System, dependent
+
+
+class Changed(Exception):  # noqa: N818 - no error: the system says that it must be explored anew
+    """The system now knows of more steps than when its exploration began."""
+
+
+class Diverged(Exception):  # noqa: N818 - tells what happened
+    """The same choices led to other steps: the system is not deterministic, and nothing is proved."""
+
+
+class _Node:
+    """A state on the way to the end of the schedule under way."""
+
+    __slots__ = ("access", "backtrack", "chosen", "done", "enabled", "sleep")
+
+    def __init__(self, enabled: tuple[int, ...], sleep: dict[int, Access], chosen: int) -> None:
+        self.enabled = enabled
+        self.sleep = sleep  # what need not be tried: its outcome was seen
+        self.backtrack = {chosen}  # what is to be tried
+        self.done: set[int] = set()
+        self.chosen = chosen
+        self.access = Access((), ())
+
+
+class Dpor:
+    """Explores a system; each call of `schedules` begins anew."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._schedule = Schedule(system.actors)
+        self._nodes: list[_Node] = []
+        self.cut = 0  # schedules given up because all that was left was seen elsewhere
+
+    def schedules(self) -> Iterator[Schedule]:
+        """Yield each schedule when it was played to its end, with the system still there."""
+        self._nodes = []
+        self.cut = 0
+        while True:
+            fresh = max(len(self._nodes) - 1, 0)
+            whole = self._play()
+            if whole:
+                yield self._schedule
+            else:
+                self.cut += 1
+            self._find_races(fresh)
+            if not self._next():
+                return
+
+    def choices(self) -> list[int]:
+        """The actors chosen in the schedule just played."""
+        return [node.chosen for node in self._nodes]
+
+    def _play(self) -> bool:
+        """Play the choices made, then go on to the end; False if that was cut short."""
+        system, schedule, nodes = self._system, self._schedule, self._nodes
+        system.reset()
+        schedule.clear()
+        last = len(nodes) - 1
+        for place, node in enumerate(nodes):
+            access = system.step(node.chosen)
+            if place < last and access != node.access:
+                raise Diverged(f"step {place} of actor {node.chosen}: {node.access}, now {access}")
+            node.access = access
+            schedule.add(node.chosen, access)
+        while True:
+            enabled = tuple(system.enabled())
+            if not enabled:
+                return True
+            sleep = self._inherited()
+            awake = [actor for actor in enabled if actor not in sleep]
+            if not awake:
+                return False
+            node = _Node(enabled, sleep, awake[0])
+            nodes.append(node)
+            node.access = system.step(node.chosen)
+            schedule.add(node.chosen, node.access)
+
+    def _inherited(self) -> dict[int, Access]:
+        """What sleeps in the state that the last node leads to."""
+        if not self._nodes:
+            return {}
+        node = self._nodes[-1]
+        return {actor: access for actor, access in node.sleep.items() if not dependent(access, node.access)}
+
+    def _next(self) -> bool:
+        """Choose what to try next, deepest first; False if nothing is left."""
+        while self._nodes:
+            node = self._nodes[-1]
+            node.done.add(node.chosen)
+            node.sleep[node.chosen] = node.access
+            left = [actor for actor in node.enabled if actor in node.backtrack and actor not in node.sleep]
+            if left:
+                node.chosen = left[0]
+                return True
+            self._nodes.pop()
+        return False
+
+    def _find_races(self, fresh: int) -> None:
+        """Look for the races of the steps from place ``fresh`` on, and of those that were not taken."""
+        schedule = self._schedule
+        for place in range(fresh, len(schedule.events)):
+            event = schedule.events[place]
+            self._race(place, event.actor, event.access, event.before)
+        for pending in self._system.blocked():
+            before = schedule.before(pending.actor, pending.access)
+            self._race(len(schedule.events), pending.actor, pending.access, before)
+
+    def _race(self, place: int, actor: int, access: Access, before: list[int]) -> None:
+        for word in access.reads:
+            if word not in access.writes:
+                self._race_for(word, False, place, actor, before)
+        for word in access.writes:
+            self._race_for(word, True, place, actor, before)
+
+    def _race_for(self, word: int, writes: bool, place: int, actor: int, before: list[int]) -> None:
+        """The races for one word between the step at ``place`` and earlier ones, the latest first."""
+        events = self._schedule.events
+        for earlier, wrote in reversed(self._schedule.history.get(word, ())):
+            if earlier >= place or not (writes or wrote):
+                continue
+            other = events[earlier]
+            if other.actor == actor or self._schedule.happens_before(other, before):
+                if wrote:
+                    return  # what is older happens before that
+            elif self._reverse(earlier, place, actor, before) and wrote:
+                return
+
+    def _reverse(self, earlier: int, place: int, actor: int, before: list[int]) -> bool:
+        """See to it that the step at ``place`` is tried before that at ``earlier``; False if that cannot be."""
+        events, node = self._schedule.events, self._nodes[earlier]
+        first = events[earlier]
+        own = first.clock[first.actor]
+        # What is between them and does not depend on the earlier one, then the later one: which of their actors can
+        # begin? For each, its first step there, with nothing of the others before it.
+        begins: dict[int, tuple[int, list[int]]] = {}
+        for event in events[earlier + 1 : place]:
+            if event.actor not in begins and event.clock[first.actor] < own:
+                begins[event.actor] = (event.clock[event.actor], event.clock)
+        if actor not in begins:
+            # Its clock at that step, as far as what is between can tell.
+            clock = list(before)
+            begins[actor] = (clock[actor] + 1, self._clock_without(earlier, place, actor, before))
+        initials = {
+            one
+            for one, (_, clock) in begins.items()
+            if not any(clock[two] >= its for two, (its, _) in begins.items() if two != one)
+        }
+        if actor in initials and actor not in node.enabled:
+            return False  # it is what the earlier one, or one before it, lets go on
+        if initials & node.backtrack:
+            return True
+        able = [one for one in node.enabled if one in initials]
+        if able:
+            node.backtrack.add(actor if actor in able else able[0])
+        else:
+            node.backtrack.update(node.enabled)
+        return True
+
+    def _clock_without(self, earlier: int, place: int, actor: int, before: list[int]) -> list[int]:
+        """Clock of the step at ``place`` as it would be without what depends on ``earlier``."""
+        events = self._schedule.events
+        first = events[earlier]
+        own = first.clock[first.actor]
+        access = self._access_at(place, actor)
+        clock = list(before)
+        for event in events[earlier + 1 : place]:
+            if event.clock[first.actor] < own and dependent(event.access, access):
+                clock = list(map(max, clock, event.clock))
+        return clock
+
+    def _access_at(self, place: int, actor: int) -> Access:
+        if place < len(self._schedule.events):
+            return self._schedule.events[place].access
+        return next(pending.access for pending in self._system.blocked() if pending.actor == actor)
+
+
+def explore(system: System, at_end: Callable[[Schedule], None]) -> int:
+    """Play every schedule that can differ; how many. ``at_end`` may look at the system as each left it."""
+    played = 0
+    for schedule in Dpor(system).schedules():
+        at_end(schedule)
+        played += 1
+    return played

@@ -1,0 +1,152 @@
+"""The kernels' plain-Python form, run on a world: where they stop, and what stands for the host's clock and kernel.
+
+What kernels do by instructions and system calls goes through `stress.shm.processor`; the one here stops before it. The
+rest is a vCPU's TLB, which the hardware fills too, and three pieces of code taken as one step each: mmu_lock taken
+alone, a published invalidation, and its application. What those do in full is explored on its own (docs/verify.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from stress.kernels import fault, oracle, rebuild, steps, tlb, tlbi, vcpu
+from stress.orders import STEPS
+from stress.shm import mmu_lock
+from stress.shm.layout import Machine
+from stress.shm.mode import JIT_DISABLED
+from stress.shm.processor import Processor, Twins
+from stress.shm.words import LOCK, Kind
+from stress.verify.world import World
+
+#: How the note of a violation begins.
+FOUND = ">>>"
+
+_PACKAGES = ("stress.kernels.", "stress.shm.")
+
+
+class Stopping(Processor):
+    """A processor on whose arrays, regions of a world, each access stops by itself."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.rmw_lock = world
+
+    def fence(self) -> None:
+        """Sequentially consistent fence."""
+        self._world.fence()
+
+    def membarrier(self) -> int:
+        """membarrier(2)."""
+        return self._world.membarrier()
+
+    def pause(self) -> None:
+        """A turn of a loop that waits."""
+        self._world.spin()
+
+    def sched_yield(self) -> None:
+        """A vCPU goes back to the guest to fault again."""
+        self._world.try_again()
+
+    def clock_ns(self) -> int:
+        """A time: 0 stands for none."""
+        return 1
+
+
+class Hooks:
+    """All that kernels do to a world beyond its arrays, while entered; one at a time per process."""
+
+    def __init__(self) -> None:
+        if not JIT_DISABLED:
+            raise RuntimeError("compiled code cannot be stopped between two accesses")
+        self.world = World()
+        #: What stands for a vCPU's TLB and walk cache, by the identity of its registers.
+        self.tlbs: dict[int, int] = {}
+        self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
+        self._perform, self._keep, self._handle = steps.perform, oracle.keep, fault.handle
+        self._processor = Twins.processor
+        self._replaced: list[tuple[dict[str, Any], str, Any]] = []
+
+    def __enter__(self) -> Hooks:
+        vcpus = vars(vcpu)
+        self._replace(vcpus, lookup=self.lookup, catch_up=self.catch_up, handle=self.handle)
+        for name in ("fill", "fill_block", "flush_page"):
+            self._replace(vcpus, **{name: self._changes_the_tlb(vcpus[name])})
+        self._replace(vars(tlbi), publish=self.publish)
+        self._replace(vars(rebuild), perform=self.perform)
+        self._replace(vars(oracle), keep=self.keep)
+        taken_alone = mmu_lock.acquire
+        for name, module in list(sys.modules.items()):
+            if name.startswith(_PACKAGES) and vars(module).get("acquire") is taken_alone:
+                self._replace(vars(module), acquire=self.acquire)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.world.dispose()
+        while self._replaced:
+            namespace, name, old = self._replaced.pop()
+            namespace[name] = old
+        Twins.processor = self._processor
+
+    def _replace(self, namespace: dict[str, Any], **functions: Callable[..., Any]) -> None:
+        for name, function in functions.items():
+            self._replaced.append((namespace, name, namespace[name]))
+            namespace[name] = function
+
+    def attach(self, world: World) -> None:
+        """From here on kernels run on this world."""
+        self.world = world
+        self.tlbs = {}
+        Twins.processor = Stopping(world)
+
+    def acquire(self, s: Machine, who: int) -> bool:
+        """Take mmu_lock alone, in one step."""
+        control: Any = s.control
+        self.world.lock(control.place(LOCK), who + 1)
+        return True
+
+    def lookup(self, cpu: tlb.Cpu, bits: int, gfn: int, sizes: int) -> int:
+        """The TLB's answer now, whatever its vCPU last knew to be in it: hardware may have filled it since."""
+        self.world.touch((self.tlbs[id(cpu.registers)],), ())
+        return int(self._lookup(cpu, bits, gfn, tlb.sizes_held(cpu)))
+
+    def catch_up(self, s: Machine, cpu: tlb.Cpu, seen: int) -> int:
+        """Apply what was published, in one step; what hardware fills from here on was walked after that."""
+        with self.world.one_step("applies what was invalidated"):
+            self.world.touch((), (self.tlbs[id(cpu.registers)],))
+            cpu.registers[tlb.R_SEEN] = int(self._catch_up(s, cpu, seen))
+        return int(cpu.registers[tlb.R_SEEN])
+
+    def publish(self, s: Machine, start: int, end: int) -> int:
+        """Publish an invalidation. One of all there is, in one step: whoever meets half of it drops all there is."""
+        if end != 0:
+            return int(self._publish(s, start, end))
+        with self.world.one_step("TLBI of the VMID"):
+            return int(self._publish(s, start, end))
+
+    def perform(self, s: Machine, who: int, step: int) -> bool:
+        """Do one step of an order."""
+        self.world.note(f"[{STEPS[step]}]")
+        return bool(self._perform(s, who, step))
+
+    def handle(self, s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level: int) -> int:
+        """Exit with a fault."""
+        self.world.note(f"faults at page {gfn - s.geo.base_gfn}")
+        return int(self._handle(s, vcpu, gfn, write, descriptor, level))
+
+    def keep(self, s: Machine, kind: int, rule: int, *evidence: int) -> None:
+        """Keep a violation: that is no part of what happens."""
+        with self.world.at_once():
+            self.world.note(f"{FOUND} {Kind(kind).label}{', a rule' if rule else ''}")
+            self._keep(s, kind, rule, *evidence)
+
+    def _changes_the_tlb(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def change(*arguments: Any) -> Any:
+            for each in arguments:
+                if isinstance(each, tlb.Cpu):
+                    self.world.touch((), (self.tlbs[id(each.registers)],))
+            with self.world.at_once():
+                return function(*arguments)
+
+        return change

@@ -1,0 +1,74 @@
+"""Arrays whose words are a world's: each access to one stops, as kernels index numpy's."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+Index = int | tuple[int, ...]
+
+
+class Memory(Protocol):
+    """What has words."""
+
+    def load(self, at: int) -> int:
+        """Load a word."""
+
+    def store(self, at: int, value: int) -> None:
+        """Store to a word."""
+
+
+class Region:
+    """An array of words of a world, indexed as kernels index numpy's."""
+
+    __slots__ = ("_base", "_strides", "_world", "shape")
+
+    def __init__(self, world: Memory, base: int, shape: tuple[int, ...]) -> None:
+        self._world = world
+        self._base = base
+        self.shape = shape
+        strides = [1]
+        for extent in reversed(shape[1:]):
+            strides.insert(0, strides[0] * extent)
+        self._strides = strides
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def place(self, index: Index) -> int:
+        """The first word at an index."""
+        at = self._base
+        for depth, one in enumerate(index if isinstance(index, tuple) else (index,)):
+            extent = self.shape[depth]
+            if not 0 <= one < extent:
+                raise IndexError(f"index {one} of {extent}")
+            at += one * self._strides[depth]
+        return at
+
+    def __getitem__(self, index: Index) -> Any:
+        given = len(index) if isinstance(index, tuple) else 1
+        at = self.place(index)
+        return self._world.load(at) if given == len(self.shape) else part_of(self._world, at, self.shape[given:])
+
+    def __setitem__(self, index: Index, value: int) -> None:
+        self._world.store(self.place(index), int(value))
+
+
+class Row(Region):
+    """A region with one extent: most are."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Index) -> Any:
+        if not 0 <= index < self.shape[0]:  # type: ignore[operator]
+            raise IndexError(f"index {index} of {self.shape[0]}")
+        return self._world.load(self._base + index)  # type: ignore[operator]
+
+    def __setitem__(self, index: Index, value: int) -> None:
+        if not 0 <= index < self.shape[0]:  # type: ignore[operator]
+            raise IndexError(f"index {index} of {self.shape[0]}")
+        self._world.store(self._base + index, int(value))  # type: ignore[operator]
+
+
+def part_of(world: Memory, base: int, shape: tuple[int, ...]) -> Region:
+    """The region of some of a world's words."""
+    return Row(world, base, shape) if len(shape) == 1 else Region(world, base, shape)

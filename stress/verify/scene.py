@@ -1,0 +1,213 @@
+"""What is explored: one block of a few pages, its table, some vCPUs, and an order under test; reset, not rebuilt.
+
+Its memory is a world's words with the layout of the live run's segment, made by the same code. Tables have as many
+entries as a block has pages, two by default; the rest of the geometry is the granule's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from stress.arch.geometry import KIB
+from stress.kernels.audit import audit
+from stress.kernels.codes import POOL_EXHAUSTED
+from stress.kernels.descriptor import next_page
+from stress.kernels.rebuild import rebuild
+from stress.kernels.split import split, write_unmapped
+from stress.kernels.teardown import reap
+from stress.kernels.tlb import R_LEFT, R_SEEN, Cpu, new_cpu
+from stress.kernels.vcpu import run
+from stress.kernels.workload import Pattern, Workload
+from stress.orders import Order
+from stress.shm import layout, words
+from stress.shm.layout import Machine
+from stress.shm.toy import ToyGeometry, toy_geo
+from stress.verify.hardware import speculate
+from stress.verify.hooks import Hooks
+from stress.verify.regions import Region
+from stress.verify.world import World
+
+_ALL = 1 << 20  # shares of a block are counted in 2**-20
+
+# What only records: nothing that is done depends on it, or, of REBUILDS, on more than that it is another number.
+_RECORDS = frozenset(
+    ("counters", "stalls", "events", "event_index", "hits", "totals", "life", "stages", "evidence", "trace")
+)
+_RECORDED_IN_CONTROL = frozenset(
+    (
+        words.INSIDE,
+        words.REBUILDS,
+        words.VOIDED,
+        words.CLOSED,
+        words.ACTED,
+        words.POOL_PEAK,
+        *range(words.VIOLATIONS, words.VIOLATIONS + 2 * words.LINE),
+        *range(words.BY_RULE, words.BY_RULE + 2 * words.LINE),
+    )
+)
+_PROTOCOL_IN_PROCS = frozenset((words.WALKING, words.PARKED))
+_PROTOCOL_IN_RECORDS = frozenset((words.R_ENDED,))
+
+
+#: A walk that hardware makes by itself: for which vCPU, and for which page.
+Guess = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a proof is about. The machine is smaller where hardware walks by itself: it has ``speculating`` vCPUs."""
+
+    vcpus: int = 2
+    pages: int = 2
+    populated: int = 1
+    accesses: int = 2
+    fwb: bool = True
+    guest_caches: bool = True
+    bbm_level: int = 0
+    shared: bool = False  # fault handlers share mmu_lock
+    vcpu_rebuilds: bool = False
+    inject: int = 0
+    granule: int = 64 * KIB
+    tso: bool = True
+    speculating: int = 1  # vCPUs of the machines in which one walks by itself
+
+
+def geo_of(bounds: Bounds) -> layout.Geo:
+    """The toy's geometry and policy."""
+    return toy_geo(
+        ToyGeometry(granule=bounds.granule, block_pages=bounds.pages),
+        vcpus=bounds.vcpus,
+        fwb=bounds.fwb,
+        guest_caches=bounds.guest_caches,
+        bbm_level=bounds.bbm_level,
+        shared=bounds.shared,
+        vcpu_rebuilds=bounds.vcpu_rebuilds,
+        inject=bounds.inject,
+    )
+
+
+class Scene:
+    """A machine whose actors rebuild its block by an order, access its pages, and speculate."""
+
+    def __init__(self, hooks: Hooks, order: Order, bounds: Bounds, guess: Guess | None) -> None:
+        self.order, self.bounds = order, bounds
+        self.world = world = World(tso=bounds.tso)
+        hooks.attach(world)
+        geo = geo_of(bounds)
+        whole = layout.carve(bytearray(layout.segment_bytes(geo, 1)), geo, 1)
+        list(layout.initialise(whole))
+        regions = {}
+        self._first: dict[str, int] = {}
+        for name, shape in layout.shapes(geo, 1):
+            self._first[name] = world.size
+            regions[name] = world.region(name, shape)
+            flat = getattr(whole, name).reshape(-1)
+            for at in np.flatnonzero(flat):
+                world.words[self._first[name] + int(at)] = int(flat[at])
+        self.s = Machine(**regions, geo=geo)  # type: ignore[arg-type]
+        world.accounts = self._accounts  # type: ignore[method-assign]
+        self._set_up()
+        #: Page of the table to be replaced.
+        self.table = next_page(geo, self.s.tables[geo.base_gfn >> geo.index_bits])
+        self.results: list[int] = []
+        self.filled: list[str] = []  # "before" or "after" the rebuild's TLBI
+        self._published = self.s.control[words.SEQUENCE]
+        self.cpus = [self._new_cpu() for _ in range(bounds.vcpus)]
+        for vcpu, cpu in enumerate(self.cpus):
+            hooks.tlbs[id(cpu.registers)] = world.word(f"tlb {vcpu}")
+        world.keep()
+        world.at_reset(self._restore)
+        world.actor("rebuilder", self._rebuild)
+        for vcpu in range(bounds.vcpus):
+            world.actor(f"vcpu {vcpu}", partial(self._guest, vcpu))
+        if guess is not None:
+            vcpu, page = guess
+            word = hooks.tlbs[id(self.cpus[vcpu].registers)]
+            world.actor("hardware", lambda: self._speculate(vcpu, geo.base_gfn + page, word))
+
+    def _set_up(self) -> None:
+        """Some of the block's pages are mapped, and the host wrote the others; the order is the one under test."""
+        s, bounds = self.s, self.bounds
+        for at, code in enumerate(self.order.codes):
+            s.orders[0, at] = code
+        share = _ALL * bounds.populated // bounds.pages
+        assert split(s, s.geo.hypervisor, s.geo.base_gfn, share, True, True) == 0
+        write_unmapped(s, s.geo.hypervisor, s.geo.base_gfn)
+
+    def _new_cpu(self) -> Cpu:
+        parts: Any = {name: part.tolist() for name, part in new_cpu()._asdict().items()}
+        parts["upcoming"] = [0] * ((self.bounds.accesses + 1) & ~1)
+        return Cpu(**parts)
+
+    def _restore(self) -> None:
+        """Each vCPU's TLB is empty, and up to date."""
+        self.results = []
+        self.filled = []
+        seen = self.s.control[words.SEQUENCE]
+        for cpu in self.cpus:
+            for part, fresh in zip(cpu, _EMPTY, strict=True):
+                if part is not cpu.upcoming:
+                    part[:] = fresh
+            cpu.registers[R_SEEN] = seen
+            cpu.registers[R_LEFT] = self.bounds.accesses
+
+    def _accounts(self, at: int) -> bool:
+        name, index = self.world.about(at)
+        if name in _RECORDS:
+            return True
+        if name == "control":
+            return index[0] in _RECORDED_IN_CONTROL
+        if name == "procs":
+            return index[1] not in _PROTOCOL_IN_PROCS
+        if name == "records":
+            return index[1] not in _PROTOCOL_IN_RECORDS
+        return False
+
+    def _rebuild(self) -> None:
+        s = self.s
+        self.results.append(int(rebuild(s, s.geo.hypervisor, s.geo.base_gfn)))
+        reap(s, s.geo.hypervisor)
+
+    def _guest(self, vcpu: int) -> None:
+        first, second = (vcpu + 1) % self.bounds.pages, vcpu % self.bounds.pages
+        work = Workload(int(Pattern.PROGRAM), 1, 1, 0.99, 1, 4096, first, group=0, head=1, skip=second - first, run=1)
+        self.results.append(int(run(self.s, self.cpus[vcpu], work, vcpu, 1)))
+
+    def _speculate(self, vcpu: int, gfn: int, tlb: int) -> None:
+        if speculate(self.world, self.s, self.cpus[vcpu], vcpu, gfn, tlb):
+            first = self.cpus[vcpu].registers[R_SEEN] == self._published
+            self.filled.append("before" if first else "after")
+
+    def judge(self) -> tuple[dict[str, int], bool]:
+        """Violations of the schedule just played to its end, by kind, and whether any was met, not told by a rule.
+
+        An audit is included.
+        """
+        s = self.s
+        stuck = [one.name for one in self.world.team if not one.done]
+        if not stuck:
+            pages = s.geo.table_pages
+            audit(s, s.geo.hypervisor, [0] * pages, [0] * pages)
+        kinds = list(words.Kind)
+        found = {kind.label: s.control[words.VIOLATIONS + kind] for kind in kinds}
+        found = {label: count for label, count in found.items() if count}
+        told = sum(s.control[words.BY_RULE + kind] for kind in kinds)
+        met = sum(found.values()) > told
+        if stuck:
+            found["deadlock"] = len(stuck)
+        elif POOL_EXHAUSTED in self.results:
+            found["table-leak"] = found.get("table-leak", 0) + 1
+        return found, met or bool(stuck)
+
+    def counted(self, counter: int) -> int:
+        """Sum of a counter over all vCPUs and slots."""
+        counters: Region = self.s.counters  # type: ignore[assignment]
+        vcpus, slots, _ = counters.shape
+        return sum(counters[vcpu, slot, counter] for vcpu in range(vcpus) for slot in range(slots))
+
+
+_EMPTY = tuple(part.tolist() for part in new_cpu())

@@ -1,0 +1,186 @@
+"""One order verified: its machine's schedules explored within a budget, and what that says in words.
+
+*Proved* means: every schedule within the bounds was seen, none has a violation, and what could go wrong was at stake.
+A search that ran out of its budget proved nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+from stress.kernels.codes import RETRY, WINDOW
+from stress.orders import Order
+from stress.shm import words
+from stress.verify.accesses import Shared
+from stress.verify.chance import play_at_random
+from stress.verify.dpor import Dpor
+from stress.verify.hooks import Hooks
+from stress.verify.scene import Bounds, Guess, Scene
+from stress.verify.system import Schedule
+
+#: Schedules by chance that must find no new shared word before exploration begins: it would only begin anew.
+_QUIET = 20
+#: After the first violation, so many schedules more are looked at for other kinds and simpler schedules.
+_MORE = 200
+
+
+class Judgement(StrEnum):
+    """What a verification ends with."""
+
+    PROVED = "proved"
+    VIOLATION = "violation"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """A schedule with a violation, as it can be played again."""
+
+    order: str
+    bounds: Bounds
+    guess: Guess | None
+    stops: tuple[int, ...]  # the words before whose accesses actors stop
+    choices: tuple[int, ...]
+    kinds: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Verified:
+    """What is known of one order."""
+
+    order: Order
+    bounds: Bounds
+    judgement: Judgement = Judgement.UNFINISHED
+    why: str = ""
+    schedules: int = 0
+    elapsed_ns: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    counterexample: Counterexample | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "order": self.order.name,
+            "steps": list(self.order.steps),
+            "verdict": str(self.judgement),
+            "why": self.why,
+            "kinds": sorted(self.kinds),
+            "bounds": asdict(self.bounds),
+            "schedules": self.schedules,
+            "elapsed_ns": self.elapsed_ns,
+            "seen": dict(self.seen),
+            "counterexample": asdict(self.counterexample) if self.counterexample else None,
+        }
+
+
+#: What a proof lists, in this order.
+SIGHTS = ("window faults", "redone accesses", "fills before the TLBI", "fills after the TLBI", "restarts", "lost races")
+
+
+def machines(bounds: Bounds) -> Iterator[tuple[Bounds, Guess | None]]:
+    """The machines of an order: without speculation, then with one walk by itself of each vCPU for each page."""
+    yield bounds, None
+    vcpus = min(bounds.speculating, bounds.vcpus)
+    for vcpu in range(vcpus):
+        for page in range(bounds.pages):
+            yield replace(bounds, vcpus=vcpus), (vcpu, page)
+
+
+def look_around(scene: Scene, random: Random) -> None:
+    """Find out which words are shared by some schedules, so that exploration seldom has to begin anew."""
+    schedule = Schedule(scene.world.actors)
+    quiet = 0
+    while quiet < _QUIET:
+        try:
+            play_at_random(scene.world, schedule, random)
+            quiet += 1
+        except Shared:
+            quiet = 0
+
+
+def note_sights(scene: Scene, seen: Counter[str]) -> None:
+    """Count what the schedule just played had in it."""
+    if scene.counted(words.C_FAULTS + WINDOW):
+        seen["window faults"] += 1
+    if scene.counted(words.C_REDONE):
+        seen["redone accesses"] += 1
+    if scene.s.totals[0, words.T_RESTARTS]:
+        seen["restarts"] += 1
+    if scene.counted(words.C_FAULTS + RETRY) or scene.s.control[words.VOIDED]:
+        seen["lost races"] += 1
+    for filled in scene.filled:
+        seen[f"fills {filled} the TLBI"] += 1
+
+
+def at_stake(verified: Verified) -> str:
+    """What never happened although the order's correctness is about it; "" if nothing is missing."""
+    facts = [step.facts for step in verified.order.steps]
+    missing = []
+    if any(each.opens for each in facts) and not verified.seen["window faults"]:
+        missing.append("no vCPU met the window")
+    if any(each.tlbi for each in facts) and not verified.seen["redone accesses"]:
+        missing.append("no access was redone")
+    return ", ".join(missing)
+
+
+def complexity(choices: list[int], actors: int) -> tuple[int, int]:
+    """How hard a schedule is to read: changes from one actor to another, then steps."""
+    real = [each for each in choices if each < actors]
+    return sum(one != two for one, two in pairwise(real)), len(choices)
+
+
+def verify(hooks: Hooks, order: Order, bounds: Bounds, limit_ns: int | None) -> Verified:
+    """Explore an order's schedules within the bounds; a limit of None is none."""
+    verified = Verified(order, bounds)
+    began = time.monotonic_ns()
+    out_of_time = False
+    best: tuple[tuple[int, int, int], Counterexample] | None = None
+    for its, guess in machines(bounds):
+        scene = Scene(hooks, order, its, guess)
+        look_around(scene, Random(1))
+        left = _MORE
+        while True:
+            explorer = Dpor(scene.world)
+            try:
+                for _ in explorer.schedules():
+                    verified.schedules += 1
+                    found, met = scene.judge()
+                    verified.kinds.update(found)
+                    note_sights(scene, verified.seen)
+                    if found:
+                        choices = explorer.choices()
+                        cost = (0 if met else 1, *complexity(choices, scene.world.actors // 2))
+                        if best is None or cost < best[0]:
+                            stops = tuple(sorted(scene.world.visible))
+                            best = (
+                                cost,
+                                Counterexample(order.name, its, guess, stops, tuple(choices), tuple(sorted(found))),
+                            )
+                    if best is not None:
+                        left -= 1
+                    out_of_time = limit_ns is not None and time.monotonic_ns() - began > limit_ns
+                    if left == 0 or out_of_time:
+                        break
+                break
+            except Shared:
+                continue  # what was counted stays: it was seen
+        if out_of_time or (best is not None and best[0][0] == 0):
+            break
+    verified.elapsed_ns = time.monotonic_ns() - began
+    if best is not None:
+        verified.judgement, verified.counterexample = Judgement.VIOLATION, best[1]
+    elif out_of_time:
+        verified.why = f"explored {verified.schedules} schedules, proved nothing"
+    elif why := at_stake(verified):
+        verified.why = f"nothing was at stake: {why}"
+    else:
+        verified.judgement = Judgement.PROVED
+    return verified

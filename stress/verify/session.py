@@ -1,0 +1,139 @@
+"""`stress verify` behind its options: orders explored, counterexamples played, all of it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stress.bugs import BUGS, Bug
+from stress.errors import ExitCode, UsageError, weightiest
+from stress.orders import Order, parse_order
+from stress.verify.columns import RULES, Columns
+from stress.verify.hooks import Hooks
+from stress.verify.replay import follow, read, simplify, stage, write
+from stress.verify.scene import Bounds
+from stress.verify.search import SIGHTS, Counterexample, Judgement, Verified, verify
+
+Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
+
+#: Names of locking and rebuilder, as `stress run` has them.
+SHARED, VCPU = "shared", "vcpu"
+
+_CODES = {
+    Judgement.PROVED: ExitCode.OK,
+    Judgement.VIOLATION: ExitCode.CHECK_FAILED,
+    Judgement.UNFINISHED: ExitCode.BROKEN,
+}
+
+
+def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bounds:
+    """The bounds asked for; what was left open is what the order needs. Raises `UsageError`."""
+    cleans = any(step.facts.cleans for step in order.steps)
+    fwb = options["fwb"] if options["fwb"] is not None else not cleans
+    caches = options["guest_caches"] if options["guest_caches"] is not None else fwb
+    level = options["bbm_level"] if options["bbm_level"] is not None else order.bbm_level
+    pages, populated = options["pages"], options["populated"]
+    if pages < 2 or pages & (pages - 1) or pages > 16:
+        raise UsageError(f"a block of {pages} pages cannot be made", "use --pages 2, 4, 8 or 16")
+    if not 0 <= populated <= pages:
+        raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
+    return Bounds(
+        vcpus=options["vcpus"],
+        pages=pages,
+        populated=populated,
+        accesses=options["accesses"],
+        fwb=fwb,
+        guest_caches=caches,
+        bbm_level=level,
+        shared=options["locking"] == SHARED,
+        vcpu_rebuilds=options["rebuilder"] == VCPU,
+        inject=bug.flag if bug else 0,
+        tso=options["memory"] == "tso",
+        speculating=options["speculating"] if options["speculation"] else 0,
+    )
+
+
+def orders_for(names: Sequence[str], inject: str | None) -> tuple[list[Order], Bug | None]:
+    """The orders to verify, with the bug in their steps if it is one of steps. Raises `UsageError`."""
+    orders = [parse_order(name) for name in names]
+    if inject is None:
+        return orders, None
+    bug = BUGS[inject]
+    harmless = [order.name for order in orders if not bug.affects(order)]
+    if harmless:
+        raise UsageError(f"{inject} cannot act under {harmless[0]}", "leave the order out, or choose another bug")
+    return [bug.rewrite(order) for order in orders], bug
+
+
+def play(hooks: Hooks, order: Order, example: Counterexample, table: Table) -> str:
+    """The timeline of a counterexample, and what it breaks."""
+    columns = Columns(stage(hooks, order, example))
+    columns.play(example.choices)
+    rules = [f"{kind}: {RULES[kind]}" for kind in example.kinds if kind in RULES]
+    return "\n".join([table(columns.header, columns.rows), *rules])
+
+
+def replay(path: Path, table: Table, emit: Callable[[str], None]) -> int:
+    """Play a kept counterexample; 1 if it still breaks what it broke."""
+    order, example = read(path)
+    with Hooks() as hooks:
+        _, found, _ = follow(stage(hooks, order, example), example.choices)
+        emit(play(hooks, order, example, table))
+    gone = sorted(set(example.kinds) - found)
+    if gone:
+        emit(f"not found again: {', '.join(gone)}; the program changed since the file was written")
+        return ExitCode.BROKEN
+    emit(f"found again: {', '.join(sorted(found))}")
+    return ExitCode.CHECK_FAILED
+
+
+def verify_orders(
+    orders: Sequence[Order],
+    bounds: Sequence[Bounds],
+    limit_ns: int | None,
+    output: Path | None,
+    told: Callable[[Verified, str], None],
+    table: Table,
+) -> tuple[list[Verified], int]:
+    """Verify orders one after the other, telling of each; what was found, and the exit code."""
+    results = []
+    with Hooks() as hooks:
+        for order, its in zip(orders, bounds, strict=True):
+            verified = verify(hooks, order, its, limit_ns)
+            timeline = ""
+            if verified.counterexample is not None:
+                verified.counterexample = simplify(hooks, order, verified.counterexample)
+                timeline = play(hooks, order, verified.counterexample, table)
+                if output is not None:
+                    write(output, verified.counterexample)
+            told(verified, timeline)
+            results.append(verified)
+    return results, weightiest(_CODES[each.judgement] for each in results)
+
+
+def in_words(bounds: Bounds) -> str:
+    """The bounds in one line."""
+    speculation = (
+        f"one walk by itself of {'each' if bounds.speculating >= bounds.vcpus else 'one'} vCPU"
+        if bounds.speculating
+        else "no speculation"
+    )
+    beside = f", beside {bounds.speculating - 1 or 'no'} other" if 0 < bounds.speculating < bounds.vcpus else ""
+    return ", ".join(
+        (
+            f"{bounds.vcpus} vCPU{'s' if bounds.vcpus != 1 else ''} with {bounds.accesses} accesses each",
+            f"{bounds.pages} pages, {bounds.populated} mapped",
+            "FWB" if bounds.fwb else f"no FWB, guest caches {'on' if bounds.guest_caches else 'off'}",
+            f"FEAT_BBM level {bounds.bbm_level}",
+            f"mmu_lock {'shared' if bounds.shared else 'exclusive'}",
+            f"{'a vCPU' if bounds.vcpu_rebuilds else 'the hypervisor'} rebuilds",
+            "x86-TSO" if bounds.tso else "sequential consistency",
+            speculation + beside,
+        )
+    )
+
+
+def seen_in_words(verified: Verified) -> str:
+    """What its schedules had in them: in how many there was what."""
+    return ", ".join(f"{sight} {verified.seen[sight]}" for sight in SIGHTS if verified.seen[sight]) or "nothing"

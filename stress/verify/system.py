@@ -1,0 +1,126 @@
+"""What a scheduler needs of a machine whose schedules it explores, and the happens-before relation of one schedule.
+
+A system is a set of actors, numbered from 0. Each stands before its next step, which reads and writes words; a step
+is what no other actor can come between. Two steps of different actors are dependent if one writes what the other reads
+or writes. All else is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+Words = tuple[int, ...]
+
+
+class Access(NamedTuple):
+    """What a step touches."""
+
+    reads: Words
+    writes: Words
+    #: Steps of other actors, by their places in the schedule, without which this one could never be taken: a store
+    #: before it leaves its buffer, all that left a buffer before a fence.
+    after: tuple[int, ...] = ()
+
+
+class Pending(NamedTuple):
+    """An actor that cannot go on, and what its step would touch; what it waits for is among the reads."""
+
+    actor: int
+    access: Access
+
+
+class System(Protocol):
+    """A machine that can be played again and again. The same choices always lead to the same steps."""
+
+    @property
+    def actors(self) -> int:
+        """How many actors there are."""
+
+    def reset(self) -> None:
+        """Begin anew."""
+
+    def enabled(self) -> Sequence[int]:
+        """The actors that can go on, the one first whose turn is the most natural."""
+
+    def step(self, actor: int) -> Access:
+        """Let an enabled actor take its step; what it touched."""
+
+    def blocked(self) -> Iterable[Pending]:
+        """The actors that have not ended and cannot go on."""
+
+
+def dependent(one: Access, other: Access) -> bool:
+    """Whether the order of two steps of different actors can matter."""
+    if one.writes:
+        for word in one.writes:
+            if word in other.reads or word in other.writes:
+                return True
+    if other.writes:
+        for word in other.writes:
+            if word in one.reads:
+                return True
+    return False
+
+
+@dataclass(slots=True)
+class Event:
+    """One step of a schedule: ``clock[a]`` steps of actor ``a`` happen before it or are it."""
+
+    actor: int
+    access: Access
+    before: list[int]  # the clock but for what its own words order
+    clock: list[int]
+
+
+class Schedule:
+    """The steps taken so far, and their happens-before relation as vector clocks."""
+
+    def __init__(self, actors: int) -> None:
+        self._actors = actors
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        self.events: list[Event] = []
+        self._last: list[list[int]] = [[0] * self._actors for _ in range(self._actors)]
+        #: Word -> places of the steps that touched it, with whether they wrote it, oldest first.
+        self.history: dict[int, list[tuple[int, bool]]] = {}
+
+    def before(self, actor: int, access: Access) -> list[int]:
+        """The clock of what must happen before a step of an actor, whatever the schedule."""
+        clock = self._last[actor]
+        for place in access.after:
+            clock = list(map(max, clock, self.events[place].clock))
+        return clock
+
+    def add(self, actor: int, access: Access) -> Event:
+        """A step was taken."""
+        before = self.before(actor, access)
+        clock = list(before)
+        place = len(self.events)
+        for word in access.reads:
+            for earlier, wrote in reversed(self.history.get(word, ())):
+                if wrote:
+                    clock = list(map(max, clock, self.events[earlier].clock))
+                    break
+        for word in access.writes:
+            for earlier, wrote in reversed(self.history.get(word, ())):
+                clock = list(map(max, clock, self.events[earlier].clock))
+                if wrote:
+                    break
+        for word in access.reads:
+            if word not in access.writes:
+                self.history.setdefault(word, []).append((place, False))
+        for word in access.writes:
+            self.history.setdefault(word, []).append((place, True))
+        clock[actor] += 1
+        event = Event(actor, access, before, clock)
+        self.events.append(event)
+        self._last[actor] = clock
+        return event
+
+    def happens_before(self, earlier: Event, clock: list[int]) -> bool:
+        """Whether a step is in what a clock covers."""
+        return clock[earlier.actor] >= earlier.clock[earlier.actor]

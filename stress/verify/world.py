@@ -1,0 +1,180 @@
+"""Actors that share words, as a system whose schedules can be explored.
+
+An actor is a function that runs as a greenlet up to its next access to a shared word, and waits there until a scheduler
+lets it go on. Store buffers are actors, too: each of their steps lets one store reach memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from greenlet import getcurrent, greenlet
+
+from stress.verify.accesses import Accesses
+from stress.verify.actors import AFTER_OWN_STORES, Actor, Does
+from stress.verify.regions import Region, part_of
+from stress.verify.system import Access, Pending
+
+
+class World(Accesses):
+    """Memory, its actors and their buffers: a `System` for schedulers."""
+
+    def __init__(self, *, tso: bool = True) -> None:
+        super().__init__(tso=tso)
+        self.size = 0
+        self.names: list[tuple[int, str, tuple[int, ...]]] = []  # first word, region, shape
+        self._image: dict[int, int] = {}
+        self._at_reset: list[Callable[[], None]] = []
+        self._greenlets: list[greenlet] = []
+        self.last: int | None = None
+
+    # What is in it.
+
+    def region(self, name: str, shape: tuple[int, ...]) -> Region:
+        """New words, all 0."""
+        region = part_of(self, self.size, shape)
+        self.names.append((self.size, name, shape))
+        count = 1
+        for extent in shape:
+            count *= extent
+        self.size += max(count, 1)
+        return region
+
+    def word(self, name: str) -> int:
+        """One new word that stands for a state of another kind."""
+        self.names.append((self.size, name, ()))
+        self.size += 1
+        return self.size - 1
+
+    def actor(self, name: str, work: Callable[[], object]) -> Actor:
+        """A new actor."""
+        one = Actor(len(self.team), name, work)
+        self.team.append(one)
+        return one
+
+    def at_reset(self, restore: Callable[[], None]) -> None:
+        """Call ``restore`` at each reset, after memory is as it was."""
+        self._at_reset.append(restore)
+
+    def keep(self) -> None:
+        """Memory as it is now is what each schedule begins with."""
+        self._image = dict(self.words)
+
+    def about(self, at: int) -> tuple[str, tuple[int, ...]]:
+        """(region, index in it) of a word."""
+        name, base = "", 0
+        shape: tuple[int, ...] = ()
+        for first, its, extents in self.names:
+            if first > at:
+                break
+            name, base, shape = its, first, extents
+        index = []
+        rest = at - base
+        for extent in reversed(shape):
+            index.append(rest % extent)
+            rest //= extent
+        return name, tuple(reversed(index))
+
+    # The system.
+
+    @property
+    def actors(self) -> int:
+        """Actors, and a buffer for each."""
+        return 2 * len(self.team)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.dispose()
+        self.words = dict(self._image)
+        self.place = 0
+        self.last = None
+        self._main = getcurrent()
+        for restore in self._at_reset:
+            restore()
+        self._greenlets = []
+        for one in self.team:
+            one.begin_anew()
+            self._greenlets.append(greenlet(self._body))
+        for one, green in zip(self.team, self._greenlets, strict=True):
+            self.current = one
+            green.switch(one)  # to its first stop
+            self.current = None
+
+    def dispose(self) -> None:
+        """End all actors where they stand."""
+        self.current = None
+        for one, green in zip(self.team, self._greenlets, strict=False):
+            if not green.dead:
+                one.done = True
+                green.throw()
+        self._greenlets = []
+
+    def _body(self, one: Actor) -> None:
+        one.work()
+        one.done = True
+
+    def enabled(self) -> list[int]:
+        """The actors that can go on: full buffers first, then whoever went last."""
+        count = len(self.team)
+        found = [count + one.number for one in self.team if one.buffer]
+        for one in self.team:
+            if not one.done and self._can_go_on(one):
+                if one.number == self.last:
+                    found.insert(len(found) - sum(each < count for each in found), one.number)
+                else:
+                    found.append(one.number)
+        return found
+
+    def _can_go_on(self, one: Actor) -> bool:
+        does = one.does
+        if one.buffer and does in AFTER_OWN_STORES:
+            return False
+        if does == Does.LOCK and self.words.get(one.at, 0) != 0:
+            return False
+        if does == Does.BARRIER_DONE and any(
+            other.landed < stored for other, stored in zip(self.team, one.barrier, strict=True)
+        ):
+            return False
+        return not one.waits or any(self._seen_by(one, word) != value for word, value in one.waits.items())
+
+    def step(self, actor: int) -> Access:
+        """Let an enabled actor take its step; what it touched."""
+        count = len(self.team)
+        self.touched_reads, self.touched_writes, self.after = [], [], []
+        if actor >= count:
+            self._land(self.team[actor - count])
+        else:
+            one = self.team[actor]
+            self.touched_reads.extend(one.waits)
+            one.waits = {}
+            self.current = one
+            self._greenlets[actor].switch()
+            self.current = None
+            self.last = actor
+        self.place += 1
+        return Access(tuple(self.touched_reads), tuple(self.touched_writes), tuple(self.after))
+
+    def _land(self, one: Actor) -> None:
+        """The oldest store in a buffer reaches memory."""
+        word, value, place = one.buffer.popleft()
+        self.after.append(place)
+        self.touched_writes.append(word)
+        if self.watcher is not None:
+            self.watcher(one.number, "lands", word, value)
+        self.words[word] = value
+        one.landed += 1
+        one.landings.append(self.place)
+
+    def blocked(self) -> list[Pending]:
+        """The actors that have not ended and cannot go on."""
+        return [
+            Pending(one.number, self._to_come(one)) for one in self.team if not one.done and not self._can_go_on(one)
+        ]
+
+    def _to_come(self, one: Actor) -> Access:
+        waits = tuple(one.waits)
+        if one.does == Does.LOAD:
+            return Access((one.at, *waits), ())
+        if one.does in (Does.STORE, Does.UPDATE, Does.LOCK):
+            return Access((one.at, *waits), (one.at,))
+        return Access((*one.reads, *waits), one.writes)

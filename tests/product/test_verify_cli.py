@@ -1,0 +1,69 @@
+"""``stress verify`` from the command line: verdicts, exit codes, the document, and counterexamples kept and played."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import process
+
+SMALL = ("--vcpus", "1", "--accesses", "1")
+
+
+def test_two_orders_are_proved() -> None:
+    done = process("verify", "block-first", "clean-first", *SMALL, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "block-first: PROVED" in done.stdout
+    assert "clean-first: PROVED" in done.stdout
+    assert "bounds     1 vCPU with 1 accesses each, 2 pages, 1 mapped, no FWB" in done.stdout
+    assert "window faults" in done.stdout
+
+
+def test_a_wrong_order_is_shown_and_played_again(tmp_path: Path) -> None:
+    kept = tmp_path / "example.json"
+    steps = "invalidate,clean,install,unmap"
+    done = process("verify", steps, "--vcpus", "1", "--output", str(kept), capture_output=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"{steps}: VIOLATION: bbm, table-use-after-free, tlb-conflict" in done.stdout
+    assert "I_HYQMB" in done.stdout
+    again = process("verify", "--replay", str(kept), capture_output=True)
+    assert (again.returncode, again.stderr) == (1, "")
+    assert "found again: bbm, table-use-after-free, tlb-conflict" in again.stdout
+    assert ">>> tlb-conflict" in again.stdout
+
+
+def test_the_document() -> None:
+    done = process("verify", "clean-first", "invalidate,clean,install,unmap", *SMALL, "--json", capture_output=True)
+    assert done.returncode == 1
+    right, wrong = json.loads(done.stdout)["orders"]
+    assert (right["order"], right["verdict"], right["kinds"]) == ("clean-first", "proved", [])
+    assert right["steps"] == ["clean", "invalidate", "tlbi", "install", "unmap"]
+    assert right["schedules"] > 10
+    assert right["elapsed_ns"] > 0
+    assert right["seen"]["window faults"] > 0
+    assert right["bounds"]["vcpus"] == 1
+    assert (wrong["verdict"], wrong["counterexample"]["order"]) == ("violation", wrong["order"])
+
+
+def test_no_time_proves_nothing() -> None:
+    done = process("verify", "block-first", "--limit", "1ns", capture_output=True)
+    assert done.returncode == 4
+    assert "explored 1 schedules, proved nothing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give orders"),
+        (("no-order",), "unknown order"),
+        (("block-first", "--pages", "3"), "--pages 2, 4, 8 or 16"),
+        (("block-first", "--populated", "3"), "--populated 0 to 2"),
+        (("bbml2", "--inject", "no-break"), "cannot act"),
+        (("--replay", "/dev/null"), "not a counterexample"),
+    ],
+)
+def test_nonsense_is_refused(arguments: tuple[str, ...], words: str) -> None:
+    done = process("verify", *arguments, capture_output=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
