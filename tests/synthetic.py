@@ -148,7 +148,7 @@ def run_data(
         exit_code=exit_code,
         seed=seed,
         config={"vcpus": 2, "block_size": 1 << 30} if config is None else config,
-        host={"cpu": "a CPU", "cores": 2},
+        host={"cpu": "a CPU", "cores": 8},
         warnings=warnings or [],
         orders=orders,
         violations=violations or [],

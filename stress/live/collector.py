@@ -91,10 +91,6 @@ class Collector:
                 parts.append(f"{rows} of {seen} {what} kept")
         return ", ".join(parts)
 
-    def least_mapped_share(self) -> float:
-        """Smallest share of a block's pages that was mapped when a rebuild began; 1 without rebuilds."""
-        return min((float(kept.rows["mapped_share"].min(initial=1.0)) for kept in self._rows), default=1.0)
-
     def recent_window_p50_ns(self) -> dict[str, float | None]:
         """The median of every order's last invalid windows, at most `_RECENT`; None before the first."""
         return {
@@ -288,7 +284,3 @@ class Collector:
     def life_cycle(self) -> dict[str, int]:
         """What the scenario counted, without zeros."""
         return {name: int(count) for name, count in zip(words.LIFE_CYCLE, self._machine.life, strict=True) if count}
-
-    def not_rebuilt(self) -> int:
-        """Cycles in which nothing was rebuilt."""
-        return max(0, int(self._machine.totals[:, words.T_CYCLES].sum()) - self.rebuilds)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stress import interrupt
-from stress.config import RunConfig, Scenario
+from stress.config import RunConfig
 from stress.errors import ExitCode, MachineError
 from stress.live import evidence, host, stakes
 from stress.live.collector import Collector
@@ -20,9 +20,8 @@ from stress.live.plan import Plan
 from stress.live.planning import plan_for
 from stress.live.tracer import Tracer
 from stress.live.workers import GRACE_S, SHORT_GRACE_S, StartFailed, Workers
-from stress.orders import parse_order
 from stress.results.data import FAULT_CLASSES, RunData
-from stress.results.trace import TraceData, TraceRequest
+from stress.results.trace import TraceRequest
 from stress.results.warnings import RunWarning
 from stress.shm import cache, words
 from stress.shm.membarrier import membarrier_available
@@ -235,6 +234,7 @@ class _Run:
         else:
             code = ExitCode.INTERRUPTED if interrupted else ExitCode.OK
         first = machine.procs[: self._plan.geo.hypervisor, words.FIRST_ACCESS_NS]
+        shortfall = self._collector.shortfall()
         trace = None
         if self._tracer:
             trace = self._tracer.result(self._config.parsed_orders, self._started_ns + elapsed_ns)
@@ -244,7 +244,7 @@ class _Run:
             seed=self._config.seed,
             config=self._config.to_json(),
             host=self._host,
-            warnings=self._warnings(trace),
+            warnings=[(RunWarning.SAMPLED, shortfall)] if shortfall else [],
             scenario=str(self._config.scenario),
             orders=self._collector.results(),
             stages=self._collector.stages(),
@@ -261,57 +261,3 @@ class _Run:
             acted=stakes.acted(machine, self._config) if self._config.bug else None,
             untested=tuple(untested),
         )
-
-    def _warnings(self, trace: TraceData | None) -> list[tuple[str, str]]:
-        """What the executor knows that makes the figures less trustworthy."""
-        found = []
-        machine = self._machine
-        cores = self._host["cores"]
-        if self._config.vcpus + 1 > cores:
-            found.append((RunWarning.OVERSUBSCRIBED, f"{self._config.vcpus} vCPUs and the hypervisor on {cores} cores"))
-        if not self._host["membarrier"]:
-            found.append((RunWarning.NO_MEMBARRIER, "membarrier(2) is not available"))
-        if JIT_DISABLED:
-            found.append((RunWarning.JIT_DISABLED, "NUMBA_DISABLE_JIT is set"))
-        if self._host["load_1min"] > 0.5 * cores:
-            found.append((RunWarning.LOAD, f"load {self._host['load_1min']} on {cores} cores"))
-        inside = machine.counters[:, 1:-1:2, words.C_ACCESSES].sum() / max(
-            1, machine.totals[:, words.T_INSIDE_NS].sum()
-        )
-        everywhere = machine.counters[:, :-1, words.C_ACCESSES].sum() / max(
-            1, machine.totals[:, words.T_CYCLE_NS].sum()
-        )
-        hits, rebuilds = int(machine.hits.sum()), self._collector.rebuilds
-        hammered = self._config.scenario is Scenario.REBUILD
-        if (
-            hammered
-            and not self._plan.geo.vcpu_rebuilds
-            and rebuilds
-            and inside < 0.01 * everywhere
-            and hits < 0.01 * rebuilds
-        ):
-            found.append(
-                (RunWarning.NOT_OVERLAPPED, f"{hits} of {rebuilds} rebuilds hit, and next to no access inside")
-            )
-        if (
-            hammered
-            and self._config.populated < 1
-            and self._collector.rebuilds
-            and self._collector.least_mapped_share() == 1
-        ):
-            found.append((RunWarning.FULL_TABLES, f"--populated {self._config.populated:g} did not last"))
-        if hammered and (missed := self._collector.not_rebuilt()):
-            found.append((RunWarning.NOT_REBUILT, f"in {missed} cycles no vCPU faulted on the table"))
-        for order in map(parse_order, self._config.orders):  # without an injected bug
-            if order.bbm_level > self._config.bbm_level:
-                detail = f"{order.name} needs FEAT_BBM level {order.bbm_level}, this is {self._config.bbm_level}"
-                found.append((RunWarning.BBM_LEVEL, detail))
-        if shortfall := self._collector.shortfall():
-            found.append((RunWarning.SAMPLED, shortfall))
-        if self._plan.geo.trace_rows:
-            found.append((RunWarning.TRACED, "--trace with .casemate"))
-        if trace and trace.cut:
-            found.append((RunWarning.TRACE_CUT, trace.cut))
-        if trace and trace.beyond:
-            found.append((RunWarning.TRACE_BEYOND_CHECKER, trace.beyond))
-        return [(str(warning), detail) for warning, detail in found]

@@ -92,6 +92,7 @@ class Tracer:
             ),
             changes=changes,
             waits=geo.inject & MISSING_DSB == 0,
+            slowed=self._request.changes,
             cut=cut,
             beyond=self._beyond(changes) if self._request.changes else "",
         )

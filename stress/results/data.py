@@ -49,6 +49,9 @@ COUNTERS = (
     *LEVEL_COUNTERS["permission"],
 )
 
+#: Second axis of ``OrderData.counters``.
+OUTSIDE, INSIDE = 0, 1
+
 #: The window of a rebuild whose entry was still invalid when it ended.
 NOT_MEASURED = -1
 
@@ -101,7 +104,7 @@ class OrderData(Counted):
     stall_buckets_ns: AsIs[npt.NDArray[np.int64]]  # (n_buckets,) lower edge of each histogram bucket
     stall_counts: AsIs[npt.NDArray[np.int64]]  # (n_classes, n_buckets) exact counts of all faults
     stall_max_ns: int
-    counters: AsIs[npt.NDArray[np.int64]]  # (n_vcpus, 2, n_counters): [:, 0] outside, [:, 1] inside rebuilds
+    counters: AsIs[npt.NDArray[np.int64]]  # (n_vcpus, 2, n_counters): OUTSIDE and INSIDE rebuilds
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ class RunData(Ran):
     untested: tuple[str, ...] = ()
     scenario: str = "rebuild"
     extra: Mapping[str, Any] = {}
-    warnings: AsIs[list[tuple[str, str]]]  # (warning name, detail)
+    warnings: AsIs[list[tuple[str, str]]]  # (name, detail) of those that only the executor can tell
     orders: AsIs[list[OrderData]]
     violations: AsIs[list[Violation]]
     stages: AsIs[list[StageData]] = Field(default_factory=list)  # of all passes, or of every 2nd, 4th, ... one

@@ -10,18 +10,19 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from stress import __version__
-from stress.results import cells
 from stress.results.data import (
     COUNTERS,
     FAULT_CLASSES,
+    INSIDE,
     LEVEL_COUNTERS,
     MAPPING_COUNTERS,
     NOT_MEASURED,
+    OUTSIDE,
     OrderData,
     RunData,
     StageData,
@@ -29,9 +30,8 @@ from stress.results.data import (
 from stress.results.distribution import of_counts, of_values
 from stress.results.figures import accesses_per_s, stall_quantiles
 from stress.results.keys import Part
-from stress.results.ratios import CONFIDENCE, MIN_CYCLES, estimates, ratios
+from stress.results.ratios import CONFIDENCE, estimates, ratios
 from stress.results.schema import (
-    RATIOS,
     SCHEMA_VERSION,
     Counted,
     Document,
@@ -43,14 +43,7 @@ from stress.results.schema import (
 )
 from stress.results.statistics import quantiles
 from stress.results.timeline import timeline
-from stress.results.warnings import RunWarning
-
-#: With fewer rebuilds than this a p99 is the maximum.
-_SHORT_RUN: Final = 100
-#: An interval that contains 1 and spans more than this factor says nothing about which order is better.
-_WIDE: Final = 2.0
-
-_OUTSIDE, _INSIDE = 0, 1  # second axis of OrderData.counters
+from stress.results.warnings import warnings
 
 
 def build(data: RunData) -> dict[str, Any]:
@@ -63,7 +56,7 @@ def build(data: RunData) -> dict[str, Any]:
         "stress_version": __version__,
         "verdict": _verdict(data),
         "config_hash": config_hash(config),
-        "warnings": _warnings(data, comparison),
+        "warnings": warnings(data, comparison),
         "violations": [_as_measured(each, ViolationFound) for each in data.violations],
         "orders": [_order(order) for order in data.orders],
         "timeline": timeline(data),
@@ -195,8 +188,8 @@ def _order(data: OrderData) -> dict[str, Any]:
             "vcpu_hold_ns_total": total["lock_hold_ns"],
         },
         "accesses_per_s": accesses_per_s(data),
-        "accesses_per_s_outside": _per_s(int(accesses[_OUTSIDE]), data.outside_ns),
-        "accesses_per_s_inside": _per_s(int(accesses[_INSIDE]), data.inside_ns),
+        "accesses_per_s_outside": _per_s(int(accesses[OUTSIDE]), data.outside_ns),
+        "accesses_per_s_inside": _per_s(int(accesses[INSIDE]), data.inside_ns),
         "mapped_share": float(rows["mapped_share"].mean()) if len(rows) else None,
         "per_vcpu": [_vcpu(index, each, time_ns) for index, each in enumerate(counters.sum(axis=1))],
     }
@@ -230,71 +223,3 @@ def _comparison(data: RunData) -> list[dict[str, Any]]:
         }
         for name, other in others
     ]
-
-
-def _warnings(data: RunData, comparison: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The executor's warnings, then those that the numbers themselves give; each kind of ours once."""
-    found = [(RunWarning(name), detail) for name, detail in data.warnings]
-    known = {warning for warning, _ in found}
-    found += [item for item in _derived(data, comparison) if item[0] not in known]
-    return [
-        {"name": warning.value, "detail": detail or warning.description, "remedy": warning.remedy}
-        for warning, detail in found
-    ]
-
-
-def _derived(data: RunData, comparison: list[dict[str, Any]]) -> list[tuple[RunWarning, str]]:
-    derived = []
-
-    def about(warning: RunWarning, details: list[str]) -> None:
-        if details:
-            derived.append((warning, "; ".join(details)))
-
-    orders = data.orders
-    if not data.complete:
-        derived.append((RunWarning.INCOMPLETE, RunWarning.INCOMPLETE.description))
-    about(
-        RunWarning.SHORT_RUN,
-        [
-            f"{each.order.name}: {each.rebuilds} rebuilds, a p99 needs {_SHORT_RUN}"
-            for each in orders
-            # Only where rebuilds are the scenario does it matter that there were none.
-            if each.rebuilds < _SHORT_RUN and (each.rebuilds or data.scenario == "rebuild")
-        ],
-    )
-    about(
-        RunWarning.SAMPLED,
-        [
-            f"{each.order.name}: {each.rows.size:,} of {each.rebuilds:,} rebuilds kept"
-            for each in orders
-            if each.rows.size < each.rebuilds
-        ],
-    )
-    about(
-        RunWarning.EVENTS_DROPPED,
-        [
-            f"{each.order.name}: {each.events_dropped:,} fault events dropped, {each.events_drained:,} kept"
-            for each in orders
-            if each.events_dropped
-        ],
-    )
-    if not data.untested:  # else no longer run would help
-        about(RunWarning.NOISY, [detail for each in comparison for detail in _undecided(data, each)])
-    return derived
-
-
-def _undecided(data: RunData, comparison: dict[str, Any]) -> list[str]:
-    """What the intervals of one comparison leave open."""
-    pair = f"{comparison['order']} against {comparison['baseline']}"
-    names = (comparison["baseline"], comparison["order"])
-    fewest = min(each.cycles.size for each in data.orders if each.order.name in names)
-    if fewest < MIN_CYCLES:
-        return [f"{pair}: {fewest} cycle{'' if fewest == 1 else 's'}, an interval needs {MIN_CYCLES}"]
-    wide = [
-        f"{RATIOS[metric][1]} {cells.factor(low)}x to {cells.factor(high)}x"
-        for metric, low, high in (
-            (metric, found["low"], found["high"]) for metric, found in comparison["ratios"].items()
-        )
-        if high is not None and low <= 1 <= high and high > _WIDE * low
-    ]
-    return [f"{pair}: too wide to tell: {', '.join(wide)}"] if wide else []

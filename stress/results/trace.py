@@ -80,5 +80,6 @@ class TraceData:
     shape: TableShape
     changes: npt.NDArray[np.int64]  # rows of region "trace", in the order in which it all happened
     waits: bool = True  # whether a DSB follows every TLBI; not with the injected bug missing-dsb
+    slowed: bool = False  # whether each change of the page table was written down as it happened
     cut: str = ""
     beyond: str = ""

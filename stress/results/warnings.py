@@ -1,8 +1,21 @@
-"""The closed set of warnings a result may carry, each with what it means and what to do about it."""
+"""The closed set of warnings a result may carry: what each means, what to do about it, and which results have it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
+from typing import Any, Final
+
+from stress.orders import parse_order
+from stress.results import cells
+from stress.results.data import COUNTERS, INSIDE, RunData
+from stress.results.ratios import MIN_CYCLES
+from stress.results.schema import RATIOS
+
+#: With fewer rebuilds than this a p99 is the maximum.
+_SHORT_RUN: Final = 100
+#: An interval that contains 1 and spans more than this factor says nothing about which order is better.
+_WIDE: Final = 2.0
 
 
 class RunWarning(StrEnum):
@@ -100,3 +113,102 @@ class RunWarning(StrEnum):
         "the host was busy when the run started",
         "stop other work on this machine and run again",
     )
+
+
+def warnings(data: RunData, comparison: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The executor's own warnings, then those that the result itself gives, where they are of another kind."""
+    found = [(RunWarning(name), detail) for name, detail in data.warnings]
+    known = {warning for warning, _ in found}
+    for of in (_of_host, _of_scenario, _of_trace, _of_numbers):
+        found += [(warning, detail) for warning, detail in of(data) if warning not in known]
+    if RunWarning.NOISY not in known and not data.untested:  # else no longer run would help
+        details = [detail for each in comparison for detail in _undecided(data, each)]
+        found += [(RunWarning.NOISY, "; ".join(details))] if details else []
+    return [
+        {"name": warning.value, "detail": detail or warning.description, "remedy": warning.remedy}
+        for warning, detail in found
+    ]
+
+
+_Found = Iterator[tuple[RunWarning, str]]
+
+
+def _of_host(data: RunData) -> _Found:
+    host, vcpus = data.host, data.config.get("vcpus", 0)
+    cores = host.get("cores", vcpus + 1)
+    if vcpus + 1 > cores:
+        yield RunWarning.OVERSUBSCRIBED, f"{vcpus} vCPUs and the hypervisor on {cores} cores"
+    if not host.get("membarrier", True):
+        yield RunWarning.NO_MEMBARRIER, "membarrier(2) is not available"
+    if not host.get("jit", True):
+        yield RunWarning.JIT_DISABLED, "NUMBA_DISABLE_JIT is set"
+    if host.get("load_1min", 0) > 0.5 * cores:
+        yield RunWarning.LOAD, f"load {host['load_1min']} on {cores} cores"
+
+
+def _of_scenario(data: RunData) -> _Found:
+    orders, config = data.orders, data.config
+    rebuilds = sum(each.rebuilds for each in orders)
+    if data.scenario == "rebuild" and rebuilds:
+        hits = sum(each.rebuilds_hit for each in orders)
+        accesses = sum(each.counters[:, :, COUNTERS.index("accesses")].sum(axis=0) for each in orders)
+        inside_ns, outside_ns = (sum(getattr(each, name) for each in orders) for name in ("inside_ns", "outside_ns"))
+        rare = accesses[INSIDE] / max(1, inside_ns) < 0.01 * accesses.sum() / max(1, inside_ns + outside_ns)
+        if config.get("rebuilder") == "hypervisor" and rare and hits < 0.01 * rebuilds:
+            yield RunWarning.NOT_OVERLAPPED, f"{hits} of {rebuilds} rebuilds hit, and next to no access inside"
+        least = min(each.rows["mapped_share"].min(initial=1) for each in orders)
+        if config.get("populated", 1) < 1 and least == 1:
+            yield RunWarning.FULL_TABLES, f"--populated {config['populated']:g} did not last"
+    if data.scenario == "rebuild" and (missed := sum(each.cycle_count for each in orders) - rebuilds) > 0:
+        yield RunWarning.NOT_REBUILT, f"in {missed} cycles no vCPU faulted on the table"
+    for order in map(parse_order, config.get("orders", ())):  # without an injected bug
+        if order.bbm_level > config["bbm_level"]:
+            detail = f"{order.name} needs FEAT_BBM level {order.bbm_level}, this is {config['bbm_level']}"
+            yield RunWarning.BBM_LEVEL, detail
+
+
+def _of_trace(data: RunData) -> _Found:
+    trace = data.trace
+    if trace is None:
+        return
+    if trace.slowed:
+        yield RunWarning.TRACED, "--trace with .casemate"
+    if trace.cut:
+        yield RunWarning.TRACE_CUT, trace.cut
+    if trace.beyond:
+        yield RunWarning.TRACE_BEYOND_CHECKER, trace.beyond
+
+
+def _of_numbers(data: RunData) -> _Found:
+    if not data.complete:
+        yield RunWarning.INCOMPLETE, RunWarning.INCOMPLETE.description
+    found: dict[RunWarning, list[str]] = {}
+    for each in data.orders:
+        # Only where rebuilds are the scenario does it matter that there were none.
+        if each.rebuilds < _SHORT_RUN and (each.rebuilds or data.scenario == "rebuild"):
+            detail = f"{each.order.name}: {each.rebuilds} rebuilds, a p99 needs {_SHORT_RUN}"
+            found.setdefault(RunWarning.SHORT_RUN, []).append(detail)
+        if each.rows.size < each.rebuilds:
+            detail = f"{each.order.name}: {each.rows.size:,} of {each.rebuilds:,} rebuilds kept"
+            found.setdefault(RunWarning.SAMPLED, []).append(detail)
+        if each.events_dropped:
+            detail = f"{each.events_dropped:,} fault events dropped, {each.events_drained:,} kept"
+            found.setdefault(RunWarning.EVENTS_DROPPED, []).append(f"{each.order.name}: {detail}")
+    for warning in (RunWarning.SHORT_RUN, RunWarning.SAMPLED, RunWarning.EVENTS_DROPPED):
+        if warning in found:
+            yield warning, "; ".join(found[warning])
+
+
+def _undecided(data: RunData, comparison: dict[str, Any]) -> list[str]:
+    """What the intervals of one comparison leave open."""
+    pair = f"{comparison['order']} against {comparison['baseline']}"
+    names = (comparison["baseline"], comparison["order"])
+    fewest = min(each.cycles.size for each in data.orders if each.order.name in names)
+    if fewest < MIN_CYCLES:
+        return [f"{pair}: {fewest} cycle{'' if fewest == 1 else 's'}, an interval needs {MIN_CYCLES}"]
+    wide = [
+        f"{RATIOS[metric][1]} {cells.factor(low)}x to {cells.factor(high)}x"
+        for metric, found in comparison["ratios"].items()
+        if (high := found["high"]) is not None and (low := found["low"]) <= 1 <= high and high > _WIDE * low
+    ]
+    return [f"{pair}: too wide to tell: {', '.join(wide)}"] if wide else []

@@ -382,6 +382,41 @@ def test_drops_and_samples_are_warned_about() -> None:
     assert document["warnings"][1]["detail"].startswith("unmap-first: 17 fault events dropped")
 
 
+RUN = {"vcpus": 2, "rebuilder": "hypervisor", "populated": 0.5, "bbm_level": 0, "orders": ["block-first"]}
+
+
+def unhurried(data: RunData) -> None:
+    """A run in which vCPUs did next to nothing while blocks were rebuilt."""
+    for order in data.orders:
+        order.counters[:, 1], order.rebuilds_hit = 0, 0
+
+
+@pytest.mark.parametrize(
+    ("config", "host", "change", "expected"),
+    [
+        ({}, {}, None, []),
+        ({"vcpus": 8}, {}, None, ["oversubscribed"]),
+        ({}, {"membarrier": False, "jit": False}, None, ["no-membarrier", "jit-disabled"]),
+        ({}, {"load_1min": 4.5}, None, ["load"]),
+        ({}, {}, unhurried, ["not-overlapped"]),
+        ({"rebuilder": "vcpu"}, {}, unhurried, []),
+        ({}, {}, lambda data: data.orders[0].rows["mapped_share"].fill(1), ["full-tables"]),
+        ({"populated": 1}, {}, lambda data: data.orders[0].rows["mapped_share"].fill(1), []),
+        ({}, {}, lambda data: setattr(data.orders[0], "cycle_count", 203), ["not-rebuilt"]),
+        ({"orders": ["bbml2", "block-first", "nt"]}, {}, None, ["bbm-level", "bbm-level"]),
+    ],
+)
+def test_what_a_run_says_of_itself_warns(
+    config: dict[str, Any], host: dict[str, Any], change: Callable[[RunData], None] | None, expected: list[str]
+) -> None:
+    data = run_data([order_data(rng())], config=RUN | config)
+    data.host = {"cores": 8, "load_1min": 4, "membarrier": True, "jit": True} | host
+    data.orders[0].rows["mapped_share"] = 0.5
+    if change is not None:
+        change(data)
+    assert names(build(data)) == expected
+
+
 def test_the_executors_own_warning_is_not_repeated() -> None:
     data = head_to_head(rng(), rebuilds=5)
     data.warnings = [("short-run", "mine"), ("oversubscribed", "")]

@@ -194,7 +194,7 @@ def test_a_sweep_in_a_table() -> None:
 def test_figures_of_different_machines_are_said_to_be() -> None:
     other = trial(3, 7, 0, host={"cpu_model": "Kunpeng 920", "cores": 96, "kernel": "6.1"})
     text = " ".join(sweep_table([*TRIALS, other], ("vcpus",), 7).split())
-    assert "Not all of one machine: 6 runs on 2 cores; 1 run on Kunpeng 920, 96 cores, Linux 6.1." in text
+    assert "Not all of one machine: 6 runs on 8 cores; 1 run on Kunpeng 920, 96 cores, Linux 6.1." in text
     assert "one machine" not in sweep_table(TRIALS, ("vcpus",), 6)
 
 
