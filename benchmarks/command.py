@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from stress.errors import RunBroken
+from stress.shm.accounts import FIRST_ACCESS_NS
 from stress.shm.layout import Geo, Machine, carve, segment_bytes
 from stress.shm.stale import PREFIX
-from stress.shm.words import FIRST_ACCESS_NS
 
 _STRESS = (sys.executable, "-m", "stress")
 _SHM = Path("/dev/shm")
@@ -72,7 +72,7 @@ def watched_start(geo: Geo, *arguments: str, **settings: str) -> Started:
     if machine is None:
         raise RunBroken(f"stress {' '.join(arguments)}: its segment was not seen", "try it by hand")
     # The mapping lives on after the segment's removal. The vCPUs' clock is the one read above.
-    first = machine.procs[: geo.hypervisor, FIRST_ACCESS_NS]
+    first = machine.states[: geo.hypervisor, FIRST_ACCESS_NS]
     return Started(document, (int(first.max()) - launched_ns) / 1e9)
 
 

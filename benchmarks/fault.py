@@ -24,9 +24,7 @@ from stress.kernels.dirty import set_logging
 from stress.kernels.tlb import CHUNK, Cpu
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.workload import Pattern, Workload
-from stress.shm.histogram import bucket
-from stress.shm.layout import Machine, Rings
-from stress.shm.words import (
+from stress.shm.accounts import (
     C_FAULTS,
     C_LOCK_HOLD_NS,
     C_LOCK_WAIT_NS,
@@ -42,6 +40,8 @@ from stress.shm.words import (
     VIOLATIONS,
     Kind,
 )
+from stress.shm.histogram import bucket
+from stress.shm.layout import Machine, Rings
 
 TARGET = 0.9
 #: Faults of a run: as many as the event ring holds, so that none is dropped.
@@ -123,7 +123,7 @@ def seconds(case: Case, version: Run, cpu: Cpu | None = None) -> float:
     faults = [C_FAULTS + case.kind, C_MAPPED_BLOCKS + case.did, case.counter]
     if statuses != [RAN] or (counted[faults] != FAULTS).any() or counted[C_REDONE] != case.redone:
         raise RunBroken(f"{case.name}: the vCPU did not fault {FAULTS:,} times in the way meant", "report it")
-    if machine.control[VIOLATIONS : VIOLATIONS + len(Kind)].any():
+    if machine.tally[VIOLATIONS : VIOLATIONS + len(Kind)].any():
         raise RunBroken(f"{case.name}: there are violations", "report it")
     return taken_s
 

@@ -14,9 +14,10 @@ from stress.kernels.split import DONE, split
 from stress.kernels.tlb import R_RANDOM, R_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
+from stress.shm.accounts import PHASE, PHASE_SLOT_BITS
 from stress.shm.layout import Machine, geo_for
 from stress.shm.segment import Segment
-from stress.shm.words import PHASE, PHASE_SLOT_BITS, SEQUENCE
+from stress.shm.words import SEQUENCE
 
 #: Share of a block's pages, in 2**-20, that a split maps.
 ALL, NONE = 1 << 20, 0
@@ -56,7 +57,7 @@ def machine_of(
     for block in filter(is_split, range(blocks)):
         if split(machine, geo.hypervisor, geo.base_gfn + block * block_pages, share, 1, 0) != DONE:
             raise RunBroken(f"block {block} was not split", "report it")
-    machine.control[PHASE] = ORDER_0
+    machine.tally[PHASE] = ORDER_0
     return machine
 
 

@@ -18,7 +18,7 @@ from benchmarks.rounds import interleave
 from benchmarks.vcpu import hit_cases
 from stress.errors import RunBroken
 from stress.kernels.vcpu import build_run, run
-from stress.shm.words import EVENT_HEAD, PHASE
+from stress.shm.accounts import EVENT_HEAD, PHASE
 
 TARGET = 0.85
 
@@ -34,7 +34,7 @@ def _log_figure(rounds: int) -> Figure:
 
     def rate(phase: int, to_log: int) -> float:
         start.restore()
-        machine.control[PHASE] = phase
+        machine.tally[PHASE] = phase
         taken_s = seconds(case, run)
         logged = int(machine.event_index[VCPU, EVENT_HEAD])
         if logged != to_log:

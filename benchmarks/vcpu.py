@@ -12,8 +12,8 @@ from stress.arch.geometry import MIB
 from stress.kernels.tlb import PER_LEVEL
 from stress.kernels.vcpu import run
 from stress.kernels.workload import Pattern
+from stress.shm.accounts import C_ACCESSES, C_HITS, C_WALKS
 from stress.shm.layout import Machine
-from stress.shm.words import C_ACCESSES, C_HITS, C_WALKS
 
 TARGET = 0.9
 

@@ -15,8 +15,9 @@ from stress.kernels.split import DONE
 from stress.kernels.tlb import R_PAGE, R_RANDOM, R_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import run
 from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
+from stress.shm.accounts import C_ACCESSES, C_FAULTS, C_HITS, C_REDONE, C_WALKS, C_WRITES, FAULT_KINDS
 from stress.shm.layout import Machine
-from stress.shm.words import C_ACCESSES, C_FAULTS, C_HITS, C_REDONE, C_WALKS, C_WRITES, FAULT_KINDS, SEQUENCE, STOP
+from stress.shm.words import SEQUENCE, STOP
 
 RW = 3
 ALWAYS = 4096  # Workload.write_below: every access writes

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from stress.shm import words
+from stress.shm import accounts, words
 from stress.shm.layout import DIRECTORY, DIRECTORY_ENTRY, REGIONS, Geo, Machine
 from stress.shm.stale import SHM
 
@@ -135,8 +135,8 @@ class LiveRun:
 
         def under_way() -> bool:
             assert self.process.poll() is None, "the run is over already"
-            rebuilds = machine.totals[:, words.T_REBUILDS]
-            return bool(machine.procs[:vcpus, words.FIRST_ACCESS_NS].all() and rebuilds.all())
+            rebuilds = machine.totals[:, accounts.T_REBUILDS]
+            return bool(machine.states[:vcpus, accounts.FIRST_ACCESS_NS].all() and rebuilds.all())
 
         wait_until(under_way, PATIENCE_S, "first rebuild")
         return machine

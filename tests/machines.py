@@ -19,10 +19,10 @@ from stress.kernels.audit import audit
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import split
 from stress.orders import Order, Step
-from stress.shm import layout, words
+from stress.shm import accounts, layout, words
+from stress.shm.accounts import Kind
 from stress.shm.layout import Geo, Machine, Rings
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import Kind
 
 CYCLE_ROWS = Rings().cycle_rows
 
@@ -84,16 +84,21 @@ def small_machine(
 
 def violations(s: Machine) -> dict[str, int]:
     """Counts of the kinds that were reported."""
-    counts = {kind.label: int(s.control[words.VIOLATIONS + kind]) for kind in Kind}
+    counts = {kind.label: int(s.tally[accounts.VIOLATIONS + kind]) for kind in Kind}
     return {label: count for label, count in counts.items() if count}
 
 
 def evidence(s: Machine, kind: Kind, n: int = 0) -> dict[str, int]:
     """Piece ``n`` of the evidence of a kind."""
     row = s.evidence[kind, n]
-    assert row[words.V_READY] == 1
-    names = {"who": words.V_WHO, "gfn": words.V_GFN, "level": words.V_LEVEL, "step": words.V_STEP}
-    names |= {"found": words.V_FOUND, "expected": words.V_EXPECTED, "detail": words.V_DETAIL, "rule": words.V_RULE}
+    assert row[accounts.V_READY] == 1
+    names = {"who": accounts.V_WHO, "gfn": accounts.V_GFN, "level": accounts.V_LEVEL, "step": accounts.V_STEP}
+    names |= {
+        "found": accounts.V_FOUND,
+        "expected": accounts.V_EXPECTED,
+        "detail": accounts.V_DETAIL,
+        "rule": accounts.V_RULE,
+    }
     return {name: int(row[at]) for name, at in names.items()}
 
 
@@ -122,7 +127,7 @@ def split_block(s: Machine, block: int, share: int = ALL, *, writable: int = 1, 
 
 def choose_order(s: Machine, order: int) -> None:
     """Make order number ``order`` the one under test, in the cycle under way."""
-    s.cycles[s.control[words.CYCLE] % CYCLE_ROWS, words.K_ORDER] = order
+    s.cycles[s.control[words.CYCLE] % CYCLE_ROWS, accounts.K_ORDER] = order
 
 
 def set_order(s: Machine, steps: Iterable[Step], order: int = 0) -> None:

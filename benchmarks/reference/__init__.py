@@ -22,15 +22,27 @@ from stress.errors import MachineError
 from stress.kernels import abort, codes, descriptor, tlb, vcpu
 from stress.kernels.tlb import Cpu
 from stress.kernels.workload import Pattern, Workload
-from stress.shm import words
+from stress.shm import accounts, words
+from stress.shm.accounts import State
 from stress.shm.layout import Geo, Machine
 from stress.shm.traced import Traced
-from stress.shm.words import State
 
 _DIRECTORY = Path(__file__).parent
 _SOURCES = tuple(str(_DIRECTORY / name) for name in ("vcpu.c", "teardown.c"))
 _FLAGS = ("-O3", "-march=native", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror")
-_CONSTANTS: tuple[ModuleType, ...] = (geometry, descriptors, bbm, bugs, words, tlb, descriptor, codes, abort, vcpu)
+_CONSTANTS: tuple[ModuleType, ...] = (
+    geometry,
+    descriptors,
+    bbm,
+    bugs,
+    words,
+    accounts,
+    tlb,
+    descriptor,
+    codes,
+    abort,
+    vcpu,
+)
 _ENUMS: dict[str, type[IntEnum]] = {"PATTERN": Pattern, "STATE": State, "TRACED": Traced}
 _DOUBLES = ("exponent",)
 _C_TYPES: dict[str, Any] = {"int64_t": ctypes.c_int64, "double": ctypes.c_double, "int64_t *": ctypes.c_void_p}

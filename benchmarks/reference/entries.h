@@ -15,12 +15,12 @@ static inline void acquire(const struct machine *m, int64_t who)
 {
 	if (unlikely(!compare_exchange(&m->control[LOCK], 0, who + 1)))
 		abort(); /* contended */
-	store(&m->procs[who * PROC_WORDS + STATE], STATE_LOCK_HELD);
+	store(&m->states[who * STATE_WORDS + STATE], STATE_LOCK_HELD);
 }
 
 static inline void release(const struct machine *m, int64_t who, int64_t state)
 {
-	store(&m->procs[who * PROC_WORDS + STATE], state);
+	store(&m->states[who * STATE_WORDS + STATE], state);
 	if (unlikely(load(&m->control[LOCK]) <= 0))
 		abort(); /* held for reading */
 	store(&m->control[LOCK], 0);
@@ -76,8 +76,8 @@ static inline bool write_entry(const struct machine *m, int64_t index, int64_t o
 	if (unlikely(m->geo.trace_rows != 0))
 		abort(); /* not traced here */
 	if (traced != UNTRACED) {
-		m->procs[who * PROC_WORDS + CHANGED] = traced;
-		m->procs[who * PROC_WORDS + CHANGED_ROW] = 0;
+		m->states[who * STATE_WORDS + CHANGED] = traced;
+		m->states[who * STATE_WORDS + CHANGED_ROW] = 0;
 	}
 	if (unlikely(judged != OK || m->geo.poc_checked != 0))
 		abort(); /* a violation, or one to be looked for */

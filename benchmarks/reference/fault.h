@@ -6,9 +6,9 @@
 /* PHASE, with the counter slot of this very moment. */
 static inline int64_t phase_now(const struct machine *m)
 {
-	int64_t phase = load(&m->control[PHASE]);
+	int64_t phase = load(&m->tally[PHASE]);
 
-	if (unlikely(load(&m->control[INSIDE]) != 0) && (phase & PHASE_SLOT_MASK) + 1 < m->counter_slots)
+	if (unlikely(load(&m->tally[INSIDE]) != 0) && (phase & PHASE_SLOT_MASK) + 1 < m->counter_slots)
 		phase |= 1;
 	return phase;
 }
@@ -208,7 +208,7 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 	const struct geo *geo = &m->geo;
 	const int64_t start = clock_ns();
 
-	store(&m->procs[vcpu * PROC_WORDS + STATE], STATE_FAULT);
+	store(&m->states[vcpu * STATE_WORDS + STATE], STATE_FAULT);
 	spend(geo->exit_ns);
 	const int64_t phase = phase_now(m);
 	if (unlikely(window_of(descriptor) != 0))
@@ -221,7 +221,7 @@ static __attribute__((noinline)) void handle(const struct machine *m, int64_t vc
 	const int64_t done = clock_ns();
 	release(m, vcpu, STATE_GUEST);
 
-	if (unlikely(load(&m->control[COSTS_CUT]) != 0))
+	if (unlikely(load(&m->tally[COSTS_CUT]) != 0))
 		abort(); /* no modelled costs here */
 	const int64_t slot = phase & PHASE_SLOT_MASK, kind = resolved.kind;
 	int64_t *counters = &m->counters[(vcpu * m->counter_slots + slot) * COUNTER_WORDS];

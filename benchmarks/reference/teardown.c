@@ -10,8 +10,8 @@ static bool free_table(const struct machine *m, int64_t page, int64_t who)
 		abort(); /* a violation: a double free */
 	if (put_page(m, page) != 0)
 		return false;
-	m->procs[who * PROC_WORDS + CHANGED] = TRACED_FREE;
-	m->procs[who * PROC_WORDS + CHANGED_ROW] = 0;
+	m->states[who * STATE_WORDS + CHANGED] = TRACED_FREE;
+	m->states[who * STATE_WORDS + CHANGED_ROW] = 0;
 	for (int64_t i = page << bits; i < (page + 1) << bits; i++)
 		m->tables[i] = POISON;
 	m->page_level[page] = FREE;

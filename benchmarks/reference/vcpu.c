@@ -126,7 +126,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 	};
 	struct position at = {cpu.registers[CPU_R_PAGE], cpu.registers[CPU_R_RANDOM]};
 	int64_t seen = cpu.registers[CPU_R_SEEN], left = cpu.registers[CPU_R_LEFT];
-	int64_t *proc = &m.procs[vcpu * PROC_WORDS];
+	int64_t *state = &m.states[vcpu * STATE_WORDS];
 	int64_t status = RAN;
 
 	for (int64_t chunk = 0; chunk < chunks; chunk++) {
@@ -151,7 +151,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 				break;
 			}
 		}
-		proc[AT_GFN] = base + (cpu.upcoming[length - 1] >> 1);
+		state[AT_GFN] = base + (cpu.upcoming[length - 1] >> 1);
 		int64_t sizes = sizes_held(&cpu);
 		int64_t done = 0, writes = 0, walks = 0, redone = 0;
 		bool faulted = false;
@@ -190,7 +190,7 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 				writes += access & 1;
 				walks++;
 				if (unlikely(faulted)) { /* a chunk of long faults takes long */
-					proc[HEARTBEAT]++;
+					state[HEARTBEAT]++;
 					faulted = false;
 				}
 				continue;
@@ -210,8 +210,8 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		counters[C_HITS] += length - walks;
 		counters[C_REDONE] += redone;
 		store(&counters[C_ACCESSES], counters[C_ACCESSES] + length);
-		proc[HEARTBEAT]++;
-		if (unlikely(proc[FIRST_ACCESS_NS] == 0))
+		state[HEARTBEAT]++;
+		if (unlikely(state[FIRST_ACCESS_NS] == 0))
 			abort(); /* the benchmark is not the first */
 	}
 	cpu.registers[CPU_R_SEEN] = seen;

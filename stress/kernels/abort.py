@@ -39,10 +39,11 @@ from stress.kernels.memslots import mapping_level, page_in_slot, slot_of
 from stress.kernels.oracle import report
 from stress.kernels.rebuild import DONE, begin, carry_out
 from stress.kernels.steps import look, own_lock
+from stress.shm.accounts import Kind, State
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
-from stress.shm.words import SLOT_LOGGING, Kind, State
+from stress.shm.words import SLOT_LOGGING
 
 _ENDLESS_FAULT = int(Kind.ENDLESS_FAULT)
 _GUEST = int(State.GUEST)

@@ -34,21 +34,14 @@ from stress.kernels.descriptor import (
 )
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import report
+from stress.shm.accounts import Kind
 from stress.shm.atomics import get, load
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import (
     Machine,
 )
 from stress.shm.syscalls import fence
-from stress.shm.words import (
-    FREE,
-    NOT_AT_POC,
-    POOL_HEAD,
-    POOL_TAIL,
-    SLOT_LOGGING,
-    SLOT_PROTECTED,
-    Kind,
-)
+from stress.shm.words import FREE, NOT_AT_POC, POOL_HEAD, POOL_TAIL, SLOT_LOGGING, SLOT_PROTECTED
 
 _REFCOUNT = int(Kind.REFCOUNT)
 _LEAK = int(Kind.TABLE_LEAK)

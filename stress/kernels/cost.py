@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from stress.shm.accounts import COSTS_CUT, COSTS_END_NS, HEARTBEAT
 from stress.shm.atomics import load, pause, store
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns
-from stress.shm.words import COSTS_CUT, COSTS_END_NS, HEARTBEAT, STOP
+from stress.shm.words import STOP
 
 
 @kernel
@@ -21,11 +22,11 @@ def spin(s: Machine, who: int, duration_ns: int) -> None:
     now = clock_ns()
     end = now + duration_ns
     while now < end:
-        last = load(s.control, COSTS_END_NS)
+        last = load(s.tally, COSTS_END_NS)
         if load(s.control, STOP) != 0 or (last != 0 and now >= last):
-            store(s.control, COSTS_CUT, 1)
+            store(s.tally, COSTS_CUT, 1)
             break
-        s.procs[who, HEARTBEAT] += 1  # it gets on
+        s.states[who, HEARTBEAT] += 1  # it gets on
         pause()
         now = clock_ns()
 

@@ -16,6 +16,7 @@ from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
 from stress.kernels.oracle import report
 from stress.kernels.tlbi import tlbi_vmid
+from stress.shm.accounts import Kind, State
 from stress.shm.atomics import exchange, fetch_and, fetch_or, load, put, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
@@ -32,8 +33,6 @@ from stress.shm.words import (
     SLOT_LOGGING,
     SLOT_PAGES,
     SLOT_PROTECTED,
-    Kind,
-    State,
 )
 
 _DWELL = int(State.DWELL)

@@ -24,6 +24,7 @@ from stress.kernels.descriptor import (
 )
 from stress.kernels.oracle import broke_rule
 from stress.kernels.tlbi import tlbi_ipas
+from stress.shm.accounts import Kind
 from stress.shm.atomics import compare_exchange, load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
@@ -31,7 +32,7 @@ from stress.shm.placement import out_of_line
 from stress.shm.syscalls import fence
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import NOT_AT_POC, R_ENDED, SEQUENCE, TLBI_DONE, Kind
+from stress.shm.words import NOT_AT_POC, SEQUENCE, TLBI_DONE
 
 _BBM = int(Kind.BBM)
 _AT_POC = int(Kind.NOT_AT_POC)
@@ -141,7 +142,7 @@ def owned(s: Machine, descriptor: int) -> bool:
     window = window_of(descriptor)
     if window == 0:
         return True
-    ended = load(s.records, (window & (s.geo.record_rows - 1), R_ENDED))
+    ended = load(s.ended, window & (s.geo.record_rows - 1))
     return ended & REBUILD_MASK != window
 
 

@@ -20,17 +20,7 @@ from stress.kernels.cost import spend
 from stress.kernels.descriptor import REBUILD_MASK, is_leaf, window_of
 from stress.kernels.grace import begin_walk, end_walk
 from stress.kernels.inject import injected
-from stress.shm.atomics import fetch_add, load, store
-from stress.shm.events import log_fault
-from stress.shm.histogram import bucket
-from stress.shm.jit import kernel
-from stress.shm.layout import Machine
-from stress.shm.mmu_lock import acquire, acquire_shared, release
-from stress.shm.syscalls import clock_ns, sched_yield
-from stress.shm.words import (
-    B_HOLD_NS,
-    B_LOCKS,
-    B_WAIT_NS,
+from stress.shm.accounts import (
     C_DROPPED,
     C_FAULTS,
     C_LOCK_HOLD_NS,
@@ -54,6 +44,14 @@ from stress.shm.words import (
     WHAT_SLOT_SHIFT,
     State,
 )
+from stress.shm.atomics import fetch_add, load, store
+from stress.shm.events import log_fault
+from stress.shm.histogram import bucket
+from stress.shm.jit import kernel
+from stress.shm.layout import Machine
+from stress.shm.mmu_lock import acquire, acquire_shared, release
+from stress.shm.syscalls import clock_ns, sched_yield
+from stress.shm.words import B_HOLD_NS, B_LOCKS, B_WAIT_NS
 
 _FAULT = int(State.FAULT)
 _GUEST = int(State.GUEST)
@@ -62,8 +60,8 @@ _GUEST = int(State.GUEST)
 @kernel
 def phase_now(s: Machine) -> int:
     """PHASE, with the counter slot of this very moment: inside or outside of rebuilds."""
-    phase = load(s.control, PHASE)
-    if load(s.control, INSIDE) != 0 and (phase & PHASE_SLOT_MASK) + 1 < s.counters.shape[1]:
+    phase = load(s.tally, PHASE)
+    if load(s.tally, INSIDE) != 0 and (phase & PHASE_SLOT_MASK) + 1 < s.counters.shape[1]:
         phase |= 1
     return phase
 
@@ -95,7 +93,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     ``descriptor`` and ``level`` are what the vCPU's walk met (0 and -1 if its TLB hit without permission).
     """
     start = clock_ns()
-    store(s.procs, (vcpu, STATE), _FAULT)
+    store(s.states, (vcpu, STATE), _FAULT)
     spend(s, vcpu, s.geo.exit_ns)
     phase, number = phase_of(s, descriptor)
     asked = clock_ns() if s.geo.exit_ns != 0 else start
@@ -120,7 +118,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         ended = clock_ns()
     kind = WINDOW if window_of(descriptor) != 0 else PERMISSION if found == ENDLESS else found
     slot = phase & PHASE_SLOT_MASK
-    if load(s.control, COSTS_CUT) != 0:  # it stalled for less than on the platform: it belongs to no order
+    if load(s.tally, COSTS_CUT) != 0:  # it stalled for less than on the platform: it belongs to no order
         slot = s.counters.shape[1] - 1
     counters = s.counters[vcpu, slot]
     counters[C_FAULTS + kind] += 1

@@ -13,12 +13,13 @@ from stress.bugs import NO_GRACE
 from stress.kernels.codes import FREED_WITHOUT_GRACE
 from stress.kernels.inject import injected
 from stress.kernels.oracle import broke_rule
+from stress.shm.accounts import Kind
 from stress.shm.atomics import fetch_add, fetch_max, get, load, store
 from stress.shm.back_off import back_off
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import fence
-from stress.shm.words import GRACE_BEGUN, GRACE_DONE, STOP, STOP_ABORT, WALKING, Kind
+from stress.shm.words import GRACE_BEGUN, GRACE_DONE, STOP, STOP_ABORT, WALKING
 
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 

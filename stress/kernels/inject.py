@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from stress.shm.accounts import ACTED
 from stress.shm.atomics import fetch_add
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import cold
-from stress.shm.words import ACTED
 
 
 @kernel
 def count(s: Machine) -> None:
     """The bug acted once more."""
     cold()
-    fetch_add(s.control, ACTED, 1)
+    fetch_add(s.tally, ACTED, 1)
 
 
 @inline

@@ -15,12 +15,13 @@ from stress.kernels.entries import find
 from stress.kernels.grace import begin_walk, end_walk
 from stress.kernels.oracle import report
 from stress.orders import Step, mask_of
+from stress.shm.accounts import LOOKED_NS, PHASE, PHASE_SLOT_MASK, Kind
 from stress.shm.atomics import load, pause
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import cold
 from stress.shm.syscalls import clock_ns
-from stress.shm.words import LOOKED_NS, ORDER_WORDS, PHASE, PHASE_SLOT_MASK, Kind
+from stress.shm.words import ORDER_WORDS
 
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _UNLOCK = Step.UNLOCK.code
@@ -37,7 +38,7 @@ _BLOCKS = 64
 @kernel
 def tears_down_late(s: Machine) -> bool:
     """Whether the order under test frees tables outside of mmu_lock."""
-    order = (load(s.control, PHASE) & PHASE_SLOT_MASK) >> 1
+    order = (load(s.tally, PHASE) & PHASE_SLOT_MASK) >> 1
     if order >= s.orders.shape[0]:
         return False  # what happens now is charged to none
     unlocked = False
@@ -73,9 +74,9 @@ def look_around(s: Machine, vcpu: int, gfn: int) -> None:
     """Walk to the first table found from ``gfn``'s block on, if it is time and the order under test calls for it."""
     cold()
     now = clock_ns()
-    if now - s.procs[vcpu, LOOKED_NS] < _EVERY_NS or not tears_down_late(s):
+    if now - s.states[vcpu, LOOKED_NS] < _EVERY_NS or not tears_down_late(s):
         return
-    s.procs[vcpu, LOOKED_NS] = now
+    s.states[vcpu, LOOKED_NS] = now
     pages = pages_at(s.geo, s.geo.block_level)
     begin_walk(s, vcpu)
     for _ in range(min(_BLOCKS, s.geo.blocks)):

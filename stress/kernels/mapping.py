@@ -34,11 +34,11 @@ from stress.kernels.inject import injected
 from stress.kernels.oracle import report
 from stress.kernels.pool import allocate_table, free_table, get_page
 from stress.kernels.tlbi import tlbi_range
+from stress.shm.accounts import Kind
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import out_of_line
-from stress.shm.words import Kind
 
 # Results.
 MAPPED = 0

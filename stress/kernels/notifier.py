@@ -16,6 +16,7 @@ from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
 from stress.kernels.pool import free_table, put_page
 from stress.kernels.tlbi import tlbi_range
+from stress.shm.accounts import State
 from stress.shm.atomics import exchange, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
@@ -29,7 +30,6 @@ from stress.shm.words import (
     SLOT_LOGGING,
     SLOT_PAGES,
     SLOT_PROTECTED,
-    State,
 )
 
 _DWELL = int(State.DWELL)

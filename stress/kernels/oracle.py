@@ -7,20 +7,11 @@ import numpy.typing as npt
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.descriptor import entry_index, is_table, next_page
-from stress.shm.atomics import fetch_add, load, store
-from stress.shm.jit import kernel
-from stress.shm.layout import (
-    Machine,
-)
-from stress.shm.placement import cold
-from stress.shm.syscalls import clock_ns
-from stress.shm.words import (
+from stress.shm.accounts import (
     AT_STEP,
     BY_RULE,
     CHANGED,
     CHANGED_ROW,
-    FINISH,
-    FINISH_ASKED,
     V_ABOVE,
     V_CHANGED,
     V_CHANGED_ROW,
@@ -36,13 +27,21 @@ from stress.shm.words import (
     V_WHO,
     VIOLATIONS,
 )
+from stress.shm.atomics import fetch_add, load, store
+from stress.shm.jit import kernel
+from stress.shm.layout import (
+    Machine,
+)
+from stress.shm.placement import cold
+from stress.shm.syscalls import clock_ns
+from stress.shm.words import FINISH, FINISH_ASKED
 
 
 @kernel
 def name_place(s: Machine, row: npt.NDArray[np.int64], who: int, gfn: int, level: int) -> None:
     """Evidence names the last store that the process made to the table, and the entries above the one in question."""
-    row[V_CHANGED] = s.procs[who, CHANGED]
-    row[V_CHANGED_ROW] = s.procs[who, CHANGED_ROW]
+    row[V_CHANGED] = s.states[who, CHANGED]
+    row[V_CHANGED_ROW] = s.states[who, CHANGED_ROW]
     page = 0
     for at in range(s.geo.start_level, min(level, LAST_LEVEL)):
         descriptor = load(s.tables, entry_index(s.geo, page, at, gfn))
@@ -64,8 +63,8 @@ def keep(
     """
     cold()
     if rule != 0:
-        fetch_add(s.control, BY_RULE + kind, 1)
-    n = fetch_add(s.control, VIOLATIONS + kind, 1)
+        fetch_add(s.tally, BY_RULE + kind, 1)
+    n = fetch_add(s.tally, VIOLATIONS + kind, 1)
     if n < s.geo.evidence_rows:
         row = s.evidence[kind, n]
         row[V_WHO] = who
@@ -73,7 +72,7 @@ def keep(
         row[V_LEVEL] = level
         step = -1
         for process in range(s.geo.hypervisor + 1):
-            step = max(step, load(s.procs, (process, AT_STEP)))
+            step = max(step, load(s.states, (process, AT_STEP)))
         row[V_STEP] = step
         row[V_TIME_NS] = clock_ns()
         row[V_FOUND] = found

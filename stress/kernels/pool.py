@@ -10,26 +10,14 @@ from __future__ import annotations
 from stress.arch.descriptors import POISON
 from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, POOL_RAN_DRY
 from stress.kernels.oracle import broke_rule, report
+from stress.shm.accounts import INSIDE, POOL_LEAKED, POOL_PEAK, Kind
 from stress.shm.atomics import compare_exchange, exchange, fetch_add, get, load, pause, put, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.syscalls import sched_yield
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import (
-    DEFERRED_HEAD,
-    DEFERRED_TAIL,
-    FREE,
-    INSIDE,
-    POOL_HEAD,
-    POOL_LEAKED,
-    POOL_LOCK,
-    POOL_PEAK,
-    POOL_TAIL,
-    STOP,
-    STOP_ABORT,
-    Kind,
-)
+from stress.shm.words import DEFERRED_HEAD, DEFERRED_TAIL, FREE, POOL_HEAD, POOL_LOCK, POOL_TAIL, STOP, STOP_ABORT
 
 _DOUBLE_FREE = int(Kind.DOUBLE_FREE)
 _TABLE_LEAK = int(Kind.TABLE_LEAK)
@@ -78,7 +66,7 @@ def dry_by_a_leak(s: Machine) -> bool:
     (`stress.shm.layout.geo_for`). More are in use only by a leak, unless they wait for a grace period, or for a
     tear-down under way: that one gives them back before its rebuild counts as over.
     """
-    return load(s.control, INSIDE) == 0 and load(s.control, DEFERRED_HEAD) == load(s.control, DEFERRED_TAIL)
+    return load(s.tally, INSIDE) == 0 and load(s.control, DEFERRED_HEAD) == load(s.control, DEFERRED_TAIL)
 
 
 @kernel
@@ -92,11 +80,11 @@ def allocate_table(s: Machine, level: int, who: int) -> int:
     if head != tail:
         page = get(s.free_ring, head % s.geo.table_pages)
         put(s.control, POOL_HEAD, head + 1)
-        put(s.control, POOL_PEAK, max(get(s.control, POOL_PEAK), s.geo.table_pages - (tail - head - 1)))
+        put(s.tally, POOL_PEAK, max(get(s.tally, POOL_PEAK), s.geo.table_pages - (tail - head - 1)))
     unlock_pool(s)
     if page < 0:
         # However the run ends from here, and whether it lives to see its last audit.
-        if leak and exchange(s.control, POOL_LEAKED, 1) == 0:
+        if leak and exchange(s.tally, POOL_LEAKED, 1) == 0:
             report(s, _TABLE_LEAK, who, 0, level, s.geo.table_pages, 0, POOL_RAN_DRY)
         return POOL_EXHAUSTED if leak else POOL_DRY
     bits = s.geo.index_bits

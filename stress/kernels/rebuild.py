@@ -13,6 +13,24 @@ from stress.kernels.records import close_inside, open_record
 from stress.kernels.steps import LOST, MOVED, STOPPED_WAITING, drop_lock, look, perform, table_of, take_lock, unlock
 from stress.kernels.teardown import count_mapped
 from stress.orders import Step, mask_of
+from stress.shm.accounts import (
+    AT_STEP,
+    COSTS_CUT,
+    K_ORDER,
+    R_CLEANED,
+    R_END_NS,
+    R_INVALID_NS,
+    R_LEFT,
+    R_LOCKED_NS,
+    R_MAPPED,
+    R_ORDER,
+    R_START_NS,
+    R_STEPS,
+    R_VALID_NS,
+    R_VOID,
+    VOIDED,
+    State,
+)
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
@@ -20,7 +38,6 @@ from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns
 from stress.shm.trace_log import end_trace_with
 from stress.shm.words import (
-    AT_STEP,
     B_BROKEN,
     B_CLOCK,
     B_FRAME,
@@ -34,25 +51,9 @@ from stress.shm.words import (
     B_NUMBER,
     B_ORDER,
     B_WAIT_NS,
-    COSTS_CUT,
     CYCLE,
-    K_ORDER,
     ORDER_WORDS,
-    R_CLEANED,
-    R_END_NS,
-    R_ENDED,
-    R_INVALID_NS,
-    R_LEFT,
-    R_LOCKED_NS,
-    R_MAPPED,
-    R_ORDER,
-    R_START_NS,
-    R_STEPS,
-    R_VALID_NS,
-    R_VOID,
     SEQUENCE,
-    VOIDED,
-    State,
 )
 
 _DWELL = int(State.DWELL)
@@ -105,7 +106,7 @@ def carry_out(s: Machine, who: int, requested_ns: int, cleaned: int) -> int:
         if step < 0:
             break
         start = now
-        store(s.procs, (who, AT_STEP), step)
+        store(s.states, (who, AT_STEP), step)
         if _OPENS >> step & 1:
             record[R_INVALID_NS] = start
         was_broken = b[B_BROKEN]
@@ -123,17 +124,17 @@ def carry_out(s: Machine, who: int, requested_ns: int, cleaned: int) -> int:
             record[R_VOID] = 1
             if b[B_GONE] == 0:
                 b[B_GONE] = LOST
-            fetch_add(s.control, VOIDED, 1)
+            fetch_add(s.tally, VOIDED, 1)
             break
     if b[B_LOCKED_NS] != 0:
         unlock(s, who)
-    if record[R_VOID] == 0 and load(s.control, COSTS_CUT) != 0:  # it took less than on the platform
+    if record[R_VOID] == 0 and load(s.tally, COSTS_CUT) != 0:  # it took less than on the platform
         record[R_VOID] = 1
-        fetch_add(s.control, VOIDED, 1)
-    store(s.procs, (who, AT_STEP), -1)
+        fetch_add(s.tally, VOIDED, 1)
+    store(s.states, (who, AT_STEP), -1)
     close_inside(s, order)
     end_trace_with(s, number)
-    store(s.records, (row, R_ENDED), number)
+    store(s.ended, row, number)
     store(s.records, (row, R_LEFT), number)
     return VOID if record[R_VOID] != 0 else DONE
 

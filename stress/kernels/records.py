@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from stress.kernels.descriptor import REBUILD_MASK
-from stress.shm.atomics import compare_exchange, fetch_add, get, load, store
-from stress.shm.jit import entry, kernel
-from stress.shm.layout import Machine
-from stress.shm.placement import out_of_line
-from stress.shm.syscalls import clock_ns, fence
-from stress.shm.words import (
+from stress.shm.accounts import (
     CLOCK_MASK,
     CLOSED,
-    CYCLE,
     INSIDE,
     INSIDE_MASK,
     INSIDE_SHIFT,
@@ -34,7 +28,6 @@ from stress.shm.words import (
     R_REQUESTED_NS,
     R_VOID,
     R_WHO,
-    REBUILDS,
     T_ALLOCATED,
     T_CLEANED,
     T_CYCLE_NS,
@@ -45,6 +38,12 @@ from stress.shm.words import (
     T_TLBIS,
     VOIDED,
 )
+from stress.shm.atomics import compare_exchange, fetch_add, get, load, store
+from stress.shm.jit import entry, kernel
+from stress.shm.layout import Machine
+from stress.shm.placement import out_of_line
+from stress.shm.syscalls import clock_ns, fence
+from stress.shm.words import CYCLE, REBUILDS
 
 
 @kernel
@@ -55,7 +54,7 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
     while number & REBUILD_MASK == 0:  # an entry that says 0 was broken by no rebuild
         row = number & (s.geo.record_rows - 1)
         s.records[row, R_VOID] = 1
-        fetch_add(s.control, VOIDED, 1)
+        fetch_add(s.tally, VOIDED, 1)
         s.records[row, R_FAULTS] = 0
         s.records[row, R_CLEANED] = 0
         store(s.records, (row, R_NUMBER), number)
@@ -78,9 +77,9 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
     store(s.records, (row, R_NUMBER), number)
     # From here on accesses count as inside, and so does time: what was spent waiting for mmu_lock is neither.
     while True:
-        inside = load(s.control, INSIDE)
+        inside = load(s.tally, INSIDE)
         grown = inside + 1 if inside != 0 else (clock_ns() & CLOCK_MASK) << INSIDE_SHIFT | 1
-        if compare_exchange(s.control, INSIDE, inside, grown):
+        if compare_exchange(s.tally, INSIDE, inside, grown):
             return number
 
 
@@ -88,10 +87,10 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
 def close_inside(s: Machine, order: int) -> None:
     """A rebuild is over; if it was the last under way, the time inside rebuilds ends."""
     while True:
-        inside = load(s.control, INSIDE)
+        inside = load(s.tally, INSIDE)
         last = inside & INSIDE_MASK == 1
         now = clock_ns()  # before the next rebuild can begin
-        if compare_exchange(s.control, INSIDE, inside, 0 if last else inside - 1):
+        if compare_exchange(s.tally, INSIDE, inside, 0 if last else inside - 1):
             break
     if last:
         fetch_add(s.totals, (order, T_INSIDE_NS), (now - (inside >> INSIDE_SHIFT)) & CLOCK_MASK)
@@ -100,7 +99,7 @@ def close_inside(s: Machine, order: int) -> None:
 @entry
 def settled(s: Machine, last: int) -> int:
     """The newest number up to ``last`` so that no rebuild up to it has anything left to do."""
-    for number in range(get(s.control, CLOSED) + 1, last + 1):
+    for number in range(get(s.tally, CLOSED) + 1, last + 1):
         row = number & (s.geo.record_rows - 1)
         held = load(s.records, (row, R_NUMBER))  # a greater one: the ring was full, its record is lost
         if held < number or (held == number and load(s.records, (row, R_LEFT)) != number):
@@ -112,7 +111,7 @@ def settled(s: Machine, last: int) -> int:
 def close_records(s: Machine, last: int) -> int:
     """Close every open record up to ``last``, each under its own order; how many rebuilds they were."""
     rebuilds = 0
-    for number in range(get(s.control, CLOSED) + 1, last + 1):
+    for number in range(get(s.tally, CLOSED) + 1, last + 1):
         row = number & (s.geo.record_rows - 1)
         record = s.records[row]
         if load(s.records, (row, R_NUMBER)) != number:
@@ -124,7 +123,7 @@ def close_records(s: Machine, last: int) -> int:
             fetch_add(s.totals, (its, T_FREED), record[R_FREED])
         fetch_add(s.totals, (its, T_CLEANED), record[R_CLEANED])  # losers of a race clean too
         store(s.records, (row, R_DONE), number)
-    store(s.control, CLOSED, last)
+    store(s.tally, CLOSED, last)
     return rebuilds
 
 
@@ -137,7 +136,7 @@ def open_cycle(s: Machine, order: int) -> None:
     fence()  # whoever still copies the row's last contents sees that first
     s.cycles[row, K_ORDER] = order
     store(s.control, CYCLE, number)
-    store(s.control, PHASE, number << PHASE_SLOT_BITS | 2 * order)
+    store(s.tally, PHASE, number << PHASE_SLOT_BITS | 2 * order)
 
 
 @entry

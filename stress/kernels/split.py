@@ -22,13 +22,13 @@ from stress.kernels.mapping import map_leaf
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.pool import allocate_table
 from stress.kernels.teardown import unmap_table
+from stress.shm.accounts import State
 from stress.shm.atomics import get, load, put
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.trace_log import append, trace
 from stress.shm.traced import Traced
-from stress.shm.words import State
 
 _DWELL = int(State.DWELL)
 _FILL = int(Traced.FILL)

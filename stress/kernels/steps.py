@@ -20,6 +20,16 @@ from stress.kernels.pool import get_page, put_page
 from stress.kernels.teardown import count_mapped, defer, detach, tear_down
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.orders import Step, mask_of
+from stress.shm.accounts import (
+    R_CLEANED,
+    R_FREED,
+    R_LOCKED_NS,
+    R_MAPPED,
+    R_REQUESTED_NS,
+    R_UNLOCKED_NS,
+    T_RESTARTS,
+    Kind,
+)
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
@@ -46,16 +56,7 @@ from stress.shm.words import (
     B_WAIT_NS,
     HOST_SEQUENCE,
     ORDER_WORDS,
-    R_CLEANED,
-    R_ENDED,
-    R_FREED,
-    R_LOCKED_NS,
-    R_MAPPED,
-    R_REQUESTED_NS,
-    R_UNLOCKED_NS,
-    T_RESTARTS,
     TLBI_DONE,
-    Kind,
 )
 
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
@@ -190,7 +191,7 @@ def unlock(s: Machine, who: int) -> bool:
             unlocked = unlocked or code == _UNLOCK
         judge_end(s, who)
     record = s.records[b[B_NUMBER] & (s.geo.record_rows - 1)]
-    store(s.records, (b[B_NUMBER] & (s.geo.record_rows - 1), R_ENDED), b[B_NUMBER])
+    store(s.ended, b[B_NUMBER] & (s.geo.record_rows - 1), b[B_NUMBER])
     drop_lock(s, who)
     record[R_UNLOCKED_NS] = clock_ns()
     return True

@@ -9,22 +9,13 @@ from stress.kernels.descriptor import is_table, next_page
 from stress.kernels.grace import judge_free, synchronize
 from stress.kernels.inject import injected
 from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
+from stress.shm.accounts import LIFE_CYCLE, T_FREED
 from stress.shm.atomics import fetch_add, get, load, put, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import (
-    D_CLOCK,
-    D_GFN,
-    D_LEVEL,
-    D_ORDER,
-    D_PAGE,
-    DEFERRED_HEAD,
-    DEFERRED_TAIL,
-    LIFE_CYCLE,
-    T_FREED,
-)
+from stress.shm.words import D_CLOCK, D_GFN, D_LEVEL, D_ORDER, D_PAGE, DEFERRED_HEAD, DEFERRED_TAIL
 
 _DEFERRED = LIFE_CYCLE.index("tables_deferred")
 _DETACH = int(Traced.DETACH)

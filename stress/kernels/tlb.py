@@ -18,13 +18,7 @@ from stress.shm.layout import (
 )
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.placement import out_of_line
-from stress.shm.words import (
-    LINE,
-    SEQUENCE,
-    TLBI_END,
-    TLBI_NUMBER,
-    TLBI_START,
-)
+from stress.shm.words import LINE, SEQUENCE, TLBI_END, TLBI_NUMBER, TLBI_START
 
 SETS, WAYS = 64, 4
 PER_LEVEL = SETS * WAYS

@@ -49,6 +49,20 @@ from stress.kernels.tlb import (
 )
 from stress.kernels.walk import cache_walk, walk
 from stress.kernels.workload import Workload
+from stress.shm.accounts import (
+    AT_GFN,
+    C_ACCESSES,
+    C_HITS,
+    C_REDONE,
+    C_WALKS,
+    C_WRITES,
+    FIRST_ACCESS_NS,
+    HEARTBEAT,
+    PHASE_SLOT_MASK,
+    STATE,
+    Kind,
+    State,
+)
 from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.jit import entry, inline, kernel
 from stress.shm.layout import (
@@ -58,29 +72,17 @@ from stress.shm.layout import (
 from stress.shm.placement import cold, out_of_line
 from stress.shm.syscalls import clock_ns, fence, sched_yield
 from stress.shm.words import (
-    AT_GFN,
-    C_ACCESSES,
-    C_HITS,
-    C_REDONE,
-    C_WALKS,
-    C_WRITES,
     FENCED,
-    FIRST_ACCESS_NS,
-    HEARTBEAT,
     LOGGED,
     NOT_AT_POC,
     PARK,
     PARKED,
-    PHASE_SLOT_MASK,
     SEQUENCE,
     SLOT_BASE,
     STAGE,
-    STATE,
     STOP,
     TAG_SHIFT,
     VALUE_MASK,
-    Kind,
-    State,
 )
 
 # What `run` returns, besides STOPPED and POOL_EXHAUSTED.
@@ -99,13 +101,13 @@ _LOST_DIRTY = int(Kind.LOST_DIRTY)
 def park(s: Machine, vcpu: int) -> None:
     """Wait at a quiescent point until the hypervisor lets the vCPUs go on."""
     cold()
-    store(s.procs, (vcpu, STATE), _PARKED)
+    store(s.states, (vcpu, STATE), _PARKED)
     store(s.procs, (vcpu, PARKED), 1)
     while load(s.control, PARK) != 0 and load(s.control, STOP) == 0:
-        s.procs[vcpu, HEARTBEAT] += 1
+        s.states[vcpu, HEARTBEAT] += 1
         sched_yield()
     store(s.procs, (vcpu, PARKED), 0)
-    store(s.procs, (vcpu, STATE), _GUEST)
+    store(s.states, (vcpu, STATE), _GUEST)
 
 
 @entry
@@ -119,7 +121,7 @@ def await_stage(s: Machine, vcpu: int, stage: int, tries: int) -> int:
         now = load(s.control, STAGE)
         if now != stage:
             return now
-        s.procs[vcpu, HEARTBEAT] += 1
+        s.states[vcpu, HEARTBEAT] += 1
         sched_yield()
     return stage
 
@@ -230,7 +232,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                 break
             if load(s.control, PARK) != 0:
                 park(s, vcpu)
-            if geo.lockless != 0 and s.procs[vcpu, HEARTBEAT] & 15 == 0:
+            if geo.lockless != 0 and s.states[vcpu, HEARTBEAT] & 15 == 0:
                 look_around(s, vcpu, load(s.memslots, (0, SLOT_BASE)) + page)
             logged = checked and load(s.control, LOGGED) & 1 != 0
             slot = phase_now(s) & PHASE_SLOT_MASK
@@ -328,7 +330,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                         walks += 1
                     if faulted or lost or (cell ^ expected) & watched != 0:
                         if faulted:  # a chunk of long faults takes long
-                            s.procs[vcpu, HEARTBEAT] += 1
+                            s.states[vcpu, HEARTBEAT] += 1
                             faulted = False
                         if (cell ^ expected) & watched != 0:
                             judge_cell(s, vcpu, gfn, cell, expected)
@@ -346,10 +348,10 @@ def build_run(checked: bool) -> Callable[..., Any]:
             counters[C_HITS] += done - walks
             counters[C_REDONE] += redone
             store(s.counters, (vcpu, slot, C_ACCESSES), counters[C_ACCESSES] + done)
-            s.procs[vcpu, HEARTBEAT] += 1
-            s.procs[vcpu, AT_GFN] = base + (cpu.upcoming[(length - 1) & (CHUNK - 1)] >> 1)
-            if s.procs[vcpu, FIRST_ACCESS_NS] == 0:
-                s.procs[vcpu, FIRST_ACCESS_NS] = clock_ns()
+            s.states[vcpu, HEARTBEAT] += 1
+            s.states[vcpu, AT_GFN] = base + (cpu.upcoming[(length - 1) & (CHUNK - 1)] >> 1)
+            if s.states[vcpu, FIRST_ACCESS_NS] == 0:
+                s.states[vcpu, FIRST_ACCESS_NS] = clock_ns()
             if status != RAN:
                 break
         cpu.registers[R_SEEN] = seen

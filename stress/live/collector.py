@@ -16,12 +16,13 @@ from stress.live.tracer import Tracer
 from stress.orders import Order
 from stress.results.data import COUNTERS, CYCLE_ROW, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.results.schema import Tables
-from stress.shm import words
+from stress.shm import accounts, words
 from stress.shm.drain import copy_cycles, copy_records, drain_events
 from stress.shm.edges import lower_edges
 from stress.shm.layout import (
     Machine,
 )
+from stress.shm.publish import publish
 
 # Rows kept of all orders together: what bounds the supervisor's memory.
 _ROWS_KEPT = 1 << 17
@@ -48,7 +49,7 @@ class Collector:
         self._next_cycle = 1
         self._cycles_overwritten = 0
         self._stalls = [Reservoir(STALL_ROW, _STALLS_KEPT // count, seed + i) for i in range(count)]
-        self._events = np.zeros((_BATCH, words.EVENT_WORDS), np.int64)
+        self._events = np.zeros((_BATCH, accounts.EVENT_WORDS), np.int64)
         self._drained = np.zeros(machine.geo.hypervisor, np.int64)
         self._drained_of = np.zeros(len(orders), np.int64)
         self.timeline = Timeline()
@@ -65,17 +66,17 @@ class Collector:
     @property
     def rebuilds(self) -> int:
         """Rebuilds completed so far."""
-        return int(self._machine.totals[:, words.T_REBUILDS].sum())
+        return int(self._machine.totals[:, accounts.T_REBUILDS].sum())
 
     @property
     def _closed(self) -> int:
         """Records complete so far, void ones among them."""
-        return int(self._machine.control[words.CLOSED])
+        return int(self._machine.tally[accounts.CLOSED])
 
     @property
     def _origin_ns(self) -> int:
         """Clock at the first access that all vCPUs have in common, 0 before it."""
-        first = self._machine.procs[: self._machine.geo.hypervisor, words.FIRST_ACCESS_NS]
+        first = self._machine.states[: self._machine.geo.hypervisor, accounts.FIRST_ACCESS_NS]
         return int(first.max()) if first.all() else 0
 
     def shortfall(self) -> str:
@@ -129,8 +130,8 @@ class Collector:
         if not self._origin_ns:
             return
         charged = machine.counters[:, :-1]  # to an order, as everything that the result tells apart
-        accesses = charged[:, :, words.C_ACCESSES].sum()
-        faults = charged[:, :, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].sum()
+        accesses = charged[:, :, accounts.C_ACCESSES].sum()
+        faults = charged[:, :, accounts.C_FAULTS : accounts.C_FAULTS + accounts.FAULT_KINDS].sum()
         self.timeline.read(time.monotonic_ns() - self._origin_ns, int(accesses), int(faults))
 
     def _take_records(self, last: int) -> None:
@@ -139,7 +140,7 @@ class Collector:
             records, whole = copy_records(self._machine, numbers)
             self._next += len(numbers)
             self._overwritten += int((~whole).sum())
-            rebuilt = records[whole & (records[:, words.R_VOID] == 0)]
+            rebuilt = records[whole & (records[:, accounts.R_VOID] == 0)]
             self._keep_rows(rebuilt)
             if self._tracer:
                 self._tracer.take_rebuilds(rebuilt)
@@ -161,55 +162,55 @@ class Collector:
     def _keep_cycles(self, numbers: npt.NDArray[np.int64], cycles: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(numbers), CYCLE_ROW)
         rows["number"] = numbers
-        rows["time_ns"] = cycles[:, words.K_TIME_NS]
-        rows["accesses"] = cycles[:, words.K_ACCESSES]
+        rows["time_ns"] = cycles[:, accounts.K_TIME_NS]
+        rows["accesses"] = cycles[:, accounts.K_ACCESSES]
         for order, kept in enumerate(self._cycles):
-            kept.extend(rows[cycles[:, words.K_ORDER] == order])
+            kept.extend(rows[cycles[:, accounts.K_ORDER] == order])
 
     def _take_stages(self) -> None:
         """Take every stage that is over; of very many passes keep every 2nd, 4th, ... one."""
         machine = self._machine
-        for number in range(int(machine.control[words.STAGES_TAIL]), int(machine.control[words.STAGES_HEAD])):
+        for number in range(int(machine.tally[accounts.STAGES_TAIL]), int(machine.tally[accounts.STAGES_HEAD])):
             row = machine.stages[number % machine.geo.stage_rows].copy()
-            machine.control[words.STAGES_TAIL] = number + 1
-            self.passes = max(self.passes, int(row[words.G_REPEAT]) + 1)
-            if row[words.G_REPEAT] % self._stride == 0:
+            publish(machine.tally, accounts.STAGES_TAIL, number + 1)
+            self.passes = max(self.passes, int(row[accounts.G_REPEAT]) + 1)
+            if row[accounts.G_REPEAT] % self._stride == 0:
                 self._stages.append(row)
             if len(self._stages) > self._stages_kept:
                 self._stride *= 2
-                self._stages = [each for each in self._stages if each[words.G_REPEAT] % self._stride == 0]
+                self._stages = [each for each in self._stages if each[accounts.G_REPEAT] % self._stride == 0]
                 if len(self._stages) >= self._stages_kept:  # a single pass may have that many
                     self._stages_kept *= 2
 
     def _keep_rows(self, records: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(records), REBUILD_ROW)
-        invalid, valid = records[:, words.R_INVALID_NS], records[:, words.R_VALID_NS]
-        rows["number"] = records[:, words.R_NUMBER]
-        rows["cycle"] = records[:, words.R_CYCLE]
-        rows["block"] = records[:, words.R_BLOCK] // self._block_pages
-        rows["start_ns"] = records[:, words.R_START_NS] - self._origin_ns
+        invalid, valid = records[:, accounts.R_INVALID_NS], records[:, accounts.R_VALID_NS]
+        rows["number"] = records[:, accounts.R_NUMBER]
+        rows["cycle"] = records[:, accounts.R_CYCLE]
+        rows["block"] = records[:, accounts.R_BLOCK] // self._block_pages
+        rows["start_ns"] = records[:, accounts.R_START_NS] - self._origin_ns
         # An order that never breaks the entry has no window; one that installs first and breaks later no measured one.
         rows["window_ns"] = np.where(invalid == 0, 0, np.where(valid > invalid, valid - invalid, NOT_MEASURED))
-        rows["rebuild_ns"] = records[:, words.R_END_NS] - records[:, words.R_START_NS]
-        rows["lock_wait_ns"] = records[:, words.R_LOCKED_NS] - records[:, words.R_REQUESTED_NS]
-        rows["lock_hold_ns"] = records[:, words.R_UNLOCKED_NS] - records[:, words.R_LOCKED_NS]
+        rows["rebuild_ns"] = records[:, accounts.R_END_NS] - records[:, accounts.R_START_NS]
+        rows["lock_wait_ns"] = records[:, accounts.R_LOCKED_NS] - records[:, accounts.R_REQUESTED_NS]
+        rows["lock_hold_ns"] = records[:, accounts.R_UNLOCKED_NS] - records[:, accounts.R_LOCKED_NS]
         rows["step_ns"] = step_times(records, self._orders)
-        rows["mapped_share"] = records[:, words.R_MAPPED] / self._block_pages
-        rows["window_faults"] = records[:, words.R_FAULTS]
+        rows["mapped_share"] = records[:, accounts.R_MAPPED] / self._block_pages
+        rows["window_faults"] = records[:, accounts.R_FAULTS]
         for order, kept in enumerate(self._rows):
-            its = rows[records[:, words.R_ORDER] == order]
+            its = rows[records[:, accounts.R_ORDER] == order]
             kept.extend(its)
             windows = its["window_ns"][its["window_ns"] != NOT_MEASURED]
             self._recent[order].extend(windows[-_RECENT:].tolist())
 
     def _take_events(self, events: npt.NDArray[np.int64]) -> None:
         rows = np.zeros(len(events), STALL_ROW)
-        what = events[:, words.E_WHAT]
-        rows["cycle"] = events[:, words.E_CYCLE]
+        what = events[:, accounts.E_WHAT]
+        rows["cycle"] = events[:, accounts.E_CYCLE]
         rows["fault_class"] = what & 0xF
-        rows["stall_ns"] = events[:, words.E_STALL_NS]
-        rows["lock_wait_ns"] = events[:, words.E_LOCK_WAIT_NS]
-        orders = what >> words.WHAT_SLOT_SHIFT + 1  # two slots each
+        rows["stall_ns"] = events[:, accounts.E_STALL_NS]
+        rows["lock_wait_ns"] = events[:, accounts.E_LOCK_WAIT_NS]
+        orders = what >> accounts.WHAT_SLOT_SHIFT + 1  # two slots each
         for order, kept in enumerate(self._stalls):
             chosen = rows[orders == order]
             self._drained_of[order] += len(chosen)
@@ -220,8 +221,8 @@ class Collector:
         lost = []
         for vcpu, drained in enumerate(self._drained):
             index = self._machine.event_index[vcpu]
-            logged = int(index[words.EVENT_LOGGED])
-            found = int(drained + index[words.EVENT_DROPPED])
+            logged = int(index[accounts.EVENT_LOGGED])
+            found = int(drained + index[accounts.EVENT_DROPPED])
             if logged != found:
                 lost.append((vcpu, logged, found))
         return lost
@@ -241,11 +242,11 @@ class Collector:
         coarse_max = int(edges[reached[-1]]) if len(reached) else 0
         return OrderData(
             order=order,
-            cycle_count=int(totals[words.T_CYCLES]),
-            rebuilds=int(totals[words.T_REBUILDS]),
-            restarts=int(totals[words.T_RESTARTS]),
+            cycle_count=int(totals[accounts.T_CYCLES]),
+            rebuilds=int(totals[accounts.T_REBUILDS]),
+            restarts=int(totals[accounts.T_RESTARTS]),
             # A rebuild that was cut short may have been hit already.
-            rebuilds_hit=min(int(machine.hits[i]), int(totals[words.T_REBUILDS])),
+            rebuilds_hit=min(int(machine.hits[i]), int(totals[accounts.T_REBUILDS])),
             rows=self._rows[i].rows.copy(),
             cycles=self._cycles[i].rows.copy(),
             stalls=stalls.copy(),
@@ -253,34 +254,34 @@ class Collector:
             stall_counts=counts,
             stall_max_ns=max(coarse_max, int(stalls["stall_ns"].max(initial=0))),
             counters=slots[:, :, : len(COUNTERS)].copy(),
-            outside_ns=int(totals[words.T_CYCLE_NS] - totals[words.T_INSIDE_NS]),
-            inside_ns=int(totals[words.T_INSIDE_NS]),
-            tlbis=int(totals[words.T_TLBIS]),
-            cleaned_bytes=int(totals[words.T_CLEANED]),
+            outside_ns=int(totals[accounts.T_CYCLE_NS] - totals[accounts.T_INSIDE_NS]),
+            inside_ns=int(totals[accounts.T_INSIDE_NS]),
+            tlbis=int(totals[accounts.T_TLBIS]),
+            cleaned_bytes=int(totals[accounts.T_CLEANED]),
             tables=Tables(
-                allocated=int(totals[words.T_ALLOCATED]),
-                freed=int(totals[words.T_FREED]),
-                peak=int(machine.control[words.POOL_PEAK]),
+                allocated=int(totals[accounts.T_ALLOCATED]),
+                freed=int(totals[accounts.T_FREED]),
+                peak=int(machine.tally[accounts.POOL_PEAK]),
             ),
             events_drained=int(self._drained_of[i]),
-            events_dropped=int(slots[:, :, words.C_DROPPED].sum()),
+            events_dropped=int(slots[:, :, accounts.C_DROPPED].sum()),
         )
 
     def stages(self) -> list[StageData]:
         """What was measured of each stage, after a final poll."""
         return [
             StageData(
-                name=words.STAGE_NAMES[row[words.G_WHAT]],
-                iteration=int(row[words.G_ITERATION]),
-                repeat=int(row[words.G_REPEAT]),
-                duration_ns=int(row[words.G_DURATION_NS]),
-                counters=row[words.G_COUNTERS : words.G_COUNTERS + len(COUNTERS)].copy(),
-                rebuilds=int(row[words.G_REBUILDS]),
-                order=self._orders[row[words.G_ORDER]].name if len(self._orders) > 1 else "",
+                name=accounts.STAGE_NAMES[row[accounts.G_WHAT]],
+                iteration=int(row[accounts.G_ITERATION]),
+                repeat=int(row[accounts.G_REPEAT]),
+                duration_ns=int(row[accounts.G_DURATION_NS]),
+                counters=row[accounts.G_COUNTERS : accounts.G_COUNTERS + len(COUNTERS)].copy(),
+                rebuilds=int(row[accounts.G_REBUILDS]),
+                order=self._orders[row[accounts.G_ORDER]].name if len(self._orders) > 1 else "",
             )
             for row in self._stages
         ]
 
     def life_cycle(self) -> dict[str, int]:
         """What the scenario counted, without zeros."""
-        return {name: int(count) for name, count in zip(words.LIFE_CYCLE, self._machine.life, strict=True) if count}
+        return {name: int(count) for name, count in zip(accounts.LIFE_CYCLE, self._machine.life, strict=True) if count}

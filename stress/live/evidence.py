@@ -10,14 +10,12 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import codes
 from stress.orders import STEPS
 from stress.results.data import Violation
-from stress.shm import words
+from stress.shm import accounts, words
+from stress.shm.accounts import Kind
 from stress.shm.layout import (
     Machine,
 )
 from stress.shm.traced import Traced
-from stress.shm.words import (
-    Kind,
-)
 
 _DETAIL = {
     Kind.BBM: dict(enumerate(bbm.VERDICTS)),
@@ -105,7 +103,7 @@ def _place(machine: Machine, kind: Kind, row: Any) -> dict[str, Any]:
     from stress.kernels import sources
 
     geo = machine.geo
-    gfn, level = int(row[words.V_GFN]), int(row[words.V_LEVEL])
+    gfn, level = int(row[accounts.V_GFN]), int(row[accounts.V_LEVEL])
     table, above = words.TABLES_PA, []
     for at in range(geo.start_level, level + 1):
         slot = gfn >> (LAST_LEVEL - at) * geo.index_bits
@@ -113,16 +111,16 @@ def _place(machine: Machine, kind: Kind, row: Any) -> dict[str, Any]:
             slot &= (1 << geo.index_bits) - 1
         entry = table + 8 * slot
         if at < level:
-            descriptor = int(row[words.V_ABOVE + at])
+            descriptor = int(row[accounts.V_ABOVE + at])
             above.append(f"level {at} at {entry:#x}: {descriptor:#x}")
             table = output_address(geo.granule_shift).take(descriptor) << geo.granule_shift
     place: dict[str, Any] = {"entry": f"{entry:#x}", "above": above}
-    if (kind, int(row[words.V_DETAIL])) in _WITHOUT_STORE:
+    if (kind, int(row[accounts.V_DETAIL])) in _WITHOUT_STORE:
         return place
-    if row[words.V_CHANGED]:
-        place["stored_at"] = sources.OF[Traced(int(row[words.V_CHANGED]))]
-    if row[words.V_CHANGED_ROW]:
-        place["trace_row"] = int(row[words.V_CHANGED_ROW]) - 1
+    if row[accounts.V_CHANGED]:
+        place["stored_at"] = sources.OF[Traced(int(row[accounts.V_CHANGED]))]
+    if row[accounts.V_CHANGED_ROW]:
+        place["trace_row"] = int(row[accounts.V_CHANGED_ROW]) - 1
     return place
 
 
@@ -131,21 +129,21 @@ def _process_name(machine: Machine, who: int) -> str:
 
 
 def _piece(machine: Machine, kind: Kind, row: Any, started_ns: int) -> dict[str, Any]:
-    step = int(row[words.V_STEP])
-    level = int(row[words.V_LEVEL])
-    detail = int(row[words.V_DETAIL])
+    step = int(row[accounts.V_STEP])
+    level = int(row[accounts.V_LEVEL])
+    detail = int(row[accounts.V_DETAIL])
     found, expected = _WORDS_OF_DETAIL.get((kind, detail)) or _WORDS[kind]
     return {
-        "found_by": "rule" if row[words.V_RULE] else "access",
-        "process": _process_name(machine, int(row[words.V_WHO])),
-        "ipa": f"{int(row[words.V_GFN]) << machine.geo.granule_shift:#x}",
+        "found_by": "rule" if row[accounts.V_RULE] else "access",
+        "process": _process_name(machine, int(row[accounts.V_WHO])),
+        "ipa": f"{int(row[accounts.V_GFN]) << machine.geo.granule_shift:#x}",
         "level": level if level >= 0 else None,
         "step": STEPS[step].value if step >= 0 else None,
-        "time_ns": int(row[words.V_TIME_NS]) - started_ns,
-        found: f"{int(row[words.V_FOUND]):#x}",
-        expected: f"{int(row[words.V_EXPECTED]):#x}",
+        "time_ns": int(row[accounts.V_TIME_NS]) - started_ns,
+        found: f"{int(row[accounts.V_FOUND]):#x}",
+        expected: f"{int(row[accounts.V_EXPECTED]):#x}",
         "detail": _DETAIL.get(kind, {}).get(detail) or _TEXT.get(kind, ""),
-        **(_place(machine, kind, row) if row[words.V_RULE] and level >= 0 else {}),
+        **(_place(machine, kind, row) if row[accounts.V_RULE] and level >= 0 else {}),
     }
 
 
@@ -153,11 +151,11 @@ def violations(machine: Machine, started_ns: int) -> list[Violation]:
     """Every kind of violation that occurred, with its first pieces of evidence; times relative to ``started_ns``."""
     found = []
     for kind in Kind:
-        count = int(machine.control[words.VIOLATIONS + kind])
+        count = int(machine.tally[accounts.VIOLATIONS + kind])
         if count:
             rows = machine.evidence[kind][: min(count, machine.geo.evidence_rows)]
-            pieces = [_piece(machine, kind, row, started_ns) for row in rows if row[words.V_READY]]
-            found.append(Violation(kind.label, count, pieces, int(machine.control[words.BY_RULE + kind])))
+            pieces = [_piece(machine, kind, row, started_ns) for row in rows if row[accounts.V_READY]]
+            found.append(Violation(kind.label, count, pieces, int(machine.tally[accounts.BY_RULE + kind])))
     return found
 
 

@@ -14,27 +14,21 @@ from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED
 from stress.kernels.records import close_cycle, close_records, open_cycle, settled
 from stress.kernels.teardown import reap
 from stress.live.plan import Plan
-from stress.shm.layout import Machine
-from stress.shm.words import (
+from stress.shm.accounts import (
     C_ACCESSES,
     CLOSED,
     COSTS_END_NS,
-    FINISH,
-    FINISH_EXHAUSTED,
     FIRST_ACCESS_NS,
     HEARTBEAT,
     LIFE_CYCLE,
-    PARK,
-    PARKED,
     PHASE,
     PHASE_SLOT_MASK,
-    POOL_HEAD,
-    REBUILDS,
-    SEQUENCE,
     STATE,
-    STOP,
     State,
 )
+from stress.shm.layout import Machine
+from stress.shm.publish import publish
+from stress.shm.words import FINISH, FINISH_EXHAUSTED, PARK, PARKED, POOL_HEAD, REBUILDS, SEQUENCE, STOP
 
 _POLL_S = 0.0005
 # When a run's time is over, dwells and costs of the platform may go on for so long: the last cycle ends as the others.
@@ -67,13 +61,13 @@ class Hypervisor:
 
     def beat(self) -> None:
         """Show the watchdog that we get on; raises Stopped when the run is over."""
-        self.machine.procs[self.who, HEARTBEAT] += 1
+        self.machine.states[self.who, HEARTBEAT] += 1
         if self.machine.control[STOP]:
             raise Stopped
 
     def state(self, state: State) -> None:
         """Note what we are doing."""
-        self.machine.procs[self.who, STATE] = state
+        publish(self.machine.states, (self.who, STATE), state)
 
     def count(self, what: str, number: int = 1) -> None:
         """Add to one of LIFE_CYCLE's counts."""
@@ -82,7 +76,7 @@ class Hypervisor:
     def check(self, status: int) -> int:
         """Pass on what a kernel returned; a dry table pool ends the run: something leaks."""
         if status == POOL_EXHAUSTED:
-            self.machine.control[FINISH] = FINISH_EXHAUSTED
+            publish(self.machine.control, FINISH, FINISH_EXHAUSTED)
             raise Finished
         self.beat()
         return status
@@ -97,7 +91,7 @@ class Hypervisor:
 
     def start_guests(self) -> None:
         """Wait until every vCPU is ready, let all of them go, wait until each has made its first accesses."""
-        vcpus = self.machine.procs[: self.who]
+        vcpus = self.machine.states[: self.who]
         self.wait_until(lambda: bool((vcpus[:, STATE] != State.STARTING).all()))
         if self.plan.duration_ns is not None and not self.plan.staged:
             self.end_after(self.plan.duration_ns + _START_NS)
@@ -108,7 +102,7 @@ class Hypervisor:
     def end_after(self, duration_ns: int) -> None:
         """From now on the run has ``duration_ns``: neither a dwell nor a platform's costs prolong it by much."""
         self._end_ns = time.monotonic_ns() + duration_ns + _OVERTIME_NS
-        self.machine.control[COSTS_END_NS] = self._end_ns
+        publish(self.machine.tally, COSTS_END_NS, self._end_ns)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Sleep until ``condition`` holds."""
@@ -120,9 +114,8 @@ class Hypervisor:
     def maintain(self) -> None:
         """What goes on beside: free detached tables after a grace period, close records before their ring is full."""
         reap(self.machine, self.who)
-        control = self.machine.control
-        last = int(control[REBUILDS])
-        if last - control[CLOSED] > self.machine.geo.record_rows // 8:
+        last = int(self.machine.control[REBUILDS])
+        if last - self.machine.tally[CLOSED] > self.machine.geo.record_rows // 8:
             close_records(self.machine, settled(self.machine, last))
 
     def dwell(self, duration_ns: int) -> None:
@@ -177,21 +170,21 @@ class Hypervisor:
 
     def _attribute_to_nobody(self) -> None:
         """What vCPUs do from here on counts for no order."""
-        control = self.machine.control
-        control[PHASE] = (int(control[PHASE]) & ~PHASE_SLOT_MASK) | (self.machine.counters.shape[1] - 1)
+        tally = self.machine.tally
+        publish(tally, PHASE, (int(tally[PHASE]) & ~PHASE_SLOT_MASK) | (self.machine.counters.shape[1] - 1))
 
     @contextmanager
     def parked(self) -> Iterator[None]:
         """Hold every vCPU at a quiescent point, between two accesses."""
-        control = self.machine.control
-        phase = int(control[PHASE])
+        machine = self.machine
+        phase = int(machine.tally[PHASE])
         self._attribute_to_nobody()
-        control[PARK] = 1
+        publish(machine.control, PARK, 1)
         self.wait_until(lambda: bool(self.machine.procs[: self.who, PARKED].all()))
         reap(self.machine, self.who)
         yield
-        control[PHASE] = phase
-        control[PARK] = 0
+        publish(machine.tally, PHASE, phase)
+        publish(machine.control, PARK, 0)
         # A vCPU that has not left its parking place yet must not be taken for parked by the next audit.
         self.wait_until(lambda: not self.machine.procs[: self.who, PARKED].any())
 

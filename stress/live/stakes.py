@@ -8,9 +8,9 @@ from typing import Final
 
 from stress.config import RunConfig, Scenario
 from stress.orders import parse_order
-from stress.shm import words
+from stress.shm import accounts
+from stress.shm.accounts import LIFE_CYCLE
 from stress.shm.layout import Machine
-from stress.shm.words import LIFE_CYCLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def acted(machine: Machine, config: RunConfig) -> int:
     if bug is None:
         return 0
     rewritten = [bug.rewrite(order) is not order for order in map(parse_order, config.orders)]
-    return int(machine.control[words.ACTED] + machine.totals[rewritten, words.T_REBUILDS].sum())
+    return int(machine.tally[accounts.ACTED] + machine.totals[rewritten, accounts.T_REBUILDS].sum())
 
 
 def missing(machine: Machine, config: RunConfig) -> list[str]:
@@ -59,17 +59,17 @@ def _missing(machine: Machine, config: RunConfig, owed: Owed) -> Iterator[str]:
     if compared and not owed.rebuilds:
         yield f"scenario {config.scenario} rebuilds no block, so it compares nothing; run one order, or another one"
     elif compared or (owed.rebuilds and config.has_blocks):
-        for order, rebuilds in zip(config.orders, machine.totals[:, words.T_REBUILDS], strict=True):
+        for order, rebuilds in zip(config.orders, machine.totals[:, accounts.T_REBUILDS], strict=True):
             if not rebuilds:
-                cut = machine.control[words.COSTS_CUT] and ": the platform's costs outlast the run, raise --duration"
+                cut = machine.tally[accounts.COSTS_CUT] and ": the platform's costs outlast the run, raise --duration"
                 yield f"no rebuild by {order}{cut or ''}"
     vcpus = machine.counters.sum(axis=1)
     for vcpu, counters in enumerate(vcpus):
-        if not counters[words.C_ACCESSES]:
+        if not counters[accounts.C_ACCESSES]:
             yield f"vCPU {vcpu} made no access"
-        elif owed.overlap and not counters[words.C_REDONE] and not _inside(machine, vcpu):
+        elif owed.overlap and not counters[accounts.C_REDONE] and not _inside(machine, vcpu):
             yield f"vCPU {vcpu} never ran into a change of the table"
-    if owed.maps and not vcpus[:, [words.C_MAPPED_BLOCKS, words.C_MAPPED_PAGES]].any():
+    if owed.maps and not vcpus[:, [accounts.C_MAPPED_BLOCKS, accounts.C_MAPPED_PAGES]].any():
         yield "no fault mapped memory"
     if config.bug and not acted(machine, config):
         yield f"the bug was never exercised: nothing reached the place of {config.bug.name}"
@@ -82,5 +82,6 @@ def _inside(machine: Machine, vcpu: int) -> bool:
     """Whether a vCPU made an access, or took a fault, while a rebuild was under way."""
     inside = machine.counters[vcpu, 1:-1:2]
     return bool(
-        inside[:, words.C_ACCESSES].any() or inside[:, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].any()
+        inside[:, accounts.C_ACCESSES].any()
+        or inside[:, accounts.C_FAULTS : accounts.C_FAULTS + accounts.FAULT_KINDS].any()
     )

@@ -23,9 +23,10 @@ from stress.live.workers import GRACE_S, SHORT_GRACE_S, StartFailed, Workers
 from stress.results.data import FAULT_CLASSES, RunData
 from stress.results.trace import TraceRequest
 from stress.results.warnings import RunWarning
-from stress.shm import cache, words
+from stress.shm import accounts, cache, words
 from stress.shm.membarrier import membarrier_available
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.publish import publish
 from stress.shm.segment import Segment
 
 # How long the supervisor sleeps between looks; less while the event rings fill up quickly, and until the guest runs.
@@ -110,7 +111,7 @@ class _Run:
         for row, order in zip(machine.orders, self._config.parsed_orders, strict=True):
             row[: len(order.codes)] = order.codes
         if not membarrier_available():
-            machine.control[words.FENCED] = 1
+            publish(machine.control, words.FENCED, 1)
         self._started_ns = time.monotonic_ns()
         try:
             if not JIT_DISABLED and not cache.is_complete():
@@ -126,7 +127,7 @@ class _Run:
             self._failure = error.failure
         finally:
             if machine.control[words.STOP] == 0:
-                machine.control[words.STOP] = words.STOP_ABORT
+                publish(machine.control, words.STOP, words.STOP_ABORT)
             left = self._workers.stop(self._grace_s())
         # Who was ended because the run was cut short is not to blame.
         if left and (left["what"] == "died" or machine.control[words.STOP] == words.STOP_DONE):
@@ -152,7 +153,7 @@ class _Run:
                 return
             now = time.monotonic()
             if interrupted.is_set():
-                control[words.FINISH] = words.FINISH_ASKED
+                publish(control, words.FINISH, words.FINISH_ASKED)
                 give_up_at = give_up_at or now + (_WIND_UP_S if self._running() else 0)
                 if now >= give_up_at:
                     return
@@ -176,8 +177,8 @@ class _Run:
     def _phase(self) -> str:
         if self._running():
             return "running"
-        states = self._machine.procs[: self._plan.geo.hypervisor, words.STATE]
-        return f"starting vCPUs: {int((states != words.State.STARTING).sum())} of {len(states)}"
+        states = self._machine.states[: self._plan.geo.hypervisor, accounts.STATE]
+        return f"starting vCPUs: {int((states != accounts.State.STARTING).sum())} of {len(states)}"
 
     def _grace_s(self) -> float:
         """What workers get to leave by themselves; nothing as long as they load their kernels."""
@@ -187,15 +188,15 @@ class _Run:
 
     def _running(self) -> bool:
         """Every vCPU has reached the guest: kernels are compiled, processes started."""
-        return bool(self._machine.procs[: self._plan.geo.hypervisor, words.FIRST_ACCESS_NS].all())
+        return bool(self._machine.states[: self._plan.geo.hypervisor, accounts.FIRST_ACCESS_NS].all())
 
     def _progress(self) -> Progress:
         machine = self._machine
         now = time.monotonic_ns()
-        accesses = int(machine.counters[:, :, words.C_ACCESSES].sum())
+        accesses = int(machine.counters[:, :, accounts.C_ACCESSES].sum())
         then, before = self._last if self._last[0] else (self._started_ns, 0)
         self._last = (now, accesses)
-        faults = machine.counters[:, :, words.C_FAULTS : words.C_FAULTS + words.FAULT_KINDS].sum(axis=(0, 1))
+        faults = machine.counters[:, :, accounts.C_FAULTS : accounts.C_FAULTS + accounts.FAULT_KINDS].sum(axis=(0, 1))
         config = self._config
         return Progress(
             elapsed_ns=now - self._started_ns,
@@ -210,7 +211,7 @@ class _Run:
         )
 
     def _violation_count(self) -> int:
-        return int(self._machine.control[words.VIOLATIONS : words.VIOLATIONS + len(words.Kind)].sum())
+        return int(self._machine.tally[accounts.VIOLATIONS : accounts.VIOLATIONS + len(accounts.Kind)].sum())
 
     def _result(self, started_at: str, elapsed_ns: int, interrupted: bool, lost: list[tuple[int, int, int]]) -> RunData:
         machine = self._machine
@@ -233,7 +234,7 @@ class _Run:
             code = ExitCode.BROKEN
         else:
             code = ExitCode.INTERRUPTED if interrupted else ExitCode.OK
-        first = machine.procs[: self._plan.geo.hypervisor, words.FIRST_ACCESS_NS]
+        first = machine.states[: self._plan.geo.hypervisor, accounts.FIRST_ACCESS_NS]
         shortfall = self._collector.shortfall()
         trace = None
         if self._tracer:

@@ -11,7 +11,7 @@ from stress.bugs import MISSING_DSB
 from stress.live.step_times import step_times
 from stress.orders import Order
 from stress.results.trace import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
-from stress.shm import words
+from stress.shm import accounts, words
 from stress.shm.layout import Machine
 from stress.shm.traced import W_AT, W_KIND, Traced
 
@@ -24,17 +24,17 @@ _CHECKED_VCPUS = 3
 _CHECKED_TABLES = 8192
 
 _REBUILD_WORDS = {
-    "number": words.R_NUMBER,
-    "order": words.R_ORDER,
-    "who": words.R_WHO,
-    "requested_ns": words.R_REQUESTED_NS,
-    "locked_ns": words.R_LOCKED_NS,
-    "unlocked_ns": words.R_UNLOCKED_NS,
-    "start_ns": words.R_START_NS,
-    "end_ns": words.R_END_NS,
-    "invalid_ns": words.R_INVALID_NS,
-    "valid_ns": words.R_VALID_NS,
-    "window_faults": words.R_FAULTS,
+    "number": accounts.R_NUMBER,
+    "order": accounts.R_ORDER,
+    "who": accounts.R_WHO,
+    "requested_ns": accounts.R_REQUESTED_NS,
+    "locked_ns": accounts.R_LOCKED_NS,
+    "unlocked_ns": accounts.R_UNLOCKED_NS,
+    "start_ns": accounts.R_START_NS,
+    "end_ns": accounts.R_END_NS,
+    "invalid_ns": accounts.R_INVALID_NS,
+    "valid_ns": accounts.R_VALID_NS,
+    "window_faults": accounts.R_FAULTS,
 }
 
 
@@ -56,17 +56,17 @@ class Tracer:
         if self._left and len(records):
             self._rebuilds.append(records[: self._left].copy())
             self._left -= len(self._rebuilds[-1])
-            self._last_end_ns = max(self._last_end_ns, int(self._rebuilds[-1][:, words.R_END_NS].max()))
+            self._last_end_ns = max(self._last_end_ns, int(self._rebuilds[-1][:, accounts.R_END_NS].max()))
 
     def take_faults(self, vcpu: int, events: npt.NDArray[np.int64]) -> None:
         """Offer the faults of a vCPU that follow those offered before."""
         if not self._left:
-            events = events[events[:, words.E_TIME_NS] <= self._last_end_ns]
+            events = events[events[:, accounts.E_TIME_NS] <= self._last_end_ns]
         kept = events[: self._room].copy()
         self._room -= len(kept)
         self._faults.append((vcpu, kept))
         if len(kept) < len(events):
-            lost_ns = int(events[len(kept), words.E_TIME_NS])
+            lost_ns = int(events[len(kept), accounts.E_TIME_NS])
             self._full_ns = min(self._full_ns or lost_ns, lost_ns)
 
     def result(self, orders: tuple[Order, ...], ended_ns: int) -> TraceData:
@@ -83,7 +83,7 @@ class Tracer:
         return TraceData(
             orders=orders,
             exit_ns=geo.exit_ns,
-            guest_ns=[int(row[words.FIRST_ACCESS_NS]) for row in machine.procs[: geo.hypervisor]],
+            guest_ns=[int(row[accounts.FIRST_ACCESS_NS]) for row in machine.states[: geo.hypervisor]],
             end_ns=end_ns,
             rebuilds=rebuilds,
             faults=faults,
@@ -99,11 +99,11 @@ class Tracer:
 
     def _rebuild_rows(self, orders: tuple[Order, ...]) -> npt.NDArray[Any]:
         geo = self._machine.geo
-        records = np.concatenate([np.zeros((0, words.RECORD_WORDS), np.int64), *self._rebuilds])
+        records = np.concatenate([np.zeros((0, accounts.RECORD_WORDS), np.int64), *self._rebuilds])
         rows = np.zeros(len(records), TRACED_REBUILD)
         for name, word in _REBUILD_WORDS.items():
             rows[name] = records[:, word]
-        rows["ipa"] = (records[:, words.R_BLOCK] + geo.base_gfn) << geo.granule_shift
+        rows["ipa"] = (records[:, accounts.R_BLOCK] + geo.base_gfn) << geo.granule_shift
         rows["step_ns"] = step_times(records, orders)
         return rows
 
@@ -111,13 +111,13 @@ class Tracer:
         parts = [np.zeros(0, TRACED_FAULT)]
         for vcpu, events in self._faults:
             rows = np.zeros(len(events), TRACED_FAULT)
-            what = events[:, words.E_WHAT]
+            what = events[:, accounts.E_WHAT]
             rows["vcpu"] = vcpu
-            rows["time_ns"] = events[:, words.E_TIME_NS]
-            rows["ipa"] = events[:, words.E_GFN] << self._machine.geo.granule_shift
-            rows["stall_ns"] = events[:, words.E_STALL_NS]
-            rows["lock_wait_ns"] = events[:, words.E_LOCK_WAIT_NS]
-            rows["number"] = events[:, words.E_NUMBER]
+            rows["time_ns"] = events[:, accounts.E_TIME_NS]
+            rows["ipa"] = events[:, accounts.E_GFN] << self._machine.geo.granule_shift
+            rows["stall_ns"] = events[:, accounts.E_STALL_NS]
+            rows["lock_wait_ns"] = events[:, accounts.E_LOCK_WAIT_NS]
+            rows["number"] = events[:, accounts.E_NUMBER]
             rows["fault_class"] = what & 0xF
             rows["level"] = what >> 4 & 0xF
             rows["write"] = what >> 8 & 1
@@ -133,7 +133,7 @@ class Tracer:
         rows = machine.trace
         incomplete = np.flatnonzero(rows[:, W_KIND] == 0)
         used = int(incomplete[0]) if len(incomplete) else len(rows)
-        full = self._request.changes and used == len(rows) and not machine.control[words.TRACE_ENDED]
+        full = self._request.changes and used == len(rows) and not machine.tally[accounts.TRACE_ENDED]
         return rows[:used], f"it is full: {used} changes of the page table" if full else ""
 
     def _beyond(self, changes: npt.NDArray[np.int64]) -> str:

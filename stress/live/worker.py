@@ -13,24 +13,13 @@ from stress.kernels.workload import Pattern, Workload, pattern_over
 from stress.live.hypervisor import Hypervisor, Stopped
 from stress.live.plan import Plan
 from stress.live.scenarios import run_scenario
+from stress.shm.accounts import FIRST_ACCESS_NS, HEARTBEAT, STAGE_END_NS, STATE, State
 from stress.shm.layout import Machine
 from stress.shm.membarrier import membarrier_register
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.publish import publish
 from stress.shm.segment import Segment
-from stress.shm.words import (
-    FENCED,
-    FINISH,
-    FINISH_EXHAUSTED,
-    FIRST_ACCESS_NS,
-    HEARTBEAT,
-    P_PATTERN,
-    STAGE_DONE,
-    STAGE_END_NS,
-    STATE,
-    STOP,
-    STOP_DONE,
-    State,
-)
+from stress.shm.words import FENCED, FINISH, FINISH_EXHAUSTED, P_PATTERN, STAGE_DONE, STOP, STOP_DONE
 
 # Chunks of accesses per call into compiled code, which looks at the control words itself.
 _CHUNKS = 4 if JIT_DISABLED else 20_000
@@ -61,12 +50,12 @@ def _await_start(machine: Machine, vcpu: int) -> None:
     A vCPU that ran while others are forked would keep the processors from them: of 64 on two cores the last one would
     start after a minute.
     """
-    machine.procs[vcpu, STATE] = State.READY
+    publish(machine.states, (vcpu, STATE), State.READY)
     vcpus = machine.geo.hypervisor
-    while machine.procs[vcpus, STATE] == State.STARTING and not machine.control[STOP]:
-        machine.procs[vcpu, HEARTBEAT] += 1
+    while machine.states[vcpus, STATE] == State.STARTING and not machine.control[STOP]:
+        machine.states[vcpu, HEARTBEAT] += 1
         time.sleep(min(_READY_POLL_S * vcpus, _LONGEST_POLL_S))
-    machine.procs[vcpu, STATE] = State.GUEST
+    publish(machine.states, (vcpu, STATE), State.GUEST)
 
 
 def _leave() -> None:
@@ -85,7 +74,7 @@ def vcpu_main(name: str, plan: Plan, vcpu: int) -> None:
         _run_stages(machine, cpu, plan, vcpu)
     else:
         _run_guest(machine, cpu, plan.workload, vcpu)
-    machine.procs[vcpu, STATE] = State.DONE
+    publish(machine.states, (vcpu, STATE), State.DONE)
     _leave()
 
 
@@ -95,13 +84,13 @@ def _run_guest(machine: Machine, cpu: Cpu, workload: Workload, vcpu: int) -> boo
         if status == FINISHED:
             return True
         if status == POOL_EXHAUSTED:
-            machine.control[FINISH] = FINISH_EXHAUSTED  # a leak; the hypervisor's last audit says of what
+            publish(machine.control, FINISH, FINISH_EXHAUSTED)  # a leak; the hypervisor's last audit says of what
     return False
 
 
 def _run_stages(machine: Machine, cpu: Cpu, plan: Plan, vcpu: int) -> None:
     """Run one program after the other, each when the hypervisor starts its stage, until the run stops."""
-    machine.procs[vcpu, FIRST_ACCESS_NS] = time.monotonic_ns()  # ready
+    publish(machine.states, (vcpu, FIRST_ACCESS_NS), time.monotonic_ns())  # ready
     stage = 0
     while (now := await_stage(machine, vcpu, stage, _STAGE_TRIES)) != STOPPED:
         if now == stage:
@@ -112,8 +101,8 @@ def _run_stages(machine: Machine, cpu: Cpu, plan: Plan, vcpu: int) -> None:
         cpu.registers[R_PAGE], cpu.registers[R_LEFT] = 0, accesses
         if not _run_guest(machine, cpu, workload, vcpu):
             return
-        machine.procs[vcpu, STAGE_END_NS] = time.monotonic_ns()
-        machine.procs[vcpu, STAGE_DONE] = stage
+        machine.states[vcpu, STAGE_END_NS] = time.monotonic_ns()
+        publish(machine.procs, (vcpu, STAGE_DONE), stage)
 
 
 def _of_stage(machine: Machine, plan: Plan, vcpu: int) -> tuple[Workload, int]:
@@ -137,7 +126,7 @@ def hypervisor_main(name: str, plan: Plan) -> None:
         if not plan.staged:  # there each vCPU has run its programs to their end
             hypervisor.let_guests_see()
         hypervisor.audit()
-        machine.control[STOP] = STOP_DONE
+        publish(machine.control, STOP, STOP_DONE)
     except Stopped:
         pass
     hypervisor.state(State.DONE)

@@ -19,12 +19,10 @@ from stress.live.duties import hypervisor_main, vcpu_main
 from stress.live.plan import Plan
 from stress.live.pulse import Watch, pulse
 from stress.orders import STEPS
-from stress.shm import words
+from stress.shm import accounts, words
+from stress.shm.accounts import State
 from stress.shm.layout import (
     Machine,
-)
-from stress.shm.words import (
-    State,
 )
 
 #: Time for workers to leave after a normal end: as long as many of them on few cores need.
@@ -135,7 +133,7 @@ class Workers:
     def _beat(self, who: int, process: server.Process) -> tuple[int, float]:
         """What changes as long as process ``who`` gets on."""
         starting = self._state(who) is State.STARTING  # and cannot show anything yet
-        return int(self._machine.procs[who, words.HEARTBEAT]), pulse(process.pid) if starting else 0.0
+        return int(self._machine.states[who, accounts.HEARTBEAT]), pulse(process.pid) if starting else 0.0
 
     def _server_hung(self, may_sleep: bool) -> dict[str, Any] | None:
         """The forkserver, if it was stopped, or unless it ``may_sleep`` gets nowhere otherwise."""
@@ -184,7 +182,7 @@ class Workers:
         return found
 
     def _state(self, who: int) -> State:
-        return State(int(self._machine.procs[who, words.STATE]))
+        return State(int(self._machine.states[who, accounts.STATE]))
 
     def _owner(self) -> int:
         """Process that holds mmu_lock alone, or -1."""
@@ -192,7 +190,7 @@ class Workers:
 
     def _describe(self, who: int, what: str, how: str) -> dict[str, Any]:
         state = self._state(who)
-        step = int(self._machine.procs[who, words.AT_STEP])
+        step = int(self._machine.states[who, accounts.AT_STEP])
         return {
             "process": self._processes[who].name,
             "pid": self._processes[who].pid,
@@ -200,7 +198,7 @@ class Workers:
             "how": how,
             "state": state.name.lower().replace("_", "-"),
             "step": STEPS[step].value if step >= 0 else None,
-            "ipa": f"{int(self._machine.procs[who, words.AT_GFN]) << self._plan.geo.granule_shift:#x}",
+            "ipa": f"{int(self._machine.states[who, accounts.AT_GFN]) << self._plan.geo.granule_shift:#x}",
             "held_mmu_lock": self._owner() == who or state is State.LOCK_HELD,
         }
 

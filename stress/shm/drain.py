@@ -6,27 +6,14 @@ to start all workers.
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import numpy.typing as npt
 
+from stress.shm.accounts import EVENT_HEAD, EVENT_TAIL, K_DONE, R_DONE
 from stress.shm.layout import Machine
-from stress.shm.words import EVENT_HEAD, EVENT_TAIL, K_DONE, R_DONE
+from stress.shm.publish import fence, publish
 
 _Rows = npt.NDArray[np.int64]
-
-
-def fence() -> None:
-    """Order what was read before against what is read and written from here on, also where the CPU need not.
-
-    Giving a lock back is a store-release, taking it again a load-acquire, and no load-acquire passes a store-release
-    before it (DDI 0487 B2.3, barrier-ordered-before).
-    """
-    lock = threading.Lock()
-    for _ in range(2):
-        with lock:
-            pass
 
 
 def drain_events(s: Machine, vcpu: int, out: _Rows) -> int:
@@ -37,8 +24,7 @@ def drain_events(s: Machine, vcpu: int, out: _Rows) -> int:
         return 0
     fence()
     np.take(s.events[vcpu], np.arange(tail, tail + count), axis=0, out=out[:count], mode="wrap")
-    fence()
-    s.event_index[vcpu, EVENT_TAIL] = tail + count
+    publish(s.event_index, (vcpu, EVENT_TAIL), tail + count)
     return count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stress.shm.words import HISTOGRAM_BUCKETS
+from stress.shm.accounts import HISTOGRAM_BUCKETS
 
 SUB_BITS = 5
 SUB = 1 << SUB_BITS

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from stress.shm.atomics import load, store
-from stress.shm.jit import kernel
-from stress.shm.layout import (
-    Machine,
-)
-from stress.shm.words import (
+from stress.shm.accounts import (
     E_CYCLE,
     E_GFN,
     E_LOCK_WAIT_NS,
@@ -19,6 +14,11 @@ from stress.shm.words import (
     EVENT_HEAD,
     EVENT_LOGGED,
     EVENT_TAIL,
+)
+from stress.shm.atomics import load, store
+from stress.shm.jit import kernel
+from stress.shm.layout import (
+    Machine,
 )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from numba.cpython.unsafe.numbers import leading_zeros
 
+from stress.shm.accounts import HISTOGRAM_BUCKETS
 from stress.shm.edges import SUB, SUB_BITS
 from stress.shm.jit import inline, kernel
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import HISTOGRAM_BUCKETS
 
 _LAST = HISTOGRAM_BUCKETS - 1
 

@@ -14,42 +14,46 @@ import numpy.typing as npt
 
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL, MEMSLOT_BASE, Geometry
-from stress.shm.traced import TRACE_WORDS
-from stress.shm.words import (
+from stress.shm.accounts import (
     AT_STEP,
-    BUILDING_WORDS,
-    CONTROL_WORDS,
     COUNTER_WORDS,
     CYCLE_WORDS,
-    DEFERRED_WORDS,
-    DIRTY_SHIFT,
     EVENT_INDEX_WORDS,
     EVENT_WORDS,
     EVIDENCE_WORDS,
     FAULT_KINDS,
-    FREE,
     HISTOGRAM_BUCKETS,
     LIFE_CYCLE,
+    PHASE,
+    POOL_PEAK,
+    RECORD_WORDS,
+    STAGE_WORDS,
+    STATE_WORDS,
+    TALLY_WORDS,
+    TOTAL_WORDS,
+    Kind,
+)
+from stress.shm.traced import TRACE_WORDS
+from stress.shm.words import (
+    BUILDING_WORDS,
+    CONTROL_WORDS,
+    DEFERRED_WORDS,
+    DIRTY_SHIFT,
+    FREE,
     LINE,
     MEMORY_PA,
     NOT_AT_POC,
     ORDER_WORDS,
-    PHASE,
     POISONED_CELL,
-    POOL_PEAK,
     POOL_TAIL,
     PROC_WORDS,
     PROGRAM_WORDS,
-    RECORD_WORDS,
     SLOT_BASE,
     SLOT_FIRST,
     SLOT_PAGES,
-    STAGE_WORDS,
     TABLES_PA,
     TAG_SHIFT,
     TLBI_WORDS,
-    TOTAL_WORDS,
-    Kind,
 )
 
 
@@ -112,10 +116,12 @@ class Geo(NamedTuple):
     evidence_rows: int
 
 
-#: Regions whose words decide what happens; the others record what happened. Kernels access these by functions of
-#: `stress.shm.atomics` only, because others may access them at the same time.
+#: Regions whose words decide what happens. Kernels access these by functions of `stress.shm.atomics` only, because
+#: others may access them at the same time.
 PROTOCOL: Final = (
     "control",
+    "procs",
+    "ended",
     "tlbi",
     "tables",
     "page_count",
@@ -129,12 +135,31 @@ PROTOCOL: Final = (
     "cells",
     "unclean",
 )
+#: Regions whose words only record what happened.
+RECORDS: Final = (
+    "tally",
+    "states",
+    "counters",
+    "stalls",
+    "events",
+    "event_index",
+    "hits",
+    "totals",
+    "records",
+    "cycles",
+    "stages",
+    "life",
+    "evidence",
+    "trace",
+)
 
 
 class Machine(NamedTuple):
     """Every region of the segment as an int64 view, plus the geometry."""
 
     control: npt.NDArray[np.int64]  # (CONTROL_WORDS,)
+    procs: npt.NDArray[np.int64]  # (vcpus + 1, PROC_WORDS)
+    ended: npt.NDArray[np.int64]  # (record_rows,) number of a rebuild whose rebuilder is through with the entry
     tlbi: npt.NDArray[np.int64]  # (tlbi_rows, TLBI_WORDS)
     tables: npt.NDArray[np.int64]  # (table_pages * entries,) descriptors
     page_count: npt.NDArray[np.int64]  # (table_pages,) references, as KVM's page_count()
@@ -148,7 +173,8 @@ class Machine(NamedTuple):
     copy: npt.NDArray[np.int64]  # (copies,) what a migration sent: the cell of each page
     cells: npt.NDArray[np.int64]  # (frames,)
     unclean: npt.NDArray[np.int64]  # (frames / block,) frames of each block whose cell says NOT_AT_POC
-    procs: npt.NDArray[np.int64]  # (vcpus + 1, PROC_WORDS)
+    tally: npt.NDArray[np.int64]  # (TALLY_WORDS,)
+    states: npt.NDArray[np.int64]  # (vcpus + 1, STATE_WORDS)
     counters: npt.NDArray[np.int64]  # (vcpus, 2 * orders + 1, COUNTER_WORDS)
     stalls: npt.NDArray[np.int64]  # (vcpus, orders, fault classes, HISTOGRAM_BUCKETS)
     events: npt.NDArray[np.int64]  # (vcpus, event_rows, EVENT_WORDS)
@@ -270,6 +296,8 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(region, shape) of every region, in the order in which they lie."""
     vcpus = geo.hypervisor
     yield "control", (CONTROL_WORDS,)
+    yield "procs", (vcpus + 1, PROC_WORDS)
+    yield "ended", (geo.record_rows,)
     yield "tlbi", (geo.tlbi_rows, TLBI_WORDS)
     yield "tables", (geo.table_pages << geo.index_bits,)
     yield "page_count", (geo.table_pages,)
@@ -283,7 +311,8 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "copy", (geo.copies,)
     yield "cells", (geo.frames,)
     yield "unclean", (-(-geo.frames // _block_pages(geo)),)
-    yield "procs", (vcpus + 1, PROC_WORDS)
+    yield "tally", (TALLY_WORDS,)
+    yield "states", (vcpus + 1, STATE_WORDS)
     yield "counters", (vcpus, 2 * orders + 1, COUNTER_WORDS)
     yield "stalls", (vcpus, orders, FAULT_KINDS, HISTOGRAM_BUCKETS)
     yield "events", (vcpus, geo.event_rows, EVENT_WORDS)
@@ -359,9 +388,9 @@ def initialise(machine: Machine) -> Iterator[None]:
     free = geo.table_pages - geo.root_pages
     machine.free_ring[:free] = np.arange(geo.root_pages, geo.table_pages)
     machine.control[POOL_TAIL] = free
-    machine.control[POOL_PEAK] = geo.root_pages
-    machine.procs[:, AT_STEP] = -1
-    machine.control[PHASE] = machine.counters.shape[1] - 1
+    machine.tally[POOL_PEAK] = geo.root_pages
+    machine.states[:, AT_STEP] = -1
+    machine.tally[PHASE] = machine.counters.shape[1] - 1
     machine.orders[:] = -1
     machine.host[:] = np.arange(geo.pages)
     machine.huge[:] = geo.backing_thp

@@ -7,6 +7,7 @@ rwlock does: many vCPUs could otherwise keep it out for ever.
 
 from __future__ import annotations
 
+from stress.shm.accounts import STATE, State
 from stress.shm.atomics import compare_exchange, fetch_add, load, store
 from stress.shm.back_off import back_off
 from stress.shm.jit import kernel
@@ -14,7 +15,7 @@ from stress.shm.layout import Machine
 from stress.shm.placement import cold
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import LOCK, LOCK_WRITERS, STATE, STOP, State
+from stress.shm.words import LOCK, LOCK_WRITERS, STOP
 
 _WAIT = int(State.LOCK_WAIT)
 _HELD = int(State.LOCK_HELD)
@@ -26,7 +27,7 @@ _UNLOCK = int(Traced.UNLOCK)
 def wait_alone(s: Machine, who: int) -> bool:
     """Take mmu_lock alone once whoever holds it has given it back; False if the run stops first."""
     cold()
-    store(s.procs, (who, STATE), _WAIT)
+    store(s.states, (who, STATE), _WAIT)
     fetch_add(s.control, LOCK_WRITERS, 1)
     spins = 0
     while load(s.control, LOCK) != 0 or not compare_exchange(s.control, LOCK, 0, who + 1):
@@ -44,7 +45,7 @@ def acquire(s: Machine, who: int) -> bool:
     if not compare_exchange(s.control, LOCK, 0, who + 1) and not wait_alone(s, who):
         return False
     trace(s, _LOCK, who, 0, 0)
-    store(s.procs, (who, STATE), _HELD)
+    store(s.states, (who, STATE), _HELD)
     return True
 
 
@@ -52,7 +53,7 @@ def acquire(s: Machine, who: int) -> bool:
 def wait_shared(s: Machine, who: int) -> bool:
     """Take mmu_lock for reading once no writer has it or waits for it; False if the run stops first."""
     cold()
-    store(s.procs, (who, STATE), _WAIT)
+    store(s.states, (who, STATE), _WAIT)
     spins = 0
     while True:
         held = load(s.control, LOCK)
@@ -72,14 +73,14 @@ def acquire_shared(s: Machine, who: int) -> bool:
     free = held <= 0 and load(s.control, LOCK_WRITERS) == 0
     if not (free and compare_exchange(s.control, LOCK, held, held - 1)) and not wait_shared(s, who):
         return False
-    store(s.procs, (who, STATE), _HELD)
+    store(s.states, (who, STATE), _HELD)
     return True
 
 
 @kernel
 def release(s: Machine, who: int, state: int) -> None:
     """Give mmu_lock back, however it is held, and note what ``who`` does next."""
-    store(s.procs, (who, STATE), state)
+    store(s.states, (who, STATE), state)
     if load(s.control, LOCK) > 0:
         trace(s, _UNLOCK, who, 0, 0)
         store(s.control, LOCK, 0)

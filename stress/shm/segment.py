@@ -33,9 +33,7 @@ from stress.shm.layout import (
 from stress.shm.lease import Lease
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.stale import PREFIX, SHM
-from stress.shm.words import (
-    MAGIC,
-)
+from stress.shm.words import MAGIC
 from stress.units import format_bytes
 
 _STRIDE = 256 << 20  # bytes reserved between two looks at whether to stop

@@ -13,8 +13,9 @@ from stress.kernels.oracle import report
 from stress.kernels.tlb import MISS, R_SEEN, Cpu, fill, lookup, sizes_held
 from stress.kernels.vcpu import fill_block, translate
 from stress.kernels.walk import cache_walk, walk
+from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
-from stress.shm.words import SEQUENCE, Kind
+from stress.shm.words import SEQUENCE
 from stress.verify.world import World
 
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)

@@ -14,10 +14,11 @@ from typing import Any
 from stress.kernels import fault, oracle, rebuild, steps, tlb, tlbi, vcpu
 from stress.orders import STEPS
 from stress.shm import mmu_lock
+from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.processor import Processor, Twins
-from stress.shm.words import LOCK, Kind
+from stress.shm.words import LOCK
 from stress.verify.world import World
 
 #: How the note of a violation begins.

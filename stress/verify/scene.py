@@ -23,7 +23,7 @@ from stress.kernels.tlb import R_LEFT, R_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import run
 from stress.kernels.workload import Pattern, Workload
 from stress.orders import Order
-from stress.shm import layout, words
+from stress.shm import accounts, layout, words
 from stress.shm.layout import Machine
 from stress.shm.toy import ToyGeometry, toy_geo
 from stress.verify.hardware import speculate
@@ -33,25 +33,8 @@ from stress.verify.world import World
 
 _ALL = 1 << 20  # shares of a block are counted in 2**-20
 
-# What only records: nothing that is done depends on it, or, of REBUILDS, on more than that it is another number.
-_RECORDS = frozenset(
-    ("counters", "stalls", "events", "event_index", "hits", "totals", "life", "stages", "evidence", "trace")
-)
-_RECORDED_IN_CONTROL = frozenset(
-    (
-        words.INSIDE,
-        words.REBUILDS,
-        words.VOIDED,
-        words.CLOSED,
-        words.ACTED,
-        words.POOL_PEAK,
-        *range(words.VIOLATIONS, words.VIOLATIONS + 2 * words.LINE),
-        *range(words.BY_RULE, words.BY_RULE + 2 * words.LINE),
-    )
-)
-_PROTOCOL_IN_PROCS = frozenset((words.WALKING, words.PARKED))
-_PROTOCOL_IN_RECORDS = frozenset((words.R_ENDED,))
-
+# Nothing that is done depends on what only records, and of REBUILDS it depends only on that each is another number.
+_RECORDS = frozenset(layout.RECORDS) - {"cycles"}  # which has the order under test
 
 #: A walk that hardware makes by itself: for which vCPU, and for which page.
 Guess = tuple[int, int]
@@ -157,15 +140,7 @@ class Scene:
 
     def _accounts(self, at: int) -> bool:
         name, index = self.world.about(at)
-        if name in _RECORDS:
-            return True
-        if name == "control":
-            return index[0] in _RECORDED_IN_CONTROL
-        if name == "procs":
-            return index[1] not in _PROTOCOL_IN_PROCS
-        if name == "records":
-            return index[1] not in _PROTOCOL_IN_RECORDS
-        return False
+        return name in _RECORDS or (name == "control" and index[0] == words.REBUILDS)
 
     def _rebuild(self) -> None:
         s = self.s
@@ -192,10 +167,10 @@ class Scene:
         if not stuck:
             pages = s.geo.table_pages
             audit(s, s.geo.hypervisor, [0] * pages, [0] * pages)
-        kinds = list(words.Kind)
-        found = {kind.label: s.control[words.VIOLATIONS + kind] for kind in kinds}
+        kinds = list(accounts.Kind)
+        found = {kind.label: s.tally[accounts.VIOLATIONS + kind] for kind in kinds}
         found = {label: count for label, count in found.items() if count}
-        told = sum(s.control[words.BY_RULE + kind] for kind in kinds)
+        told = sum(s.tally[accounts.BY_RULE + kind] for kind in kinds)
         met = sum(found.values()) > told
         if stuck:
             found["deadlock"] = len(stuck)

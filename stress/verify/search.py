@@ -17,7 +17,7 @@ from typing import Any
 
 from stress.kernels.codes import RETRY, WINDOW
 from stress.orders import Order
-from stress.shm import words
+from stress.shm import accounts
 from stress.verify.accesses import Shared
 from stress.verify.chance import play_at_random
 from stress.verify.dpor import Dpor
@@ -108,13 +108,13 @@ def look_around(scene: Scene, random: Random) -> None:
 
 def note_sights(scene: Scene, seen: Counter[str]) -> None:
     """Count what the schedule just played had in it."""
-    if scene.counted(words.C_FAULTS + WINDOW):
+    if scene.counted(accounts.C_FAULTS + WINDOW):
         seen["window faults"] += 1
-    if scene.counted(words.C_REDONE):
+    if scene.counted(accounts.C_REDONE):
         seen["redone accesses"] += 1
-    if scene.s.totals[0, words.T_RESTARTS]:
+    if scene.s.totals[0, accounts.T_RESTARTS]:
         seen["restarts"] += 1
-    if scene.counted(words.C_FAULTS + RETRY) or scene.s.control[words.VOIDED]:
+    if scene.counted(accounts.C_FAULTS + RETRY) or scene.s.tally[accounts.VOIDED]:
         seen["lost races"] += 1
     for filled in scene.filled:
         seen[f"fills {filled} the TLBI"] += 1

@@ -23,9 +23,10 @@ from stress.kernels.abort import resolve
 from stress.kernels.dirty import set_logging
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST_DEFERRED, UNMAP_FIRST
+from stress.shm.accounts import INSIDE
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import HOST_MOVING, INSIDE, POOL_HEAD, POOL_TAIL
+from stress.shm.words import HOST_MOVING, POOL_HEAD, POOL_TAIL
 
 #: Backing -> (hugetlbfs level or None for that of the blocks, THP, whether the host has huge pages now).
 BACKINGS = {
@@ -235,9 +236,9 @@ def test_who_needs_a_table_that_is_about_to_be_freed_goes_back_to_the_guest() ->
     set_logging(s, s.geo.hypervisor, 1)
     kept = int(s.control[POOL_HEAD])
     s.control[POOL_HEAD] = s.control[POOL_TAIL]
-    s.control[INSIDE] = 1
+    s.tally[INSIDE] = 1
     assert fault(s, 5, True)[:2] == (codes.RETRY, codes.NOTHING)
-    s.control[POOL_HEAD], s.control[INSIDE] = kept, 0  # it has
+    s.control[POOL_HEAD], s.tally[INSIDE] = kept, 0  # it has
     assert fault(s, 5, True)[:2] == (codes.PERMISSION, codes.SPLIT)
     assert (violations(s), naive_audit(s)) == ({}, [])
 

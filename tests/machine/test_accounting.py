@@ -42,10 +42,8 @@ from stress.kernels.split import DONE
 from stress.live.hypervisor import Hypervisor
 from stress.live.planning import plan_for
 from stress.orders import BLOCK_FIRST
-from stress.shm import words
-from stress.shm.histogram import bucket
-from stress.shm.layout import Machine, Rings
-from stress.shm.words import (
+from stress.shm import accounts
+from stress.shm.accounts import (
     C_DROPPED,
     C_FAULTS,
     C_LOCK_HOLD_NS,
@@ -67,25 +65,21 @@ from stress.shm.words import (
     E_WHAT,
     EVENT_HEAD,
     FAULT_KINDS,
-    HOST_MOVING,
     INSIDE,
-    LOCK,
     PHASE,
     PHASE_SLOT_BITS,
-    POOL_HEAD,
-    POOL_TAIL,
     R_CYCLE,
     R_FAULTS,
     R_NUMBER,
     R_ORDER,
-    SLOT_LOGGING,
     STATE,
-    STOP,
-    WALKING,
     WHAT_SLOT_SHIFT,
     Kind,
     State,
 )
+from stress.shm.histogram import bucket
+from stress.shm.layout import Machine, Rings
+from stress.shm.words import HOST_MOVING, LOCK, POOL_HEAD, POOL_TAIL, SLOT_LOGGING, STOP, WALKING
 
 EVENT_ROWS = Rings().event_rows
 RECORD_ROWS = Rings().record_rows
@@ -118,8 +112,8 @@ def expect(*at: int) -> dict[int, int]:
 @pytest.mark.parametrize("write", [0, 1])
 def test_a_fault_is_counted_logged_and_timed_once(inside: int, write: int, shared: bool) -> None:
     s = small_machine(vcpus=2, orders=2, shared=shared)
-    s.control[PHASE] = 77 << PHASE_SLOT_BITS | 2 * 1
-    s.control[INSIDE] = inside
+    s.tally[PHASE] = 77 << PHASE_SLOT_BITS | 2 * 1
+    s.tally[INSIDE] = inside
     slot = 2 * 1 + inside
     gfn = s.geo.base_gfn + 12
     assert handle(s, 1, gfn, write, 0, 2) == POPULATION
@@ -137,14 +131,14 @@ def test_a_fault_is_counted_logged_and_timed_once(inside: int, write: int, share
     assert event[E_STALL_NS] >= counters[C_LOCK_WAIT_NS] + counters[C_LOCK_HOLD_NS] > 0
     assert s.stalls.sum() == 1
     assert s.stalls[1, 1, POPULATION, bucket(event[E_STALL_NS])] == 1
-    assert s.procs[1, STATE] == State.GUEST
+    assert s.states[1, STATE] == State.GUEST
     assert s.control[LOCK] == 0
     assert s.procs[1, WALKING] == (2 if shared else 0), "a read-side section, entered and left"
 
 
 def test_classes_of_faults() -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     gfn = s.geo.base_gfn
     assert handle(s, 0, gfn, 0, 0, 1) == POPULATION
     assert handle(s, 0, gfn, 0, 0, 1) == SPURIOUS
@@ -217,7 +211,7 @@ def test_each_outcome_counts_what_it_did_and_where(
     outcome: Callable[[Machine], tuple[int, dict[int, int]]],
 ) -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     found, expected = outcome(s)
     assert counted(s, 0) == expected
     assert expected[C_FAULTS + found] == 1
@@ -229,13 +223,13 @@ def test_each_outcome_counts_what_it_did_and_where(
 
 def test_the_fault_that_rebuilds_is_a_class_of_its_own() -> None:
     s = small_machine(vcpu_rebuilds=True)
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     assert split_block(s, 0, ALL // 2) == DONE
     set_order(s, BLOCK_FIRST.steps)
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 3) == REBUILT
     assert counted(s, 0) == expect(C_FAULTS + REBUILT, C_TRANSLATION + 3)
     assert [leaf.level for leaf in naive_tree(s).leaves] == [2]
-    assert s.control[INSIDE] == 0
+    assert s.tally[INSIDE] == 0
     assert s.control[LOCK] == 0
 
 
@@ -243,7 +237,7 @@ def test_the_fault_that_rebuilds_is_a_class_of_its_own() -> None:
 def test_who_meets_an_entry_that_another_owns_goes_back_to_the_guest(owner: str) -> None:
     """Under a shared mmu_lock; a rebuild's window is one all the same."""
     s = small_machine(shared=True)
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     assert split_block(s, 0, ALL) == DONE
     index, _ = find(s, s.geo.base_gfn, 2)
     word = open_window(s, 5, 0) if owner == "a rebuild" else LOCKED
@@ -258,7 +252,7 @@ def test_who_meets_an_entry_that_another_owns_goes_back_to_the_guest(owner: str)
 
 def test_a_fault_outside_all_memslots_is_not_one_of_the_tables() -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     assert handle(s, 0, s.geo.base_gfn - 1, 0, 0, 2) == NO_SLOT
     assert s.counters.sum() == 0
     assert s.event_index[0, EVENT_HEAD] == 0
@@ -268,7 +262,7 @@ def test_a_fault_outside_all_memslots_is_not_one_of_the_tables() -> None:
 def test_a_fault_that_would_come_again_for_ever() -> None:
     """The bug of v5.10-rc: permission goes to the entry at the block's first address, not to the one that lacks it."""
     s = small_machine(inject=WRONG_FAULT_LEVEL)
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     assert split_block(s, 0, ALL, writable=0) == DONE
     gfn = s.geo.base_gfn + 9
     index, level = find(s, gfn, 3)
@@ -299,7 +293,7 @@ def test_a_window_fault_is_charged_to_its_rebuild(number: int) -> None:
     s = small_machine(orders=2)
     assert fault(s, s.geo.base_gfn) == POPULATION
     word = open_window(s, number, 1)
-    s.control[PHASE] = 8 << PHASE_SLOT_BITS | 0
+    s.tally[PHASE] = 8 << PHASE_SLOT_BITS | 0
     row = s.records[number % RECORD_ROWS]
     row[R_CYCLE] = 7
     assert handle(s, 0, s.geo.base_gfn, 0, word, 2) == WINDOW
@@ -318,7 +312,7 @@ def test_a_window_fault_whose_record_is_gone_still_counts() -> None:
     s = small_machine()
     word = open_window(s, 5, 0)
     s.records[5, R_NUMBER] += RECORD_ROWS
-    s.control[PHASE] = 9 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 9 << PHASE_SLOT_BITS
     assert handle(s, 0, s.geo.base_gfn, 0, word, 2) == WINDOW
     assert list(s.hits) == [0]
     assert s.records[5, R_FAULTS] == 0
@@ -328,19 +322,19 @@ def test_a_window_fault_whose_record_is_gone_still_counts() -> None:
 def test_the_phase_says_whether_a_rebuild_is_under_way() -> None:
     """By anybody, and of several the last to end; there is no inside of what belongs to no order."""
     s = small_machine(orders=3)
-    s.control[PHASE] = 6 << PHASE_SLOT_BITS | 4
+    s.tally[PHASE] = 6 << PHASE_SLOT_BITS | 4
     assert phase_now(s) == 6 << PHASE_SLOT_BITS | 4
-    s.control[INSIDE] = 2
+    s.tally[INSIDE] = 2
     assert phase_now(s) == 6 << PHASE_SLOT_BITS | 5
-    s.control[INSIDE] = 1
+    s.tally[INSIDE] = 1
     assert phase_now(s) == 6 << PHASE_SLOT_BITS | 5
-    s.control[PHASE] = 6 << PHASE_SLOT_BITS | 6
+    s.tally[PHASE] = 6 << PHASE_SLOT_BITS | 6
     assert phase_now(s) == 6 << PHASE_SLOT_BITS | 6
 
 
 def test_before_the_first_order_faults_are_counted_and_not_logged() -> None:
     s = small_machine()
-    assert s.control[PHASE] == 2
+    assert s.tally[PHASE] == 2
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 1) == POPULATION
     assert fault_counts(s, 0, 2) == {POPULATION: 1}
     assert s.event_index[0, EVENT_HEAD] == 0
@@ -349,7 +343,7 @@ def test_before_the_first_order_faults_are_counted_and_not_logged() -> None:
 
 def test_an_event_that_finds_no_room_is_counted_as_dropped() -> None:
     s = small_machine()
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     s.event_index[0, EVENT_HEAD] = EVENT_ROWS
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 1) == POPULATION
     assert s.counters[0, 0, C_DROPPED] == 1
@@ -360,7 +354,7 @@ def test_an_event_that_finds_no_room_is_counted_as_dropped() -> None:
 def test_a_modelled_exit_lengthens_the_stall_and_not_the_wait_for_the_lock() -> None:
     exit_ns = 3_000_000
     s = small_machine(exit_ns=exit_ns)
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     for _ in range(5):
         handle(s, 0, s.geo.base_gfn, 0, 0, 1)
     assert (s.events[0, :5, E_STALL_NS] >= exit_ns).all()
@@ -378,7 +372,7 @@ def test_a_stopping_run_ends_the_wait_for_the_lock(shared: bool) -> None:
     s.control[STOP] = 1
     assert handle(s, 0, s.geo.base_gfn, 0, 0, 1) == STOPPED
     assert naive_tree(s).leaves == []
-    assert s.procs[0, STATE] == State.LOCK_WAIT
+    assert s.states[0, STATE] == State.LOCK_WAIT
     assert s.control[LOCK] == s.geo.hypervisor + 1
 
 
@@ -399,7 +393,7 @@ def test_each_of_hundreds_of_orders_is_charged_with_its_own(orders: int) -> None
     assert split_block(s, 0, ALL) == DONE
     for order in (0, 126, 127, 128, orders - 1):
         number, cycle = 1000 + order, 10 + order
-        s.control[PHASE] = cycle << PHASE_SLOT_BITS | 2 * order
+        s.tally[PHASE] = cycle << PHASE_SLOT_BITS | 2 * order
         s.records[number, R_NUMBER], s.records[number, R_ORDER], s.records[number, R_CYCLE] = number, order, cycle
         before = int(s.event_index[0, EVENT_HEAD])
         assert handle(s, 0, s.geo.base_gfn, 0, 0, LAST_LEVEL) == SPURIOUS
@@ -423,7 +417,7 @@ def test_what_happens_between_cycles_is_charged_to_no_order() -> None:
     slots = []
     for order in (0, 1):
         with hypervisor.cycle(order):
-            slots.append(int(s.control[words.PHASE]) & words.PHASE_SLOT_MASK)
-        slots.append(int(s.control[words.PHASE]) & words.PHASE_SLOT_MASK)
+            slots.append(int(s.tally[accounts.PHASE]) & accounts.PHASE_SLOT_MASK)
+        slots.append(int(s.tally[accounts.PHASE]) & accounts.PHASE_SLOT_MASK)
     assert slots == [0, 4, 2, 4]
     assert s.counters.shape[1] - 1 == 4

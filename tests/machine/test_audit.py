@@ -39,6 +39,7 @@ from stress.kernels.descriptor import leaf_descriptor, next_page, table_descript
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table, free_table
 from stress.kernels.split import DONE
+from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
 from stress.shm.words import (
     FREE,
@@ -49,7 +50,6 @@ from stress.shm.words import (
     SLOT_LOGGING,
     SLOT_PAGES,
     SLOT_PROTECTED,
-    Kind,
 )
 
 BLOCK = 2  # the one that is mapped as a block

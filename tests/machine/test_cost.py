@@ -27,22 +27,19 @@ from stress.kernels.records import close_records
 from stress.kernels.split import write_unmapped
 from stress.kernels.teardown import reap
 from stress.orders import NAMED_ORDERS, Order, Step
-from stress.shm.layout import Machine
-from stress.shm.words import (
+from stress.shm.accounts import (
     C_FAULTS,
     COSTS_CUT,
     COSTS_END_NS,
     HEARTBEAT,
-    NOT_AT_POC,
     R_LEFT,
     R_STEPS,
     R_VOID,
-    REBUILDS,
-    STOP,
-    STOP_ABORT,
     T_REBUILDS,
     VOIDED,
 )
+from stress.shm.layout import Machine
+from stress.shm.words import NOT_AT_POC, REBUILDS, STOP, STOP_ABORT
 
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
 FOR_EVER = 1 << 60  # ns
@@ -60,7 +57,7 @@ def stop(s: Machine) -> None:
 
 
 def run_out_of_time(s: Machine) -> None:
-    s.control[COSTS_END_NS] = time.monotonic_ns()
+    s.tally[COSTS_END_NS] = time.monotonic_ns()
 
 
 ENDS = [stop, run_out_of_time]
@@ -68,13 +65,13 @@ ENDS = [stop, run_out_of_time]
 
 def test_a_cost_is_spent_with_signs_of_life() -> None:
     s = small_machine(vcpus=2)
-    s.control[COSTS_END_NS] = time.monotonic_ns() + FOR_EVER
+    s.tally[COSTS_END_NS] = time.monotonic_ns() + FOR_EVER
     start = time.monotonic_ns()
     spend(s, 1, 3_000_000)
     assert time.monotonic_ns() - start >= 3_000_000
-    assert s.procs[1, HEARTBEAT] > 1  # the watchdog sees that it gets on
-    assert s.procs[[0, 2], HEARTBEAT].tolist() == [0, 0]
-    assert s.control[COSTS_CUT] == 0
+    assert s.states[1, HEARTBEAT] > 1  # the watchdog sees that it gets on
+    assert s.states[[0, 2], HEARTBEAT].tolist() == [0, 0]
+    assert s.tally[COSTS_CUT] == 0
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -82,19 +79,19 @@ def test_a_cost_ends_with_the_run(end: Any) -> None:
     s = small_machine()
     end(s)
     spend(s, 0, 0)
-    assert s.control[COSTS_CUT] == 0
+    assert s.tally[COSTS_CUT] == 0
     spend(s, 0, FOR_EVER)
-    assert s.control[COSTS_CUT] == 1
+    assert s.tally[COSTS_CUT] == 1
 
 
 def costly(**options: Any) -> Machine:
     """Block 0 split, block 1 mapped as a block, at no cost; from here on everything would cost years."""
     s = small_machine(block_size=2 << 20, vcpus=2, fwb=False, **COSTS, **options)
-    s.control[COSTS_END_NS] = 1
+    s.tally[COSTS_END_NS] = 1
     assert fault(s, block_gfn(s.geo, 1)) == POPULATION
     assert split_block(s, 0, ALL // 2) == DONE
     write_unmapped(s, s.geo.hypervisor, s.geo.base_gfn)
-    s.control[COSTS_END_NS] = s.control[COSTS_CUT] = 0
+    s.tally[COSTS_END_NS] = s.tally[COSTS_CUT] = 0
     return s
 
 
@@ -113,7 +110,7 @@ def test_a_rebuild_that_is_cut_short_is_sound_and_void(
     else:
         assert rebuild_block(s, 0, order.steps) == VOID
     assert (s.records[1, R_VOID], s.records[1, R_LEFT]) == (1, 1)
-    assert (s.control[VOIDED], s.control[REBUILDS]) == (1, 1)
+    assert (s.tally[VOIDED], s.control[REBUILDS]) == (1, 1)
     reap(s, s.geo.hypervisor)
     assert assert_sound(s).leaves == [block_leaf(s.geo, 0), block_leaf(s.geo, 1)]
     assert not (s.cells[:512] & NOT_AT_POC).any()
@@ -142,11 +139,11 @@ def test_a_deferred_tear_down_costs_whoever_does_it() -> None:
     s = small_machine(unmap_ns_per_table=2_000_000)
     assert split_block(s, 0, ALL // 2) == DONE
     assert rebuild_block(s, 0, NAMED_ORDERS["block-first-deferred"].steps) == DONE
-    assert s.procs[s.geo.hypervisor, HEARTBEAT] == 0
+    assert s.states[s.geo.hypervisor, HEARTBEAT] == 0
     start = time.monotonic_ns()
     assert reap(s, s.geo.hypervisor) == 1
     assert time.monotonic_ns() - start >= 2_000_000
-    assert s.procs[s.geo.hypervisor, HEARTBEAT] > 0
+    assert s.states[s.geo.hypervisor, HEARTBEAT] > 0
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -7,9 +7,9 @@ import pytest
 from machines import small_machine
 
 from stress.shm import drain
+from stress.shm.accounts import CYCLE_WORDS, K_DONE, R_DONE, R_NUMBER, RECORD_WORDS
 from stress.shm.drain import copy_cycles, copy_records
 from stress.shm.layout import Machine, Rings
-from stress.shm.words import CYCLE_WORDS, K_DONE, R_DONE, R_NUMBER, RECORD_WORDS
 
 CYCLE_ROWS = Rings().cycle_rows
 RECORD_ROWS = Rings().record_rows

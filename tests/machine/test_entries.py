@@ -16,9 +16,10 @@ from stress.kernels.descriptor import LOCKED, broken, leaf_descriptor, table_des
 from stress.kernels.entries import break_entry, find, lock_entry, owned, set_entry, swap_entry, tlbi_entry
 from stress.kernels.split import DONE
 from stress.kernels.tlbi import publish, tlbi_vmid
+from stress.shm.accounts import Kind
 from stress.shm.layout import Machine, Rings
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import R_ENDED, SEQUENCE, TLBI_END, TLBI_START, Kind
+from stress.shm.words import SEQUENCE, TLBI_END, TLBI_START
 
 RECORD_ROWS = Rings().record_rows
 
@@ -145,11 +146,11 @@ def test_an_empty_entry_is_locked_once() -> None:
 
 
 def rebuild_under_way(s: Machine, number: int) -> None:
-    s.records[number % RECORD_ROWS, R_ENDED] = max(0, number - RECORD_ROWS)
+    s.ended[number % RECORD_ROWS] = max(0, number - RECORD_ROWS)
 
 
 def rebuild_over(s: Machine, number: int) -> None:
-    s.records[number % RECORD_ROWS, R_ENDED] = number
+    s.ended[number % RECORD_ROWS] = number
 
 
 NUMBERS = [1, 4711, RECORD_ROWS + 1, (1 << 24) + 1]

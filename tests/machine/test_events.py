@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import small_machine
 
+from stress.shm.accounts import EVENT_DROPPED, EVENT_HEAD, EVENT_LOGGED, EVENT_TAIL, EVENT_WORDS
 from stress.shm.drain import drain_events
 from stress.shm.events import log_fault
 from stress.shm.layout import Machine, Rings
-from stress.shm.words import EVENT_DROPPED, EVENT_HEAD, EVENT_LOGGED, EVENT_TAIL, EVENT_WORDS
 
 EVENT_ROWS = Rings().event_rows
 

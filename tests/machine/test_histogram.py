@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stress.shm.accounts import HISTOGRAM_BUCKETS
 from stress.shm.edges import lower_edges
 from stress.shm.histogram import bucket
-from stress.shm.words import HISTOGRAM_BUCKETS
 
 EDGES = lower_edges()
 

@@ -25,9 +25,10 @@ from stress.kernels.split import DONE, write_unmapped
 from stress.kernels.teardown import reap
 from stress.kernels.workload import Pattern, Workload
 from stress.orders import NAMED_ORDERS, Order, parse_order
+from stress.shm.accounts import C_FAULTS, C_REDONE, C_WRITES, R_VOID
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import C_FAULTS, C_REDONE, C_WRITES, LOCK, NOT_AT_POC, R_VOID, REBUILDS, TAG_SHIFT, VALUE_MASK
+from stress.shm.words import LOCK, NOT_AT_POC, REBUILDS, TAG_SHIFT, VALUE_MASK
 
 pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
 

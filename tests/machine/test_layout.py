@@ -12,9 +12,10 @@ from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
 from stress.orders import MAX_STEPS
 from stress.results.data import FAULT_CLASSES
-from stress.shm import traced, words
+from stress.shm import accounts, traced, words
+from stress.shm.accounts import Kind
 from stress.shm.layout import Machine, carve, segment_bytes, shapes
-from stress.shm.words import LINE, Kind
+from stress.shm.words import LINE
 
 
 def test_regions_are_disjoint_and_start_on_cache_lines() -> None:
@@ -40,17 +41,17 @@ def test_regions_are_disjoint_and_start_on_cache_lines() -> None:
 #: Prefix -> words of a row, and names that begin like it and are no index into it.
 ROWS: dict[str, tuple[int, set[str]]] = {
     "TLBI_": (words.TLBI_WORDS, {"TLBI_WORDS", "TLBI_DONE", "TLBI_PENDING"}),
-    "R_": (words.RECORD_WORDS, set()),
+    "R_": (accounts.RECORD_WORDS, set()),
     "B_": (words.BUILDING_WORDS, set()),
-    "T_": (words.TOTAL_WORDS, set()),
-    "E_": (words.EVENT_WORDS, set()),
-    "EVENT_": (words.EVENT_INDEX_WORDS, {"EVENT_WORDS", "EVENT_INDEX_WORDS"}),
-    "V_": (words.EVIDENCE_WORDS, set()),
-    "C_": (words.COUNTER_WORDS, set()),
+    "T_": (accounts.TOTAL_WORDS, set()),
+    "E_": (accounts.EVENT_WORDS, set()),
+    "EVENT_": (accounts.EVENT_INDEX_WORDS, {"EVENT_WORDS", "EVENT_INDEX_WORDS"}),
+    "V_": (accounts.EVIDENCE_WORDS, set()),
+    "C_": (accounts.COUNTER_WORDS, set()),
     "SLOT_": (LINE, set()),
     "D_": (words.DEFERRED_WORDS, set()),
     "P_": (words.PROGRAM_WORDS, set()),
-    "G_": (words.STAGE_WORDS, set()),
+    "G_": (accounts.STAGE_WORDS, set()),
 }
 
 
@@ -59,7 +60,9 @@ def test_words_of_a_row_do_not_collide(prefix: str) -> None:
     """Indices into one row are all different, and fit it."""
     size, not_indices = ROWS[prefix]
     indices = {
-        name: value for name, value in vars(words).items() if name.startswith(prefix) and name not in not_indices
+        name: value
+        for name, value in (vars(words) | vars(accounts)).items()
+        if name.startswith(prefix) and name not in not_indices
     }
     assert len(indices) >= 3
     assert len(set(indices.values())) == len(indices), indices
@@ -71,51 +74,74 @@ def test_groups_of_words_have_room() -> None:
     row = [traced.W_KIND, traced.W_WHO, traced.W_AT, traced.W_VALUE]
     assert sorted(row) == list(range(traced.TRACE_WORDS))
     assert 0 not in list(traced.Traced), "that is a row which is not complete"
-    assert words.R_STEPS + MAX_STEPS <= words.R_FAULTS, "a step's duration fits for every step an order may have"
+    assert accounts.R_STEPS + MAX_STEPS <= accounts.R_FAULTS, "a step's duration fits for every step an order may have"
     assert words.ORDER_WORDS > MAX_STEPS, "and its code, with an end behind it"
-    assert len(FAULT_CLASSES) == words.FAULT_KINDS
-    assert words.C_MAPPED_BLOCKS == words.C_FAULTS + words.FAULT_KINDS
-    assert words.C_PERMISSION == words.C_TRANSLATION + LAST_LEVEL + 1
-    assert words.C_DROPPED == words.C_PERMISSION + LAST_LEVEL + 1
-    assert words.G_COUNTERS + words.COUNTER_WORDS == words.STAGE_WORDS
+    assert len(FAULT_CLASSES) == accounts.FAULT_KINDS
+    assert accounts.C_MAPPED_BLOCKS == accounts.C_FAULTS + accounts.FAULT_KINDS
+    assert accounts.C_PERMISSION == accounts.C_TRANSLATION + LAST_LEVEL + 1
+    assert accounts.C_DROPPED == accounts.C_PERMISSION + LAST_LEVEL + 1
+    assert accounts.G_COUNTERS + accounts.COUNTER_WORDS == accounts.STAGE_WORDS
 
 
-FIRST_LINE = [words.SEQUENCE, words.PHASE, words.STOP, words.PARK, words.INSIDE, words.STAGE, words.CYCLE]
-POOL_LINE = [words.POOL_HEAD, words.POOL_TAIL, words.POOL_PEAK, words.POOL_LOCK]
-POOL_LINE += [words.DEFERRED_HEAD, words.DEFERRED_TAIL]
-REBUILD_LINE = [words.REBUILDS, words.CLOSED, words.VOIDED, words.TLBI_PENDING]
+FIRST_LINE = [words.SEQUENCE, words.STOP, words.PARK, words.STAGE, words.CYCLE, words.LOGGED]
+POOL_LINE = [words.POOL_HEAD, words.POOL_TAIL, words.POOL_LOCK, words.DEFERRED_HEAD, words.DEFERRED_TAIL]
 OTHERS = [
-    words.TRACE_NEXT,
-    words.TRACE_ENDED,
     words.LOCK,
     words.LOCK_WRITERS,
     words.TLBI_DONE,
     words.FENCED,
+    words.BARRIER_REFUSED,
     words.HOST_SEQUENCE,
+    words.GRACE_BEGUN,
+    words.GRACE_DONE,
     words.FINISH,
-    words.STAGES_TAIL,
-    words.COSTS_END_NS,
-    words.COSTS_CUT,
+    words.REBUILDS,
+    words.TLBI_PENDING,
 ]
-PROC = [words.STATE, words.HEARTBEAT, words.PARKED, words.FIRST_ACCESS_NS, words.AT_GFN, words.AT_STEP]
-PROC += [words.STAGE_DONE, words.STAGE_END_NS, words.WALKING]
+PROC = [words.PARKED, words.STAGE_DONE, words.WALKING]
+TALLY = [
+    accounts.PHASE,
+    accounts.INSIDE,
+    accounts.POOL_PEAK,
+    accounts.POOL_LEAKED,
+    accounts.STAGES_TAIL,
+    accounts.STAGES_HEAD,
+    accounts.COSTS_END_NS,
+    accounts.COSTS_CUT,
+    accounts.CLOSED,
+    accounts.VOIDED,
+    accounts.ACTED,
+    accounts.TRACE_NEXT,
+    accounts.TRACE_ENDED,
+    *(accounts.VIOLATIONS + kind for kind in Kind),
+    *(accounts.BY_RULE + kind for kind in Kind),
+]
+STATES = [accounts.STATE, accounts.HEARTBEAT, accounts.FIRST_ACCESS_NS, accounts.AT_GFN, accounts.AT_STEP]
+STATES += [accounts.STAGE_END_NS, accounts.CHANGED, accounts.CHANGED_ROW, accounts.LOOKED_NS]
 
 
-def test_control_words_do_not_collide() -> None:
-    at = FIRST_LINE + POOL_LINE + REBUILD_LINE + OTHERS + [words.VIOLATIONS + kind for kind in Kind]
-    assert len(set(at)) == len(at)
-    assert max(at) < words.CONTROL_WORDS
-    assert len(set(PROC)) == len(PROC)
-    assert max(PROC) < words.PROC_WORDS
+@pytest.mark.parametrize(
+    ("row", "size"),
+    [
+        (FIRST_LINE + POOL_LINE + OTHERS, words.CONTROL_WORDS),
+        (PROC, words.PROC_WORDS),
+        (TALLY, accounts.TALLY_WORDS),
+        (STATES, accounts.STATE_WORDS),
+    ],
+)
+def test_words_of_a_region_do_not_collide(row: list[int], size: int) -> None:
+    assert len(set(row)) == len(row)
+    assert max(row) < size
 
 
 def test_what_is_written_under_way_is_not_on_the_line_that_accesses_read() -> None:
     assert {at // LINE for at in FIRST_LINE} == {0}
-    assert len({at // LINE for at in POOL_LINE}) == len({at // LINE for at in REBUILD_LINE}) == 1
-    lines = {at // LINE for at in (words.LOCK, words.TLBI_DONE, POOL_LINE[0], words.FINISH, REBUILD_LINE[0])}
+    assert len({at // LINE for at in POOL_LINE}) == 1
+    lines = {at // LINE for at in (words.LOCK, words.TLBI_DONE, POOL_LINE[0], words.FINISH, words.REBUILDS)}
     assert len(lines) == 5
     assert 0 not in lines
     assert words.WALKING % LINE == 0, "written on every fault under a shared mmu_lock, read by rebuilders"
+    assert {at for at in TALLY if at // LINE == 0} == {accounts.PHASE, accounts.INSIDE}
 
 
 @pytest.mark.parametrize(("granule", "block_size"), SMALL)
@@ -136,9 +162,9 @@ def test_a_fresh_machine(granule: int, block_size: int, fwb: bool) -> None:
     assert not s.dirty.any()
     assert ((s.cells & words.NOT_AT_POC != 0) == (not fwb)).all()
     assert not (s.cells & words.VALUE_MASK).any()
-    assert s.control[words.PHASE] == 2, "accesses are charged to no order yet"
-    assert (s.procs[:, words.AT_STEP] == -1).all()
-    assert s.control[words.POOL_PEAK] == geo.root_pages
+    assert s.tally[accounts.PHASE] == 2, "accesses are charged to no order yet"
+    assert (s.states[:, accounts.AT_STEP] == -1).all()
+    assert s.tally[accounts.POOL_PEAK] == geo.root_pages
 
 
 @pytest.mark.parametrize("pages", [1025, 1200, 1536])

@@ -26,9 +26,9 @@ from stress.kernels.split import populate
 from stress.kernels.teardown import reap
 from stress.kernels.tlb import new_cpu
 from stress.orders import BLOCK_FIRST, BLOCK_FIRST_DEFERRED, NAMED_ORDERS
+from stress.shm.accounts import ACTED
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import ACTED
 
 #: Lets a vCPU access a page, and write there or not.
 Guest = Callable[[int, bool], None]
@@ -316,4 +316,4 @@ def test_a_missing_tlbi_shows_in_each_operation(operation: str, injected: bool, 
     sequence, found = WITHOUT_TLBI[operation]
     sequence(s, lambda page, write: execute(s, cpu, 0, program(page, write=write), 1))
     assert violations(s) == (found if injected else {})
-    assert bool(s.control[ACTED]) == injected
+    assert bool(s.tally[ACTED]) == injected

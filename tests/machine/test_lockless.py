@@ -21,7 +21,8 @@ from stress.kernels.entries import find
 from stress.kernels.lockless import look_around, visit
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, BLOCK_FIRST_DEFERRED, CLEAN_FIRST_UNLOCKED, Order
-from stress.shm.words import ACTED, LOOKED_NS, PHASE, PHASE_SLOT_BITS, WALKING, Kind
+from stress.shm.accounts import ACTED, LOOKED_NS, PHASE, PHASE_SLOT_BITS, Kind
+from stress.shm.words import WALKING
 
 
 @pytest.mark.parametrize("order", [CLEAN_FIRST_UNLOCKED, BLOCK_FIRST_DEFERRED], ids=lambda order: order.name)
@@ -40,7 +41,7 @@ def test_a_table_freed_without_a_grace_period_breaks_a_rule_and_is_met(order: Or
     told = [evidence(s, Kind.TABLE_USE_AFTER_FREE, n) for n in (0, 1)]
     assert [(piece["rule"], piece["detail"]) for piece in told] == [(1, FREED_WITHOUT_GRACE), (0, WALKED_WITHOUT_LOCK)]
     assert (told[0]["gfn"], told[0]["level"]) == (block_gfn(s.geo, 0), s.geo.block_level)
-    assert s.control[ACTED] > 0
+    assert s.tally[ACTED] > 0
 
 
 @pytest.mark.parametrize(("order", "walks"), [(CLEAN_FIRST_UNLOCKED, True), (BLOCK_FIRST, False)])
@@ -49,9 +50,9 @@ def test_it_walks_beside_orders_that_tear_down_outside_of_the_lock(order: Order,
     fault(s, block_gfn(s.geo, 1))
     split_block(s, 1)
     set_order(s, order.steps)
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     look_around(s, 0, block_gfn(s.geo, 0))
-    assert bool(s.procs[0, LOOKED_NS]) is walks
+    assert bool(s.states[0, LOOKED_NS]) is walks
     assert s.procs[0, WALKING] == (2 if walks else 0), "the section has ended"
     run_audit(s)
     assert violations(s) == {}

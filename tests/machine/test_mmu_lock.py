@@ -12,13 +12,14 @@ from guests import wait_until
 from machines import small_machine
 from processes import WORKERS, run_workers, shared_machine
 
+from stress.shm.accounts import STATE, State
 from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
-from stress.shm.words import LOCK, LOCK_WRITERS, STATE, STOP, STOP_ABORT, State
+from stress.shm.words import LOCK, LOCK_WRITERS, STOP, STOP_ABORT
 
 GUEST = int(State.GUEST)
 
@@ -28,10 +29,10 @@ def test_it_names_its_owner() -> None:
     for who in range(4):
         assert acquire(s, who)
         assert s.control[LOCK] == who + 1
-        assert s.procs[who, STATE] == State.LOCK_HELD
+        assert s.states[who, STATE] == State.LOCK_HELD
         release(s, who, int(State.DWELL))
         assert s.control[LOCK] == 0
-        assert s.procs[who, STATE] == State.DWELL
+        assert s.states[who, STATE] == State.DWELL
 
 
 def test_a_waiter_gives_up_when_the_run_stops() -> None:
@@ -40,11 +41,11 @@ def test_a_waiter_gives_up_when_the_run_stops() -> None:
     s.control[STOP] = STOP_ABORT
     assert not acquire(s, 1)
     assert s.control[LOCK] == 1, "still held by its owner"
-    assert s.procs[1, STATE] == State.LOCK_WAIT
-    assert s.procs[0, STATE] == State.LOCK_HELD
+    assert s.states[1, STATE] == State.LOCK_WAIT
+    assert s.states[0, STATE] == State.LOCK_HELD
     assert not acquire_shared(s, 2)
     assert s.control[LOCK] == 1
-    assert s.procs[2, STATE] == State.LOCK_WAIT
+    assert s.states[2, STATE] == State.LOCK_WAIT
     assert s.control[LOCK_WRITERS] == 0, "who gave up keeps nobody out"
 
 
@@ -56,11 +57,11 @@ def test_readers_share_it() -> None:
     for who in range(3):
         assert acquire_shared(s, who)
         assert s.control[LOCK] == -1 - who
-        assert s.procs[who, STATE] == State.LOCK_HELD
+        assert s.states[who, STATE] == State.LOCK_HELD
     for who, left in ((1, -2), (0, -1), (2, 0)):
         release(s, who, GUEST)
         assert s.control[LOCK] == left
-        assert s.procs[who, STATE] == State.GUEST
+        assert s.states[who, STATE] == State.GUEST
     assert acquire(s, 3)
     assert s.control[LOCK] == 4
 
@@ -76,7 +77,7 @@ def waiting(s: Machine, who: int, *, shared: bool) -> Iterator[list[bool]]:
     take: Any = acquire_shared if shared else acquire
     thread = threading.Thread(target=lambda: answer.append(bool(take(s, who))), daemon=True)
     thread.start()
-    wait_until(lambda: answer or s.procs[who, STATE] == State.LOCK_WAIT)
+    wait_until(lambda: answer or s.states[who, STATE] == State.LOCK_WAIT)
     try:
         yield answer
     finally:
@@ -195,7 +196,7 @@ def test_four_processes_exclude_each_other() -> None:
         assert s.stages[GUARDED] == WORKERS * TURNS
         assert s.stages[INTRUSIONS] == 0
         assert s.control[LOCK] == 0
-        assert (s.procs[:WORKERS, STATE] == State.GUEST).all()
+        assert (s.states[:WORKERS, STATE] == State.GUEST).all()
 
 
 def _read(s: Machine, who: int) -> None:

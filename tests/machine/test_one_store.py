@@ -9,7 +9,7 @@ from pathlib import Path
 import stress
 
 SOURCES = Path(stress.__file__).parent
-STORES = {"store", "exchange", "compare_exchange", "fetch_add", "fetch_and", "fetch_or", "fetch_max"}
+STORES = {"store", "put", "publish", "exchange", "compare_exchange", "fetch_add", "fetch_and", "fetch_or", "fetch_max"}
 
 #: Who else may write to ``tables``: pages that no walker can reach yet, or any more.
 UNREACHABLE = {

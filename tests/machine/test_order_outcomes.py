@@ -36,8 +36,8 @@ from stress.kernels.rebuild import DONE
 from stress.kernels.split import write_unmapped
 from stress.kernels.teardown import reap
 from stress.orders import CLEANS, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Step, enumerate_orders, parse_order
+from stress.shm.accounts import BY_RULE, R_FREED, T_FREED, Kind
 from stress.shm.layout import Machine
-from stress.shm.words import BY_RULE, R_FREED, T_FREED, Kind
 
 INVALIDATE, TLBI, CLEAN, INSTALL, UNMAP = Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP
 INSTALL_NT, CLEAR_NT, TLBI_IPA = Step.INSTALL_NT, Step.CLEAR_NT, Step.TLBI_IPA
@@ -125,7 +125,7 @@ def check_order(s: Machine, steps: Steps, bbm_level: int) -> dict[str, int]:
     if "not-at-poc" in expected and left != "nothing" and not any(step in CLEANS for step in steps):
         audited["not-at-poc"] += 1
     assert violations(s) == audited, steps
-    assert {kind.label: int(s.control[BY_RULE + kind]) for kind in Kind if s.control[BY_RULE + kind]} == by_rule
+    assert {kind.label: int(s.tally[BY_RULE + kind]) for kind in Kind if s.tally[BY_RULE + kind]} == by_rule
     leaves = naive_tree(s).leaves
     mapped = left != "nothing"
     assert leaves == [block_leaf(s.geo, 0)] * mapped + [block_leaf(s.geo, 1)]

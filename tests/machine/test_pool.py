@@ -17,23 +17,13 @@ from processes import WORKERS, run_workers, shared_machine
 from stress.arch.descriptors import POISON
 from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, POOL_RAN_DRY
 from stress.kernels.pool import allocate_table, free_table, get_page, lock_pool, put_page, unlock_pool
+from stress.shm.accounts import INSIDE, POOL_PEAK, VIOLATIONS, Kind
 from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
-from stress.shm.words import (
-    DEFERRED_TAIL,
-    FREE,
-    INSIDE,
-    POOL_LOCK,
-    POOL_PEAK,
-    STOP,
-    STOP_ABORT,
-    STOP_DONE,
-    VIOLATIONS,
-    Kind,
-)
+from stress.shm.words import DEFERRED_TAIL, FREE, POOL_LOCK, STOP, STOP_ABORT, STOP_DONE
 
 
 def words(s: Machine, page: int) -> set[int]:
@@ -82,7 +72,7 @@ def test_against_a_queue(actions: list[int | None], random: object) -> None:
             assert free_table(s, page, 0, 0)
             twin.release(page)
             assert words(s, page) == {POISON}
-    assert s.control[POOL_PEAK] == twin.peak
+    assert s.tally[POOL_PEAK] == twin.peak
     for page in range(s.geo.root_pages, s.geo.table_pages):
         assert s.page_level[page] == twin.used.get(page, FREE)
     assert violations(s) == {}
@@ -91,7 +81,7 @@ def test_against_a_queue(actions: list[int | None], random: object) -> None:
 def test_a_pool_that_a_leak_emptied_is_a_violation_at_once() -> None:
     """There are tables for all of memory, so somebody forgot some: the run need not live to see its last audit."""
     s = small_machine()
-    while s.control[VIOLATIONS + Kind.TABLE_LEAK] == 0:
+    while s.tally[VIOLATIONS + Kind.TABLE_LEAK] == 0:
         assert allocate_table(s, 3, 0) >= 0 or violations(s) == {"table-leak": 1}
     piece = evidence(s, Kind.TABLE_LEAK)
     assert (piece["detail"], piece["found"], piece["rule"]) == (POOL_RAN_DRY, s.geo.table_pages, 0)
@@ -99,15 +89,15 @@ def test_a_pool_that_a_leak_emptied_is_a_violation_at_once() -> None:
     assert violations(s) == {"table-leak": 1}, "said once"
 
 
-@pytest.mark.parametrize("waiting", [INSIDE, DEFERRED_TAIL])
-def test_a_dry_pool_is_no_leak_while_tables_wait_to_be_freed(waiting: int) -> None:
+@pytest.mark.parametrize(("region", "waiting"), [("tally", INSIDE), ("control", DEFERRED_TAIL)])
+def test_a_dry_pool_is_no_leak_while_tables_wait_to_be_freed(region: str, waiting: int) -> None:
     s = small_machine()
-    s.control[waiting] = 1
+    getattr(s, region)[waiting] = 1
     while (page := allocate_table(s, 3, 0)) >= 0:
         pass
     assert page == POOL_DRY, "who needs one tries again"
     assert violations(s) == {}
-    s.control[waiting] = 0
+    getattr(s, region)[waiting] = 0
     assert allocate_table(s, 3, 0) == POOL_EXHAUSTED
     assert violations(s) == {"table-leak": 1}, "nothing came back"
 
@@ -118,7 +108,7 @@ def test_exhausted_then_one_comes_back() -> None:
     assert pages == list(range(s.geo.root_pages, s.geo.table_pages))
     assert len(pages) >= 2
     assert allocate_table(s, 3, 0) == POOL_EXHAUSTED
-    assert s.control[POOL_PEAK] == s.geo.table_pages
+    assert s.tally[POOL_PEAK] == s.geo.table_pages
     assert free_table(s, pages[1], 0, 0)
     assert allocate_table(s, 2, 0) == pages[1]
     assert allocate_table(s, 2, 0) == POOL_EXHAUSTED
@@ -241,7 +231,7 @@ def test_four_processes_share_the_pool() -> None:
     """More pages are wanted than there are: each has one owner, and none is lost."""
     with shared_machine() as segment:
         s = segment.machine
-        s.control[INSIDE] = 1  # else a pool that is drained on purpose is a leak
+        s.tally[INSIDE] = 1  # else a pool that is drained on purpose is a leak
         assert AT_ONCE < s.geo.table_pages - s.geo.root_pages < 2 * AT_ONCE
         run_workers(segment, work)
         assert s.stages[READY] == WORKERS
@@ -250,4 +240,4 @@ def test_four_processes_share_the_pool() -> None:
         assert violations(s) == {}
         assert naive_audit(s) == []
         assert s.control[POOL_LOCK] == 0
-        assert s.control[POOL_PEAK] == s.geo.table_pages
+        assert s.tally[POOL_PEAK] == s.geo.table_pages

@@ -19,8 +19,9 @@ from stress.kernels.tlb import CHUNK, R_LEFT, R_PAGE, Cpu
 from stress.kernels.vcpu import FINISHED, RAN, run
 from stress.kernels.workload import Pattern, Workload, seed_for
 from stress.orders import BLOCK_FIRST
+from stress.shm.accounts import C_PERMISSION, C_TRANSLATION
 from stress.shm.layout import Machine
-from stress.shm.words import C_PERMISSION, C_TRANSLATION, VALUE_MASK
+from stress.shm.words import VALUE_MASK
 
 NONE, READ, WRITE = range(3)  # of the head
 PAGES = 1 << 40  # a program knows no end of memory

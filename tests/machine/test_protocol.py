@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from machines import rebuild_block, split_block
 import stress
 from stress.kernels import tlbi
 from stress.orders import BLOCK_FIRST
-from stress.shm import atomics
-from stress.shm.layout import PROTOCOL, Machine
+from stress.shm import accounts, atomics, words
+from stress.shm.layout import PROTOCOL, RECORDS, REGIONS, Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.processor import Processor, use
 from stress.shm.toy import Toy, toy_geo
@@ -59,6 +60,58 @@ def test_such_an_access_would_be_found(statement: str) -> None:
     assert plain_accesses("@kernel\ndef f(s, i):\n    put(s.tables, i, len(s.dirty))\n") == []
 
 
+def names_in(index: ast.expr) -> Iterator[str]:
+    """Names that an index is made of, but not those of other accesses in it."""
+    if isinstance(index, ast.Name):
+        yield index.id
+    elif not isinstance(index, ast.Subscript | ast.Call):
+        for part in ast.iter_child_nodes(index):
+            if isinstance(part, ast.expr):
+                yield from names_in(part)
+
+
+def foreign_words(source: str) -> list[tuple[str, str]]:
+    """Region and name of each word that a compiled function looks for in a region of the other kind."""
+    found = []
+    for part in ast.walk(ast.parse(source)):
+        place = part.args if isinstance(part, ast.Call) else []
+        if isinstance(part, ast.Subscript):
+            place = [part.value, part.slice]
+        if len(place) < 2 or not isinstance(place[0], ast.Attribute) or ast.unparse(place[0].value) != "s":
+            continue
+        if (region := place[0].attr) in REGIONS:
+            other = accounts if region in PROTOCOL or region in PRIVATE else words
+            found += [(region, name) for name in names_in(place[1]) if name in vars(other)]
+    return found
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_kernel_looks_for_a_word_in_a_region_of_the_other_kind(path: Path) -> None:
+    assert foreign_words(path.read_text()) == []
+
+
+def test_such_a_word_would_be_found() -> None:
+    assert len(foreign_words("load(s.control, PHASE)\ns.states[who, WALKING] = 1\nload(s.procs, (who, STATE))\n")) == 3
+
+
+#: Kernels that do both: they count and time what they do, or read the order under test.
+BOTH = {"fault", "lockless", "pool", "rebuild", "steps", "teardown", "vcpu", "mmu_lock"}
+#: Kernels that only count, time, judge and trace.
+JUST_RECORD = {"cost", "inject", "oracle", "records", "drain", "edges", "events", "histogram", "trace_log", "layout"}
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_all_other_kernels_decide_and_touch_no_accounts(path: Path) -> None:
+    taken = {
+        name.name
+        for statement in ast.walk(ast.parse(path.read_text()))
+        if isinstance(statement, ast.ImportFrom) and statement.module == "stress.shm.accounts"
+        for name in statement.names
+    }
+    if path.stem not in BOTH | JUST_RECORD:
+        assert taken <= {"Kind", "State"}
+
+
 class Recorder(Processor):
     """Notes what was done to which array."""
 
@@ -97,6 +150,9 @@ class Recorder(Processor):
         return [what for what, which, _ in self.done if which == id(array)]
 
 
+#: Regions that one process alone uses, or nobody writes to while vCPUs run.
+PRIVATE = ("building", "orders", "programs", "copy")
+
 needs_twins = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code has this machine's processor")
 
 
@@ -130,5 +186,6 @@ def test_the_row_of_an_invalidation_is_written_by_releases_after_its_number_move
     assert seen.of(s.tlbi) == ["store"] * 3
 
 
-def test_there_are_such_regions() -> None:
-    assert set(PROTOCOL) < set(Machine._fields)
+def test_every_region_is_of_one_kind() -> None:
+    kinds = [*PROTOCOL, *RECORDS, *PRIVATE]
+    assert sorted(kinds) == sorted(set(Machine._fields) - {"geo"})

@@ -42,32 +42,25 @@ from stress.kernels.split import write_unmapped
 from stress.kernels.steps import look, own_lock
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
-from stress.shm.layout import Machine
-from stress.shm.words import (
+from stress.shm.accounts import (
     ACTED,
     AT_STEP,
-    B_INDEX,
-    B_OLD,
     INSIDE,
-    LOCK,
-    NOT_AT_POC,
     PHASE,
     PHASE_SLOT_BITS,
     R_CLEANED,
     R_DONE,
-    R_ENDED,
     R_FREED,
     R_LEFT,
     R_MAPPED,
     R_VOID,
     R_WHO,
-    REBUILDS,
     STATE,
-    STOP,
     T_FREED,
-    WALKING,
     State,
 )
+from stress.shm.layout import Machine
+from stress.shm.words import B_INDEX, B_OLD, LOCK, NOT_AT_POC, REBUILDS, STOP, WALKING
 
 INVALIDATE, TLBI, CLEAN, INSTALL, UNMAP = Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
@@ -112,7 +105,7 @@ def test_a_named_order_leaves_the_block_and_frees_the_tables(
     assert s.records[1, R_CLEANED] == (0 if fwb else (pages - mapped * unmapped_only) * granule)
     assert s.records[1, R_MAPPED] == mapped
     assert s.control[LOCK] == 0
-    assert s.control[INSIDE] == 0
+    assert s.tally[INSIDE] == 0
 
 
 @pytest.mark.parametrize("order", NAMED)
@@ -125,20 +118,20 @@ def test_whoever_rebuilds_however_the_lock_is_held(rebuilder: str, shared: bool,
     who = 1 if rebuilder == "vcpu" else s.geo.hypervisor
     if rebuilder == "vcpu":
         set_order(s, order.steps)
-        s.control[PHASE] = 1 << PHASE_SLOT_BITS
+        s.tally[PHASE] = 1 << PHASE_SLOT_BITS
         assert handle(s, who, s.geo.base_gfn + 40, 0, 0, 3) == REBUILT
     else:
         assert rebuild_block(s, 0, order.steps) == DONE
     record = s.records[1]
-    assert (record[R_ENDED], record[R_LEFT], record[R_VOID], record[R_WHO]) == (1, 1, 0, who)
+    assert (s.ended[1], record[R_LEFT], record[R_VOID], record[R_WHO]) == (1, 1, 0, who)
     reap(s, s.geo.hypervisor)
     assert assert_sound(s).leaves == [block_leaf(s.geo, 0), block_leaf(s.geo, 1)]
     assert not (s.cells & NOT_AT_POC).any()
-    assert s.procs[who, STATE] == (State.GUEST if rebuilder == "vcpu" else State.DWELL)
-    assert (s.procs[:, AT_STEP] == -1).all()
+    assert s.states[who, STATE] == (State.GUEST if rebuilder == "vcpu" else State.DWELL)
+    assert (s.states[:, AT_STEP] == -1).all()
     assert not (s.procs[:, WALKING] & 1).any()
     assert s.control[LOCK] == 0
-    assert s.control[INSIDE] == 0
+    assert s.tally[INSIDE] == 0
 
 
 @pytest.mark.parametrize("share", [0, ALL // 3])
@@ -157,7 +150,7 @@ def test_the_bug_that_leaves_the_clean_out_acts_only_where_something_is_to_be_cl
     s = split_machine(share=share, fwb=False, guest_caches=False, inject=NO_CMO)
     write_unmapped(s, 1, s.geo.base_gfn)
     assert rebuild_block(s, 0, BLOCK_FIRST.steps) == DONE
-    assert s.control[ACTED] == (share < ALL)
+    assert s.tally[ACTED] == (share < ALL)
     assert violations(s) == ({"not-at-poc": 1} if share < ALL else {})
 
 
@@ -212,13 +205,13 @@ def test_nothing_to_rebuild(mapped: bool, shared: bool) -> None:
     if mapped:
         assert fault(s, s.geo.base_gfn) == POPULATION
     tree = naive_tree(s)
-    phase = s.control[PHASE]
+    phase = s.tally[PHASE]
     s.control[REBUILDS] = 2
     assert rebuild_block(s, 0, BLOCK_FIRST.steps) == NOT_A_TABLE
     assert naive_tree(s) == tree
     assert violations(s) == {}
     assert s.control[LOCK] == 0
-    assert s.control[PHASE] == phase
+    assert s.tally[PHASE] == phase
     assert s.control[REBUILDS] == 2, "no number is spent on it"
     assert s.records[3, R_DONE] == 0
     assert not (s.procs[:, WALKING] & 1).any()
@@ -232,7 +225,7 @@ def test_a_stopping_run(shared: bool) -> None:
     assert rebuild_block(s, 0, BLOCK_FIRST.steps) == STOPPED
     assert naive_tree(s) == tree
     assert s.control[REBUILDS] == 0
-    assert s.control[INSIDE] == 0
+    assert s.tally[INSIDE] == 0
 
 
 @pytest.mark.parametrize(("granule", "block_size"), SMALL)
@@ -308,16 +301,16 @@ def test_who_comes_too_late_changes_nothing(order: Order, found: str) -> None:
     assert (s.page_level >= 0).sum() == allocated
     assert (s.page_count == counts).all()
     record = s.records[number]
-    assert (record[R_VOID], record[R_ENDED], record[R_FREED]) == (1, number, 0)
+    assert (record[R_VOID], s.ended[number], record[R_FREED]) == (1, number, 0)
     assert s.control[LOCK] == 0
-    assert s.control[INSIDE] == 0
-    assert s.procs[0, AT_STEP] == -1
+    assert s.tally[INSIDE] == 0
+    assert s.states[0, AT_STEP] == -1
     assert violations(s) == {}
 
 
 def test_a_vcpu_that_comes_too_late_tries_again() -> None:
     s = split_machine(shared=True, vcpu_rebuilds=True)
-    s.control[PHASE] = 1 << PHASE_SLOT_BITS
+    s.tally[PHASE] = 1 << PHASE_SLOT_BITS
     index, old = read_entry(s, BLOCK_FIRST)
     s.control[LOCK] = 0
     s.tables[index] = broken(old, 2, 0, 0)  # a break that belongs to no rebuild: a handler's

@@ -16,20 +16,16 @@ from stress.kernels.records import close_cycle, close_inside, close_records, ope
 from stress.kernels.teardown import reap
 from stress.live.step_times import step_times
 from stress.orders import BLOCK_FIRST, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Order, Step
-from stress.shm.layout import Rings
-from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import (
+from stress.shm.accounts import (
     AT_STEP,
     CLOCK_MASK,
     CLOSED,
-    CYCLE,
     INSIDE,
     INSIDE_MASK,
     K_ACCESSES,
     K_DONE,
     K_ORDER,
     K_TIME_NS,
-    LOCK,
     PHASE,
     PHASE_SLOT_BITS,
     R_BLOCK,
@@ -37,7 +33,6 @@ from stress.shm.words import (
     R_CYCLE,
     R_DONE,
     R_END_NS,
-    R_ENDED,
     R_FAULTS,
     R_FREED,
     R_INVALID_NS,
@@ -52,7 +47,6 @@ from stress.shm.words import (
     R_VALID_NS,
     R_VOID,
     R_WHO,
-    REBUILDS,
     STATE,
     T_ALLOCATED,
     T_CLEANED,
@@ -62,9 +56,11 @@ from stress.shm.words import (
     T_INSIDE_NS,
     T_REBUILDS,
     T_TLBIS,
-    TLBI_DONE,
     State,
 )
+from stress.shm.layout import Rings
+from stress.shm.mode import JIT_DISABLED
+from stress.shm.words import CYCLE, LOCK, REBUILDS, TLBI_DONE
 
 CYCLE_ROWS = Rings().cycle_rows
 RECORD_ROWS = Rings().record_rows
@@ -86,7 +82,7 @@ def test_the_record(order: Order) -> None:
     after = time.monotonic_ns()
     assert s.control[REBUILDS] == number
     assert (row[R_NUMBER], row[R_ORDER], row[R_BLOCK], row[R_FAULTS]) == (number, 1, 512, 0)
-    assert (row[R_WHO], row[R_VOID], row[R_ENDED], row[R_LEFT]) == (s.geo.hypervisor, 0, number, number)
+    assert (row[R_WHO], row[R_VOID], s.ended[5], row[R_LEFT]) == (s.geo.hypervisor, 0, number, number)
     assert row[R_DONE] == 0, "the cycle is not complete yet"
     breaks, unlocked = Step.INVALIDATE in order.steps, Step.UNLOCK in order.steps
     clock = [R_REQUESTED_NS, R_LOCKED_NS, R_START_NS, R_INVALID_NS, R_VALID_NS, R_END_NS, R_UNLOCKED_NS]
@@ -111,8 +107,8 @@ def test_the_record(order: Order) -> None:
         assert row[R_INVALID_NS] - row[R_START_NS] == steps[:begin].sum()
         assert row[R_VALID_NS] - row[R_INVALID_NS] == steps[begin:end].sum(), "the window is its steps"
     assert s.control[LOCK] == 0
-    assert s.procs[1, STATE] == State.DWELL
-    assert s.procs[1, AT_STEP] == -1
+    assert s.states[1, STATE] == State.DWELL
+    assert s.states[1, AT_STEP] == -1
     assert s.control[TLBI_DONE] > 0
     assert row[R_CLEANED] == 2 << 20
 
@@ -139,10 +135,10 @@ def test_the_tear_downs_time_is_its_steps(tear_down: tuple[Step, ...]) -> None:
 def test_numbers_that_would_read_as_none_are_left_out() -> None:
     """An entry that carries rebuild number 0 was broken by no rebuild: a multiple of 2**24 is a void record."""
     s = small_machine()
-    s.control[REBUILDS] = s.control[CLOSED] = LAST_OF_A_ROUND - 1
+    s.control[REBUILDS] = s.tally[CLOSED] = LAST_OF_A_ROUND - 1
     numbers = [int(open_record(s, 0, s.geo.base_gfn, 1)) for _ in range(3)]
     assert numbers == [LAST_OF_A_ROUND, LAST_OF_A_ROUND + 2, LAST_OF_A_ROUND + 3]
-    assert s.control[INSIDE] & INSIDE_MASK == 3
+    assert s.tally[INSIDE] & INSIDE_MASK == 3
     skipped = LAST_OF_A_ROUND + 1
     row = s.records[skipped % RECORD_ROWS]
     assert (row[R_NUMBER], row[R_VOID], row[R_LEFT]) == (skipped, 1, skipped)
@@ -158,11 +154,11 @@ def test_numbers_that_would_read_as_none_are_left_out() -> None:
 def test_a_row_is_not_complete_while_it_is_used_again() -> None:
     s = small_machine()
     row = s.records[3]
-    row[:] = 3
+    row[:] = s.ended[3] = 3
     s.control[REBUILDS] = 2 + RECORD_ROWS
     number = int(open_record(s, 0, block_gfn(s.geo, 1), 77))
     assert number == 3 + RECORD_ROWS
-    assert (row[R_DONE], row[R_NUMBER], row[R_LEFT], row[R_ENDED]) == (0, number, 3, 3)
+    assert (row[R_DONE], row[R_NUMBER], row[R_LEFT], s.ended[number % RECORD_ROWS]) == (0, number, 3, 3)
     assert (row[R_BLOCK], row[R_REQUESTED_NS], row[R_FAULTS]) == (512, 77, 0)
     assert not row[R_INVALID_NS : R_FREED + 1].any()
 
@@ -175,13 +171,13 @@ def test_the_time_inside_rebuilds_is_counted_once() -> None:
     open_record(s, 0, s.geo.base_gfn, start)
     opened = time.monotonic_ns()
     open_record(s, 1, s.geo.base_gfn, start + 1)
-    assert s.control[INSIDE] & INSIDE_MASK == 2
+    assert s.tally[INSIDE] & INSIDE_MASK == 2
     close_inside(s, 1)
-    assert s.control[INSIDE] & INSIDE_MASK == 1
+    assert s.tally[INSIDE] & INSIDE_MASK == 1
     assert not s.totals[:, T_INSIDE_NS].any(), "one is still under way"
     before = time.monotonic_ns()
     close_inside(s, 1)
-    assert s.control[INSIDE] == 0
+    assert s.tally[INSIDE] == 0
     assert before - opened <= s.totals[1, T_INSIDE_NS] <= time.monotonic_ns() - start
     assert s.totals[0, T_INSIDE_NS] == 0
 
@@ -198,10 +194,10 @@ def test_the_wait_for_mmu_lock_is_not_inside(vcpu_rebuilds: bool) -> None:
     who = 0 if vcpu_rebuilds else 2
     rebuilder = threading.Thread(target=work)
     rebuilder.start()
-    while s.procs[who, STATE] != State.LOCK_WAIT:
+    while s.states[who, STATE] != State.LOCK_WAIT:
         time.sleep(0.001)
     time.sleep(1.0)
-    assert s.control[INSIDE] == 0
+    assert s.tally[INSIDE] == 0
     s.control[LOCK] = 0
     rebuilder.join()
     row = s.records[1]
@@ -216,7 +212,7 @@ def test_the_clock_of_the_time_inside_may_turn_over(monkeypatch: pytest.MonkeyPa
     now = iter([CLOCK_MASK - 4, CLOCK_MASK + 6])
     monkeypatch.setattr(records, "clock_ns", lambda: next(now))
     open_record(s, 0, s.geo.base_gfn, 1)
-    assert 0 < s.control[INSIDE] < 1 << 63
+    assert 0 < s.tally[INSIDE] < 1 << 63
     close_inside(s, 0)
     assert s.totals[0, T_INSIDE_NS] == 10
 
@@ -234,7 +230,7 @@ def test_records_that_a_full_ring_lost_hold_nothing_up() -> None:
     s.records[later % RECORD_ROWS, R_LEFT] = later
     assert settled(s, later) == later
     assert close_records(s, later) == RECORD_ROWS - 1 + 1
-    assert s.control[CLOSED] == later
+    assert s.tally[CLOSED] == later
 
 
 def test_completed_cycles_add_up() -> None:
@@ -242,7 +238,7 @@ def test_completed_cycles_add_up() -> None:
     inside = 0
     for number, order in ((1, 0), (2, 1), (3, 1)):
         open_cycle(s, order)
-        assert (s.control[CYCLE], s.control[PHASE]) == (number, number << PHASE_SLOT_BITS | 2 * order)
+        assert (s.control[CYCLE], s.tally[PHASE]) == (number, number << PHASE_SLOT_BITS | 2 * order)
         assert split_block(s, 0, ALL) == DONE
         assert rebuild_block(s, 0, BLOCK_FIRST.steps, order) == DONE
         assert close_records(s, number) == 1
@@ -252,7 +248,7 @@ def test_completed_cycles_add_up() -> None:
         assert (row[R_DONE], row[R_CYCLE], row[R_ORDER]) == (number, number, order)
         words = [s.cycles[number, word] for word in (K_DONE, K_ORDER, K_TIME_NS, K_ACCESSES)]
         assert words == [number, order, 1000 * number, 10 * number]
-        assert s.control[CLOSED] == number
+        assert s.tally[CLOSED] == number
         inside = int(row[R_UNLOCKED_NS] - row[R_LOCKED_NS])
     totals = s.totals
     assert list(totals[:, T_REBUILDS]) == [1, 2]

@@ -27,8 +27,9 @@ from stress.kernels.rebuild import DONE, VOID, begin, carry_out, rebuild
 from stress.kernels.steps import look, own_lock
 from stress.kernels.tlb import new_cpu
 from stress.orders import CLEAN_UNLOCKED
+from stress.shm.accounts import ACTED, R_VOID, T_RESTARTS, Kind, State
 from stress.shm.layout import Machine
-from stress.shm.words import ACTED, B_LOCKED_NS, LOCK, R_VOID, STOP, T_RESTARTS, Kind, State
+from stress.shm.words import B_LOCKED_NS, LOCK, STOP
 
 BLOCK = 512
 _SCATTERED = 0x155
@@ -124,7 +125,7 @@ def test_without_the_second_look_the_old_frames_are_mapped_and_seen() -> None:
     let_others_at_it(s)
     move_and_populate(s)
     assert go_on(s) == DONE
-    assert s.control[ACTED] == 1
+    assert s.tally[ACTED] == 1
     execute(s, new_cpu(), 1, program(7, write=False), 1)
     run_audit(s)
     assert "stale-translation" in violations(s)

@@ -29,22 +29,18 @@ from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, POOL_RAN_DRY, POPULAT
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table
 from stress.kernels.split import DONE, is_populated, is_split, populate, write_unmapped
+from stress.shm.accounts import INSIDE, POOL_PEAK, STATE, Kind, State
 from stress.shm.words import (
-    INSIDE,
     LOCK,
     NOT_AT_POC,
     POOL_HEAD,
-    POOL_PEAK,
     POOL_TAIL,
     SEQUENCE,
     SLOT_LOGGING,
-    STATE,
     STOP,
     TLBI_DONE,
     TLBI_END,
     TLBI_START,
-    Kind,
-    State,
 )
 
 SHARES = [0, 1, ALL // 3, ALL // 2, ALL - 1, ALL]
@@ -78,13 +74,13 @@ def test_split_maps_the_share(granule: int, block_size: int, share: int) -> None
     mapped = populated(pages, share)
     assert tree.leaves == [block_leaf(s.geo, 0), *page_leaves(s.geo, (pages + page for page in mapped))]
     below = 1 if s.geo.block_level == 2 else 513
-    assert len(tree.tables) == before + below == s.control[POOL_PEAK]
+    assert len(tree.tables) == before + below == s.tally[POOL_PEAK]
     assert s.control[SEQUENCE] == 1
     assert s.control[TLBI_DONE] == 0, "a leaf needs no VMID-wide TLBI"
     assert s.tlbi[1, TLBI_START] == s.geo.base_gfn + pages
     assert s.tlbi[1, TLBI_END] == s.geo.base_gfn + 2 * pages
     assert s.control[LOCK] == 0
-    assert s.procs[1, STATE] == State.DWELL
+    assert s.states[1, STATE] == State.DWELL
     index, level = find(s, s.geo.base_gfn + pages, s.geo.block_level)
     assert (level, s.tables[index] & 3) == (s.geo.block_level, 3), "the table is linked where the block was"
     assert (is_split(s, s.geo.base_gfn), is_split(s, s.geo.base_gfn + pages)) == (False, True)
@@ -238,13 +234,13 @@ def test_a_dry_pool_that_others_are_about_to_fill_undoes_the_split(left: int) ->
     assert fault(s, s.geo.base_gfn) == POPULATION
     taken = int(s.control[POOL_TAIL] - s.control[POOL_HEAD]) - left
     s.control[POOL_HEAD] += taken  # as if still in use elsewhere
-    s.control[INSIDE] = 1
+    s.tally[INSIDE] = 1
     assert split_block(s, 0, 0) == POOL_DRY
     assert naive_tree(s).leaves == [block_leaf(s.geo, 0)]
     assert s.control[POOL_TAIL] - s.control[POOL_HEAD] == left
     assert s.control[LOCK] == 0
     s.control[POOL_HEAD] -= taken
-    s.control[INSIDE] = 0
+    s.tally[INSIDE] = 0
     assert split_block(s, 0, 0) == DONE
     assert violations(s) == {}
 

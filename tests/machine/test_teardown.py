@@ -36,23 +36,13 @@ from stress.kernels.split import DONE, populate
 from stress.kernels.teardown import defer, reap, unmap_table
 from stress.live.hypervisor import Hypervisor
 from stress.live.planning import plan_for
+from stress.shm.accounts import LIFE_CYCLE, T_FREED
 from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine, Rings
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.syscalls import sched_yield
-from stress.shm.words import (
-    DEFERRED_HEAD,
-    DEFERRED_TAIL,
-    FREE,
-    LIFE_CYCLE,
-    POOL_HEAD,
-    POOL_LOCK,
-    POOL_TAIL,
-    STOP,
-    STOP_ABORT,
-    T_FREED,
-)
+from stress.shm.words import DEFERRED_HEAD, DEFERRED_TAIL, FREE, POOL_HEAD, POOL_LOCK, POOL_TAIL, STOP, STOP_ABORT
 
 DEFERRED_ROWS = Rings().deferred_rows
 

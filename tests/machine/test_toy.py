@@ -12,9 +12,9 @@ from stress.kernels.teardown import reap
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.workload import Pattern
 from stress.orders import NAMED_ORDERS, Order
+from stress.shm.accounts import C_ACCESSES
 from stress.shm.layout import REGIONS
 from stress.shm.toy import Toy, ToyGeometry, toy_geo
-from stress.shm.words import C_ACCESSES
 
 
 def test_it_takes_kilobytes() -> None:

@@ -23,10 +23,10 @@ from stress.kernels.split import populate
 from stress.kernels.teardown import reap
 from stress.live.evidence import violations as violations_of
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Step, enumerate_orders, parse_order
+from stress.shm.accounts import State
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 from stress.shm.traced import W_AT, W_KIND, Traced
-from stress.shm.words import State
 from stress.trace.casemate import encoded
 from stress.trace.files import name_records
 

@@ -31,26 +31,18 @@ from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.walk import walk
 from stress.kernels.workload import Pattern, Workload
-from stress.shm.words import (
+from stress.shm.accounts import (
     AT_GFN,
     C_ACCESSES,
-    FENCED,
     FIRST_ACCESS_NS,
     HEARTBEAT,
     INSIDE,
-    NOT_AT_POC,
-    PARK,
-    PARKED,
     PHASE,
     PHASE_SLOT_BITS,
-    POOL_HEAD,
-    POOL_TAIL,
     STATE,
-    STOP,
-    TAG_SHIFT,
-    VALUE_MASK,
     State,
 )
+from stress.shm.words import FENCED, NOT_AT_POC, PARK, PARKED, POOL_HEAD, POOL_TAIL, STOP, TAG_SHIFT, VALUE_MASK
 
 
 def drawn(work: Workload, cpu: Cpu, count: int) -> tuple[Any, Any]:
@@ -116,12 +108,12 @@ def test_counters_go_where_the_phase_says() -> None:
     s = mapped(orders=2)
     cpu = cpu_at()
     for slot in (4, 0, 3, 2):
-        s.control[PHASE] = 9 << PHASE_SLOT_BITS | slot
+        s.tally[PHASE] = 9 << PHASE_SLOT_BITS | slot
         assert run(s, cpu, workload(s), 0, slot + 1) == RAN
     assert list(s.counters[0, :, C_ACCESSES]) == [CHUNK, 0, 3 * CHUNK, 4 * CHUNK, 5 * CHUNK]
-    assert s.procs[0, HEARTBEAT] == 13
-    assert s.procs[0, FIRST_ACCESS_NS] > 0
-    assert s.procs[0, AT_GFN] == s.geo.base_gfn + cpu.registers[R_PAGE]
+    assert s.states[0, HEARTBEAT] == 13
+    assert s.states[0, FIRST_ACCESS_NS] > 0
+    assert s.states[0, AT_GFN] == s.geo.base_gfn + cpu.registers[R_PAGE]
 
 
 def test_a_chunk_of_faults_shows_that_it_lives() -> None:
@@ -130,16 +122,16 @@ def test_a_chunk_of_faults_shows_that_it_lives() -> None:
     cpu = caught_up(s, cpu_before(s, 0))
     assert run(s, cpu, workload(s), 0, 1) == RAN
     assert faults(s) == {POPULATION: CHUNK}
-    assert s.procs[0, HEARTBEAT] == CHUNK + 1
+    assert s.states[0, HEARTBEAT] == CHUNK + 1
     assert run(s, cpu, workload(s), 0, 1) == RAN
 
 
 def test_accesses_count_inside_while_anybody_rebuilds() -> None:
     s = mapped(orders=2)
-    s.control[PHASE] = 9 << PHASE_SLOT_BITS | 2
-    s.control[INSIDE] = 1
+    s.tally[PHASE] = 9 << PHASE_SLOT_BITS | 2
+    s.tally[INSIDE] = 1
     assert run(s, cpu_at(), workload(s), 0, 3) == RAN
-    s.control[INSIDE] = 0
+    s.tally[INSIDE] = 0
     assert run(s, cpu_at(), workload(s), 0, 1) == RAN
     assert list(s.counters[0, :, C_ACCESSES]) == [0, 0, CHUNK, 3 * CHUNK, 0]
 
@@ -249,14 +241,14 @@ def test_parked_until_the_hypervisor_lets_go() -> None:
     s.control[PARK] = 1
     with running(s, 8) as result:
         wait_until(lambda: s.procs[0, PARKED])
-        assert s.procs[0, STATE] == State.PARKED
-        beats = int(s.procs[0, HEARTBEAT])
-        wait_until(lambda: s.procs[0, HEARTBEAT] > beats)  # it shows the watchdog that it lives
+        assert s.states[0, STATE] == State.PARKED
+        beats = int(s.states[0, HEARTBEAT])
+        wait_until(lambda: s.states[0, HEARTBEAT] > beats)  # it shows the watchdog that it lives
         assert counters(s)["accesses"] == 0
         s.control[PARK] = 0
     assert result == [RAN]
     assert s.procs[0, PARKED] == 0
-    assert s.procs[0, STATE] == State.GUEST
+    assert s.states[0, STATE] == State.GUEST
     assert counters(s)["accesses"] == 8 * CHUNK
 
 

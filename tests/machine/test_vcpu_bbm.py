@@ -12,8 +12,8 @@ from stress.kernels.rebuild import DONE
 from stress.kernels.tlb import CHUNK, MISS, Cpu, fill, lookup_level
 from stress.kernels.vcpu import RAN, run
 from stress.orders import BBML2, NT, Order, Step
+from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
-from stress.shm.words import Kind
 
 
 def set_nt(s: Machine, block: int) -> None:

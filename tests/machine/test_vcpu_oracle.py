@@ -18,7 +18,8 @@ from stress.kernels.tlb import CHUNK, R_PAGE, fill
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.walk import cache_walk
-from stress.shm.words import NOT_AT_POC, TAG_SHIFT, VALUE_MASK, Kind
+from stress.shm.accounts import Kind
+from stress.shm.words import NOT_AT_POC, TAG_SHIFT, VALUE_MASK
 
 
 @pytest.mark.parametrize("share", [None, ALL])

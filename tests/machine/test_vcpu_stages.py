@@ -18,23 +18,10 @@ from stress.kernels.split import DONE
 from stress.kernels.tlb import CHUNK, R_LEFT, R_PAGE
 from stress.kernels.vcpu import FINISHED, RAN, await_stage, run
 from stress.kernels.workload import Pattern
+from stress.shm.accounts import AT_GFN, C_FAULTS, HEARTBEAT, STATE, Kind, State
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import (
-    AT_GFN,
-    C_FAULTS,
-    HEARTBEAT,
-    HOST_MOVING,
-    PARK,
-    PARKED,
-    SLOT_BASE,
-    STAGE,
-    STATE,
-    STOP,
-    VALUE_MASK,
-    Kind,
-    State,
-)
+from stress.shm.words import HOST_MOVING, PARK, PARKED, SLOT_BASE, STAGE, STOP, VALUE_MASK
 
 # So many accesses, and no more.
 
@@ -93,7 +80,7 @@ def test_the_frame_it_works_on_is_known(pattern: Pattern) -> None:
     cpu.registers[R_LEFT] = 90
     assert run(s, cpu, work, 0, 1) == RAN
     last = 640 + 89 if pattern == Pattern.SEQUENTIAL else 512 + 256 + 89
-    assert s.procs[0, AT_GFN] == s.geo.base_gfn + last
+    assert s.states[0, AT_GFN] == s.geo.base_gfn + last
 
 
 # Waiting for a stage.
@@ -103,14 +90,14 @@ def test_a_stage_that_began_is_seen_at_once() -> None:
     s = small_machine()
     s.control[STAGE] = 7
     assert await_stage(s, 0, 6, 1) == 7
-    assert s.procs[0, HEARTBEAT] == 0, "no wait"
+    assert s.states[0, HEARTBEAT] == 0, "no wait"
 
 
 def test_who_waits_shows_that_it_lives() -> None:
     s = small_machine()
     s.control[STAGE] = 7
     assert await_stage(s, 0, 7, 25) == 7, "the same: it has not begun"
-    assert s.procs[0, HEARTBEAT] == 25
+    assert s.states[0, HEARTBEAT] == 25
 
 
 def test_a_stopping_run_ends_the_wait() -> None:
@@ -129,7 +116,7 @@ def test_who_waits_can_be_parked() -> None:
     thread.start()
     try:
         wait_until(lambda: s.procs[0, PARKED])
-        assert s.procs[0, STATE] == State.PARKED
+        assert s.states[0, STATE] == State.PARKED
         s.control[PARK] = 0
         wait_until(lambda: not s.procs[0, PARKED])
         s.control[STAGE] = 3

@@ -10,7 +10,7 @@ from stress import bugs
 from stress.bugs import BUGS
 from stress.config import from_sources
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, TEAR_DOWNS, Step, parse_order
-from stress.shm.words import Kind
+from stress.shm.accounts import Kind
 
 FLAGS = {
     "entry-read-again": bugs.ENTRY_READ_AGAIN,

@@ -8,7 +8,7 @@ from machines import small_machine
 from stress.live import collector as module
 from stress.live.collector import Collector
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
-from stress.shm import words
+from stress.shm import accounts, words
 from stress.shm.layout import Rings
 
 CYCLE_ROWS = Rings().cycle_rows
@@ -22,12 +22,12 @@ def test_of_very_many_passes_a_sample_of_whole_ones_is_kept(monkeypatch: pytest.
     collector = Collector(s, (BLOCK_FIRST,), 1)
     for number in range(3 * 1000):
         row = s.stages[number % STAGE_ROWS]
-        row[words.G_WHAT], row[words.G_REPEAT], row[words.G_DURATION_NS] = number % 3, number // 3, number
-        s.control[words.STAGES_HEAD] = number + 1
+        row[accounts.G_WHAT], row[accounts.G_REPEAT], row[accounts.G_DURATION_NS] = number % 3, number // 3, number
+        s.tally[accounts.STAGES_HEAD] = number + 1
         if number % 700 == 699:
             collector.poll()
     collector.poll(final=True)
-    assert s.control[words.STAGES_TAIL] == 3000
+    assert s.tally[accounts.STAGES_TAIL] == 3000
     assert collector.passes == 1000
     kept = collector.stages()
     repeats = [stage.repeat for stage in kept]
@@ -42,9 +42,9 @@ def test_recent_windows_are_told_order_by_order() -> None:
     windows = [(0, 900_000), (1, 30_000), (0, 1_000_000), (1, 31_000), (1, 29_000), (0, 1_100_000), (0, -7)]
     for number, (order, window_ns) in enumerate(windows, 1):
         row = s.records[number & (RECORD_ROWS - 1)]
-        row[words.R_ORDER], row[words.R_INVALID_NS], row[words.R_VALID_NS] = order, 7, 7 + window_ns
-        row[words.R_NUMBER] = row[words.R_DONE] = number
-    s.control[words.CLOSED] = len(windows)
+        row[accounts.R_ORDER], row[accounts.R_INVALID_NS], row[accounts.R_VALID_NS] = order, 7, 7 + window_ns
+        row[accounts.R_NUMBER] = row[accounts.R_DONE] = number
+    s.tally[accounts.CLOSED] = len(windows)
     collector.poll(final=True)
     assert collector.recent_window_p50_ns() == {"unmap-first": 1e6, "block-first": 3e4, "clean-first": None}
 
@@ -56,11 +56,11 @@ def test_cycles_are_taken_once_they_are_over_and_counted_where_overwritten(monke
 
     def begin(number: int) -> None:
         row = s.cycles[number % CYCLE_ROWS]
-        row[words.K_DONE], row[words.K_ORDER], s.control[words.CYCLE] = 0, number % 2, number
+        row[accounts.K_DONE], row[accounts.K_ORDER], s.control[words.CYCLE] = 0, number % 2, number
 
     def end(number: int) -> None:
         row = s.cycles[number % CYCLE_ROWS]
-        row[words.K_TIME_NS], row[words.K_ACCESSES], row[words.K_DONE] = 10 * number, 100 * number, number
+        row[accounts.K_TIME_NS], row[accounts.K_ACCESSES], row[accounts.K_DONE] = 10 * number, 100 * number, number
 
     for number in range(1, 15):
         begin(number)

@@ -10,8 +10,8 @@ from live import PATIENCE_S, live_run, wait_until
 from sabotage import COMMAND as SABOTAGED
 from sabotage import VICTIM
 
-from stress.shm import words
-from stress.shm.words import State
+from stress.shm import accounts
+from stress.shm.accounts import State
 
 pytestmark = pytest.mark.alone
 
@@ -22,14 +22,14 @@ RUN = ("run", "--vcpus", "3", *SMALL, "--rebuilds", "2")
 def test_nobody_runs_before_all_are_ready() -> None:
     with live_run("attached", *RUN, command=SABOTAGED) as run:
         machine = wait_until(run.machine, PATIENCE_S, "creation of the segment")
-        states = machine.procs[:, words.STATE]
+        states = machine.states[:, accounts.STATE]
         others = [who for who in range(3) if who != VICTIM]
         wait_until(lambda: bool((states[others] == State.READY).all()), PATIENCE_S, "two vCPUs to be ready")
         assert run.process.stderr is not None
         while "starting vCPUs: 2 of 3" not in (line := run.process.stderr.readline()):
             assert line, "the run is over already"
         assert states.tolist() == [State.READY, State.STARTING, State.READY, State.STARTING]
-        assert not machine.procs[:, words.FIRST_ACCESS_NS].any()
+        assert not machine.states[:, accounts.FIRST_ACCESS_NS].any()
         workers = run.workers()
         os.kill(workers[VICTIM].pid, signal.SIGCONT)
         run.wait_for_guest()

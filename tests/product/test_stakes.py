@@ -10,7 +10,7 @@ from machines import small_machine
 
 from stress.config import RunConfig, Scenario, from_sources
 from stress.live.stakes import OWED, missing
-from stress.shm import words
+from stress.shm import accounts
 from stress.shm.layout import Machine
 
 SMALL = ("--block-size", "2M", "--blocks", "4")
@@ -19,10 +19,10 @@ SMALL = ("--block-size", "2M", "--blocks", "4")
 def ran(config: RunConfig) -> Machine:
     """The segment of a run that tested all there is to test."""
     s = small_machine(vcpus=config.vcpus, orders=len(config.orders))
-    s.totals[:, words.T_REBUILDS] = 3
-    s.counters[:, 0, words.C_ACCESSES] = 1000
-    s.counters[:, 0, words.C_REDONE] = 2
-    s.counters[:, 0, words.C_MAPPED_PAGES] = 5
+    s.totals[:, accounts.T_REBUILDS] = 3
+    s.counters[:, 0, accounts.C_ACCESSES] = 1000
+    s.counters[:, 0, accounts.C_REDONE] = 2
+    s.counters[:, 0, accounts.C_MAPPED_PAGES] = 5
     s.life[:] = 1
     return s
 
@@ -30,15 +30,15 @@ def ran(config: RunConfig) -> Machine:
 def take(s: Machine, what: str) -> None:
     """Make as if one thing had not happened."""
     if what == "rebuild":
-        s.totals[-1, words.T_REBUILDS] = 0
+        s.totals[-1, accounts.T_REBUILDS] = 0
     elif what == "access":
         s.counters[1] = 0
     elif what == "overlap":
-        s.counters[1, :, words.C_REDONE] = 0
+        s.counters[1, :, accounts.C_REDONE] = 0
     elif what == "map":
-        s.counters[:, :, words.C_MAPPED_PAGES] = 0
+        s.counters[:, :, accounts.C_MAPPED_PAGES] = 0
     else:
-        s.life[words.LIFE_CYCLE.index(what)] = 0
+        s.life[accounts.LIFE_CYCLE.index(what)] = 0
 
 
 SAID = {
@@ -71,7 +71,7 @@ def test_each_scenario_owes_its_own(scenario: str, what: str) -> None:
 
 def test_an_access_while_a_rebuild_is_under_way_is_overlap_too() -> None:
     config = from_sources(None, {"vcpus": 2})
-    for inside in (words.C_ACCESSES, words.C_FAULTS):
+    for inside in (accounts.C_ACCESSES, accounts.C_FAULTS):
         s = ran(config)
         take(s, "overlap")
         s.counters[1, 1, inside] = 1

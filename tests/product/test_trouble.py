@@ -16,7 +16,7 @@ from live import PATIENCE_S, LiveRun, live_run, segments_of, wait_until
 from sabotage import COMMAND as SABOTAGED
 from sabotage import STARTING
 
-from stress.shm import words
+from stress.shm import accounts, words
 
 pytestmark = pytest.mark.alone
 
@@ -241,9 +241,9 @@ def test_a_run_that_was_stopped_and_continued_goes_on(tmp_path: Path) -> None:
         machine = run.wait_for_guest()
         os.killpg(run.pid, signal.SIGSTOP)
         time.sleep(2.0)  # longer than the watchdog's patience
-        before = int(machine.totals[0, words.T_REBUILDS])
+        before = int(machine.totals[0, accounts.T_REBUILDS])
         os.killpg(run.pid, signal.SIGCONT)
-        wait_until(lambda: machine.totals[0, words.T_REBUILDS] > before + 3, PATIENCE_S, "rebuilds afterwards")
+        wait_until(lambda: machine.totals[0, accounts.T_REBUILDS] > before + 3, PATIENCE_S, "rebuilds afterwards")
         interrupt(run)
         code, _, _, _ = run.finish()
     assert code == 130

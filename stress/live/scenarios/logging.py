@@ -8,6 +8,7 @@ from stress.kernels.dirty import set_logging, stop_logging_at
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import is_split, split
 from stress.live.scenarios.base import Scenario
+from stress.shm.publish import publish
 from stress.shm.words import HOST_SEQUENCE, SLOT_LOGGING
 
 _ALL = 1 << 20
@@ -32,8 +33,10 @@ class LoggingScenario(Scenario):
     def split_as_logged(self, gfn: int) -> None:
         """Replace a block by a table. Where vCPUs rebuild, logging is on from here on, or a fault would rebuild it."""
         if self.plan.geo.vcpu_rebuilds:
-            self.machine.memslots[0, SLOT_LOGGING] = 1  # faults map pages, but nothing else is write-protected
-            self.machine.control[HOST_SEQUENCE] += 1  # no other process writes it
+            control = self.machine.control
+            # Faults map pages, but nothing else is write-protected.
+            publish(self.machine.memslots, (0, SLOT_LOGGING), 1)
+            publish(control, HOST_SEQUENCE, int(control[HOST_SEQUENCE]) + 1)  # no other process writes it
         self.hypervisor.allocate(partial(split, self.machine, self.who, gfn, self.plan.share, 1, 1))
 
     def stop_logging_at(self, gfn: int) -> None:

@@ -13,7 +13,7 @@ from stress.kernels.notifier import unmap_memslots
 from stress.kernels.workload import Pattern
 from stress.live.hypervisor import Finished
 from stress.live.scenarios.logging import LoggingScenario
-from stress.shm.words import (
+from stress.shm.accounts import (
     C_ACCESSES,
     COUNTER_WORDS,
     G_COUNTERS,
@@ -23,6 +23,14 @@ from stress.shm.words import (
     G_REBUILDS,
     G_REPEAT,
     G_WHAT,
+    STAGE_END_NS,
+    STAGE_NAMES,
+    STAGES_HEAD,
+    STAGES_TAIL,
+    VOIDED,
+)
+from stress.shm.publish import fence, publish
+from stress.shm.words import (
     P_ACCESSES,
     P_FIRST,
     P_GROUP,
@@ -34,11 +42,6 @@ from stress.shm.words import (
     REBUILDS,
     STAGE,
     STAGE_DONE,
-    STAGE_END_NS,
-    STAGE_NAMES,
-    STAGES_HEAD,
-    STAGES_TAIL,
-    VOIDED,
 )
 
 NO_HEAD, READ_HEAD, WRITE_HEAD = range(3)
@@ -84,14 +87,15 @@ class StagedScenario(LoggingScenario):
 
         def run() -> int:
             start = time.monotonic_ns()
-            machine.control[STAGE] = number
+            publish(machine.control, STAGE, number)
             if name == "KVM_ADJUST_MAPPINGS" or name == "recover":
                 self.rebuild_blocks()
             done = machine.procs[: self.who, STAGE_DONE]
             hypervisor.wait_until(lambda: hypervisor.finishing or bool((done == number).all()))
             if not (done == number).all():
                 raise Finished
-            return int(machine.procs[: self.who, STAGE_END_NS].max()) - start
+            fence()  # each vCPU wrote its end before it said that it is done
+            return int(machine.states[: self.who, STAGE_END_NS].max()) - start
 
         self._record(name, iteration, run)
 
@@ -109,19 +113,19 @@ class StagedScenario(LoggingScenario):
         machine = self.machine
         self.hypervisor.audit_if_due()
         counters = machine.counters.sum(axis=(0, 1))
-        rebuilds = int(machine.control[REBUILDS] - machine.control[VOIDED])
+        rebuilds = int(machine.control[REBUILDS] - machine.tally[VOIDED])
         duration_ns = run()
-        head = int(machine.control[STAGES_HEAD])
-        self.hypervisor.wait_until(lambda: bool(head - machine.control[STAGES_TAIL] < machine.geo.stage_rows))
+        head = int(machine.tally[STAGES_HEAD])
+        self.hypervisor.wait_until(lambda: bool(head - machine.tally[STAGES_TAIL] < machine.geo.stage_rows))
         row = machine.stages[head % machine.geo.stage_rows]
         row[G_WHAT] = STAGE_NAMES.index(name)
         row[G_ITERATION] = iteration
         row[G_REPEAT] = self._pass
         row[G_DURATION_NS] = duration_ns
         row[G_ORDER] = self._order
-        row[G_REBUILDS] = int(machine.control[REBUILDS] - machine.control[VOIDED]) - rebuilds
+        row[G_REBUILDS] = int(machine.control[REBUILDS] - machine.tally[VOIDED]) - rebuilds
         row[G_COUNTERS : G_COUNTERS + COUNTER_WORDS] = machine.counters.sum(axis=(0, 1)) - counters
-        machine.control[STAGES_HEAD] = head + 1
+        publish(machine.tally, STAGES_HEAD, head + 1)
 
     @property
     def accesses(self) -> int:
