@@ -18,7 +18,7 @@ from stress.cli.selftest import LETTERS
 from stress.config import RunConfig
 from stress.config.keys import Form, Key, key
 from stress.config.sweep import TABLES, PlanTable
-from stress.results.keys import ResultKey
+from stress.results.parts import ResultKey
 from stress.results.schema import RESULT_KEYS, SCHEMA_VERSION
 from stress.results.warnings import RunWarning
 

@@ -15,8 +15,7 @@ from synthetic import order_data, run_data
 from stress.cli.main import invoke
 from stress.config import RunConfig
 from stress.errors import ExitCode
-from stress.results.data import RunData
-from stress.results.trace import TraceData, TraceRequest
+from stress.results.data import RunData, TraceData, TraceRequest
 
 #: Exit code, standard output, standard error.
 Outcome = tuple[int, str, str]

@@ -11,7 +11,7 @@ import numpy as np
 from synthetic import head_to_head, order_data, page_table_test, run_data, version_1
 
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
-from stress.report import sources
+from stress.report import inputs
 from stress.report.page import render
 from stress.results.data import Violation
 from stress.results.document import build
@@ -73,5 +73,5 @@ def whole_report(directory: Path) -> Path:
     paths = [write_run(directory / f"{name}.json", document) for name, document in documents().items()]
     paths.append(write_sweep(directory / "sweep.jsonl"))
     report = directory / "report.html"
-    report.write_text(render([sources.read(path) for path in paths], HOSTILE))
+    report.write_text(render([inputs.read(path) for path in paths], HOSTILE))
     return report

@@ -19,10 +19,10 @@ from stress.results.data import (
     OrderData,
     RunData,
     StageData,
+    TraceData,
     Violation,
 )
 from stress.results.schema import Tables
-from stress.results.trace import TraceData
 
 #: Lower edges of a small log-linear histogram: 0 to 31 ns exactly, then 16 buckets per power of two.
 EDGES = np.array(

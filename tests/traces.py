@@ -9,7 +9,7 @@ from casemate_rules import judge
 from live import run_json
 
 from stress.live.tracer import Tracer
-from stress.results.trace import TraceData, TraceRequest
+from stress.results.data import TraceData, TraceRequest
 from stress.shm.layout import Machine
 from stress.trace.casemate import encoded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stress.bench.decision import Decision, Estimate, Verdict, estimate
 from stress.bench.gate import Outcome
 from stress.results import cells
-from stress.results.layout import counted, joined, table, wrapped
+from stress.results.text import counted, joined, table, wrapped
 
 _LEGEND = (
     "Ratios are measured within one run: of an order, over the case's first order; of a step, over the rest of its "

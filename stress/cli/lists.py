@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import multiline_formats, tabulate
 
-from stress.results import spreadsheet
+from stress.results.text import SPREADSHEET, inert
 
 
 def table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str, widths: Mapping[int, int] | None = None
 ) -> str:
     """The rows as text. Columns with a width are wrapped to it, in formats whose cells may have several lines."""
-    if fmt == spreadsheet.FORMAT:
-        headers, rows = spreadsheet.inert(headers), [spreadsheet.inert(row) for row in rows]
+    if fmt == SPREADSHEET:
+        headers, rows = inert(headers), [inert(row) for row in rows]
     wrapped = [widths.get(index) for index in range(len(headers))] if widths and fmt in multiline_formats else None
     # Nothing here is a number, least of all what looks like one.
     return tabulate(rows, headers=headers, tablefmt=fmt, maxcolwidths=wrapped, disable_numparse=True)

@@ -9,7 +9,7 @@ from stress.cli.lists import table
 from stress.cli.output import emit
 from stress.cli.result_options import format_option
 from stress.platforms import Platform, load, names
-from stress.results.layout import joined, wrapped
+from stress.results.text import joined, wrapped
 
 
 @click.command()

@@ -27,14 +27,14 @@ def report(files: tuple[Path, ...], output: Path, title: str | None) -> int:
 
     A FILE is a document that --output of run or compare wrote, or a sweep's JSON Lines file. The page opens offline.
     """
-    from stress.report import sources
+    from stress.report import inputs
     from stress.results import store
-    from stress.results.layout import counted
+    from stress.results.text import counted
 
     if output.resolve() in [path.resolve() for path in files]:
         raise UsageError(f"{output} is one of the results", "choose another path with --output")
     store.check_writable(output)
-    found = [sources.read(path) for path in files]
+    found = [inputs.read(path) for path in files]
     # Here, because it loads Vega: what cannot be read is said at once.
     from stress.report.page import render
 

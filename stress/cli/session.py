@@ -43,7 +43,7 @@ def session(
         start_early()
         from stress.live import execute
         from stress.results import document
-        from stress.results.encode import encode
+        from stress.results.store import encode
 
         data = execute(config, progress=progress, note=note, **asked)
     if trace is not None and data.trace is not None:

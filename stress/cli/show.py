@@ -12,9 +12,8 @@ from stress.cli.output import emit, say
 from stress.cli.result_options import OneOf, format_option
 from stress.errors import ExitCode, UsageError
 from stress.results.pivot import AGGREGATES, pivot, pivot_csv, pivot_tables
-from stress.results.rows import Row, figure_key
+from stress.results.rows import Row, figure_key, figures_of, keys_of, known, parse_condition, selected
 from stress.results.schema import COLUMNS
-from stress.results.select import figures_of, keys_of, known, parse_condition, selected
 
 _WIDTHS = {0: 40, 1: 50}
 

@@ -13,8 +13,7 @@ from stress.config import Locking, RunConfig
 from stress.errors import UsageError
 
 if TYPE_CHECKING:
-    from stress.results.data import Violation
-    from stress.results.trace import TraceData, TraceRequest
+    from stress.results.data import TraceData, TraceRequest, Violation
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -11,7 +11,7 @@ from stress.kernels.workload import Pattern, pattern_over
 from stress.live.plan import Plan
 from stress.orders import Step
 from stress.platforms import Shape, Work
-from stress.results.trace import TraceRequest
+from stress.results.data import TraceRequest
 from stress.shm.layout import Geo, geo_for
 
 #: Page-table changes that a trace holds at most: 32 MiB of the segment.

@@ -20,8 +20,7 @@ from stress.live.plan import Plan
 from stress.live.planning import plan_for
 from stress.live.tracer import Tracer
 from stress.live.workers import GRACE_S, SHORT_GRACE_S, StartFailed, Workers
-from stress.results.data import FAULT_CLASSES, RunData
-from stress.results.trace import TraceRequest
+from stress.results.data import FAULT_CLASSES, RunData, TraceRequest
 from stress.results.warnings import RunWarning
 from stress.shm import accounts, cache, words
 from stress.shm.membarrier import membarrier_available

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from stress.bugs import MISSING_DSB
 from stress.live.step_times import step_times
 from stress.orders import Order
-from stress.results.trace import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
+from stress.results.data import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
 from stress.shm import accounts, words
 from stress.shm.layout import Machine
 from stress.shm.traced import W_AT, W_KIND, Traced

@@ -9,7 +9,7 @@ from stress.report.axes import time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, lines, spec
 from stress.results import cells
-from stress.results.distribution import Bins
+from stress.results.statistics import Bins
 
 Document = dict[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stress.results.layout import numbers
+from stress.results.text import numbers
 
 
 @dataclass(frozen=True, slots=True)

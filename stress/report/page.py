@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from stress import __version__
 from stress.errors import UsageError
+from stress.report.inputs import Source, Sweep
 from stress.report.run_section import Section, overview, run_section
-from stress.report.sources import Source, Sweep
 from stress.report.sweep_section import sweep_section
 from stress.report.theme import CONFIG
 

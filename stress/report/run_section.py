@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from stress.report import distributions, over_time
 from stress.report.figure import Figure, Table
-from stress.report.ratios import ratios, sentences
-from stress.report.sources import Run
-from stress.report.stages import stages
-from stress.report.steps import steps
+from stress.report.forest import ratios, sentences
+from stress.report.inputs import Run
+from stress.report.stage_plot import stages
+from stress.report.step_plot import steps
 from stress.results import cells
-from stress.results.finding import finding
-from stress.results.layout import counted, pairs
+from stress.results.breakdown import finding
+from stress.results.text import counted, pairs
 from stress.units import format_bytes, format_duration, format_size
 
 Document = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from stress.errors import UsageError
 from stress.report.axes import amount_axis, spans_much, time_axis
 from stress.report.figure import Figure
-from stress.report.sources import Point, Sweep
+from stress.report.inputs import Point, Sweep
 from stress.report.theme import SERIES, by_series, lines, spec
 from stress.results import cells
 from stress.units import parse_duration, parse_size

@@ -7,11 +7,11 @@ from collections import Counter
 from typing import Any, Final
 
 from stress.report.figure import Table
+from stress.report.inputs import Point, Sweep
 from stress.report.run_section import Section, configuration, when
 from stress.report.scaling import METRICS, keys, label, magnitude, scaling, side_by_side
-from stress.report.sources import Point, Sweep
 from stress.results import cells
-from stress.results.layout import counted, pairs
+from stress.results.text import counted, pairs
 
 #: Rows of the table of results; a sweep may have thousands.
 _ROWS: Final = 300

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from stress.orders import CLEANS, TEAR_DOWNS
 from stress.results import cells
-from stress.results.finding import finding, step_median
-from stress.results.layout import WIDTH, joined, table, wrapped
+from stress.results.breakdown import finding, step_median
+from stress.results.text import WIDTH, joined, table, wrapped
 
 Order = dict[str, Any]
 

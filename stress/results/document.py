@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,10 +27,8 @@ from stress.results.data import (
     RunData,
     StageData,
 )
-from stress.results.distribution import of_counts, of_values
-from stress.results.figures import accesses_per_s, stall_quantiles
-from stress.results.keys import Part
-from stress.results.ratios import CONFIDENCE, estimates, ratios
+from stress.results.parts import Part
+from stress.results.ratios import CONFIDENCE, accesses_per_s, estimates, ratios, stall_quantiles
 from stress.results.schema import (
     SCHEMA_VERSION,
     Counted,
@@ -41,8 +39,7 @@ from stress.results.schema import (
     VcpuResult,
     ViolationFound,
 )
-from stress.results.statistics import quantiles
-from stress.results.timeline import timeline
+from stress.results.statistics import of_counts, of_values, quantiles
 from stress.results.warnings import warnings
 
 
@@ -223,3 +220,28 @@ def _comparison(data: RunData) -> list[dict[str, Any]]:
         }
         for name, other in others
     ]
+
+
+#: Rebuilds marked per order.
+_MARKS: Final = 200
+
+
+def timeline(data: RunData) -> dict[str, Any]:
+    """Intervals as parallel lists, and of each order a sample of rebuilds in their sequence."""
+    columns = ("start_ns", "duration_ns", "accesses", "faults")
+    return {
+        "intervals": {name: [int(getattr(each, name)) for each in data.intervals] for name in columns},
+        "rebuilds": [_marks(order) for order in data.orders if order.rows.size],
+    }
+
+
+def _marks(order: OrderData) -> dict[str, Any]:
+    rows = np.sort(order.rows, order="start_ns")
+    chosen = rows[np.unique(np.linspace(0, rows.size - 1, min(rows.size, _MARKS)).astype(np.int64))]
+    windows = chosen["window_ns"].tolist()
+    return {
+        "order": order.order.name,
+        "start_ns": chosen["start_ns"].tolist(),
+        "rebuild_ns": chosen["rebuild_ns"].tolist(),
+        "window_ns": [None if window == NOT_MEASURED else window for window in windows],
+    }

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stress.results.layout import joined, table
 from stress.results.rows import Row, figure_key, figure_text
 from stress.results.schema import COLUMNS
-from stress.results.spreadsheet import inert
+from stress.results.text import inert, joined, table
 
 #: How several runs' figures become one.
 AGGREGATES: Final[dict[str, Callable[[Sequence[float]], float]]] = {

@@ -25,9 +25,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from stress.results.data import FAULT_CLASSES, NOT_MEASURED, OrderData
-from stress.results.figures import accesses_per_s, stall_quantiles
-from stress.results.statistics import rank, student_t
+from stress.results.data import COUNTERS, FAULT_CLASSES, NOT_MEASURED, OrderData
+from stress.results.statistics import Quantiles, histogram_quantiles, rank, student_t
 
 CONFIDENCE: Final = 0.95
 REPLICATES: Final = 2000
@@ -310,3 +309,21 @@ def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def accesses_per_s(data: OrderData) -> float | None:
+    """Checked accesses of all vCPUs over the order's time; None without any time."""
+    time_ns = int(data.outside_ns) + int(data.inside_ns)
+    accesses = int(data.counters[:, :, COUNTERS.index("accesses")].sum())
+    return accesses * 1e9 / time_ns if time_ns > 0 else None
+
+
+def stall_quantiles(data: OrderData, fault_class: str | None = None) -> Quantiles:
+    """``count, p50, p90, p99, max`` (ns) of the stalls of a class of faults, or of all: counts refined by events."""
+    counts, kept = data.stall_counts, data.stalls
+    if fault_class is not None:
+        index = FAULT_CLASSES.index(fault_class)
+        counts, kept = counts[index : index + 1], kept[kept["fault_class"] == index]
+    return histogram_quantiles(
+        data.stall_buckets_ns, counts.sum(axis=0), int(data.stall_max_ns), np.sort(kept["stall_ns"])
+    )

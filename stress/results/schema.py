@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from stress.backings import Backing
-from stress.results.keys import (
+from stress.results.parts import (
     PARENTS,
     Flag,
     Free,

@@ -1,4 +1,6 @@
-"""Quantiles of samples and of histograms, all by nearest rank: each is a value that was measured.
+"""Quantiles of samples and of histograms, and whole distributions in log-spaced bins.
+
+Quantiles are by nearest rank: each is a value that was measured.
 
 The q-quantile of n values is the smallest one with at least ``q * n`` values at or below it (the inverted
 distribution function; no interpolation between a fast and a slow rebuild that never happened).
@@ -79,3 +81,41 @@ def student_t(confidence: float, freedom: float) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+#: Bins per power of two; a finer log-linear histogram with a multiple of it falls into them without rest.
+_PER_OCTAVE: Final = 8
+_OCTAVES: Final = 62
+
+#: Lower edges in ns: every integer below 16, from there on 8 bins per power of two.
+EDGES: Final[npt.NDArray[np.int64]] = np.array(
+    [
+        *range(_PER_OCTAVE),
+        *(
+            (1 << octave) + ((1 << octave) // _PER_OCTAVE) * step
+            for octave in range(_PER_OCTAVE.bit_length() - 1, _OCTAVES)
+            for step in range(_PER_OCTAVE)
+        ),
+    ],
+    dtype=np.int64,
+)
+
+#: Bins as parallel lists: ``lower_ns`` is within a bin, ``upper_ns`` is not.
+Bins = dict[str, list[int]]
+
+
+def of_values(values_ns: npt.NDArray[Any]) -> Bins:
+    """The distribution of integers >= 0, shape (n,)."""
+    return of_counts(values_ns, np.ones(values_ns.shape, np.int64))
+
+
+def of_counts(lower_ns: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> Bins:
+    """The distribution of a histogram with these lower edges, both (n_buckets,)."""
+    total = np.zeros(EDGES.size, np.int64)
+    np.add.at(total, np.searchsorted(EDGES, lower_ns, side="right") - 1, counts)
+    filled = np.flatnonzero(total)
+    return {
+        "lower_ns": EDGES[filled].tolist(),
+        "upper_ns": EDGES[np.minimum(filled + 1, EDGES.size - 1)].tolist(),
+        "count": total[filled].tolist(),
+    }

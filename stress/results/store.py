@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -15,8 +16,7 @@ from pydantic import ValidationError
 
 from stress.errors import RunBroken, UsageError
 from stress.reading import read_bytes
-from stress.results.encode import encode
-from stress.results.keys import defects
+from stress.results.parts import defects
 from stress.results.schema import SCHEMA_VERSION, Document
 from stress.results.upgrade import upgraded
 
@@ -183,3 +183,13 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
 
 def _why(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()
+
+
+# A string holds no raw line break, so that nothing within one looks like this.
+_NUMBERS: Final = re.compile(r"\[\n\s+([-+.\deE,\snul]+?)\n\s*\]")
+
+
+def encode(document: Any) -> str:
+    """The text, without a line break at its end. Raises ValueError for NaN and infinities."""
+    text = json.dumps(document, indent=2, allow_nan=False)
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from stress.results import cells
-from stress.results.layout import counted, joined, wrapped
 from stress.results.pivot import pivot, pivot_tables
 from stress.results.rows import Row, rows_of_trials
+from stress.results.text import counted, joined, wrapped
 from stress.results.trials import TrialResult
 
 _TROUBLES_SHOWN: Final = 10

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stress import __version__, interrupt
 from stress.config import Trial
 from stress.errors import ExitCode, MachineError, RunBroken, StressError, UsageError
-from stress.results.layout import counted
+from stress.results.text import counted
 from stress.results.trials import TrialResult
 from stress.sweeps.execution import Observer, Scheduler
 

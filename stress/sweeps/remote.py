@@ -19,7 +19,7 @@ from distributed import get_worker
 
 from stress import __version__
 from stress.errors import RunBroken
-from stress.sweeps.measure import request
+from stress.sweeps.trial import request
 
 _POLL_S: Final = 0.2
 
@@ -30,9 +30,9 @@ def version_of_worker() -> str:
 
 
 def measure_on_worker(key: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """When the task ``key`` began, and the answer of `stress.sweeps.measure`; RunBroken if there is none."""
+    """When the task ``key`` began, and the answer of `stress.sweeps.trial`; RunBroken if there is none."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    command = [sys.executable, "-m", "stress.sweeps.measure"]
+    command = [sys.executable, "-m", "stress.sweeps.trial"]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         # Its standard input stays open as long as this process lives, and it ends with it.
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=errors, bufsize=0) as process:

@@ -12,7 +12,7 @@ import numpy as np
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import sources
-from stress.results.trace import TableShape, TraceData
+from stress.results.data import TableShape, TraceData
 from stress.shm.traced import Traced
 
 #: Invalidating by IPA more pages than this costs more than invalidating all (Linux 6.6 ``MAX_TLBI_OPS``).

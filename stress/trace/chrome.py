@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stress import __version__
-from stress.results.trace import TraceData
+from stress.results.data import TraceData
 from stress.trace.slices import tracks
 
 _PROCESS = 1

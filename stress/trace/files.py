@@ -10,8 +10,7 @@ from typing import Final
 
 from stress.errors import UsageError
 from stress.results import store
-from stress.results.data import Violation
-from stress.results.trace import TraceData, TraceRequest
+from stress.results.data import TraceData, TraceRequest, Violation
 
 #: Rebuilds that a trace covers if nobody says how many: 100 of 2 MiB blocks are 14 MB of page-table changes.
 DEFAULT_REBUILDS: Final = 100

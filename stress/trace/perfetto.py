@@ -8,7 +8,7 @@ from typing import Any
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackDescriptor, TrackEvent
 from perfetto.trace_builder.proto_builder import TraceProtoBuilder
 
-from stress.results.trace import TraceData
+from stress.results.data import TraceData
 from stress.trace.slices import Slice, tracks
 
 #: Packets of one sequence come in order; we write one sequence.

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stress.orders import Step
-from stress.results.data import FAULT_CLASSES
-from stress.results.trace import TraceData
+from stress.results.data import FAULT_CLASSES, TraceData
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from stress.errors import RunBroken, UsageError
 from stress.results.trials import TrialResult, read_sweep
 from stress.sweeps.cluster import RESOURCE, on_cluster
 from stress.sweeps.execution import Observer, carry_out
-from stress.sweeps.measure import answer, request
+from stress.sweeps.trial import answer, request
 
-MEASURE = "stress.sweeps.measure"
+MEASURE = "stress.sweeps.trial"
 SMALL: dict[str, Any] = {"duration": "200ms", "blocks": 1, "block-size": "2M", "vcpus": 1, "dwell": "1ms"}
 PLAN = plan_sweep({"run": SMALL, "sweep": {"order": ["unmap-first", "block-first"], "write-fraction": [0.1, 0.2]}})
 

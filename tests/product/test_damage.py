@@ -20,13 +20,13 @@ from stress.cli.main import cli
 from stress.cli.show import listed
 from stress.errors import UsageError
 from stress.orders import BLOCK_FIRST, UNMAP_FIRST
+from stress.report.inputs import Run, read
 from stress.report.run_section import run_section
-from stress.report.sources import Run, read
 from stress.results.data import RunData, Violation
 from stress.results.document import build
 from stress.results.pivot import pivot, pivot_csv, pivot_tables
 from stress.results.result import Result
-from stress.results.select import figures_of, keys_of
+from stress.results.rows import figures_of, keys_of
 from stress.results.stored import stored
 
 Document = dict[str, Any]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from synthetic import head_to_head, order_data, run_data
 
 from stress.live.timeline import Timeline
-from stress.results.distribution import EDGES, of_counts, of_values
 from stress.results.document import build
-from stress.results.encode import encode
+from stress.results.statistics import EDGES, of_counts, of_values
+from stress.results.store import encode
 from stress.shm.edges import lower_edges
 
 TIMES = st.lists(st.integers(0, 2**61), min_size=1, max_size=50)

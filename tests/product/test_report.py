@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pages import HOSTILE, documents, write_run, write_sweep
 
 from stress.errors import UsageError
-from stress.report import axes, sources
+from stress.report import axes, inputs
+from stress.report.inputs import Run, Sweep
 from stress.report.page import render
 from stress.report.run_section import Section, run_section
 from stress.report.scaling import magnitude
-from stress.report.sources import Run, Sweep
 from stress.report.sweep_section import sweep_section
 from stress.results.schema import SCHEMA_VERSION
 from stress.results.upgrade import upgraded
@@ -54,9 +54,9 @@ def titles(found: Section) -> dict[str, int]:
 
 
 def test_a_sweep_is_told_from_a_run(tmp_path: Path) -> None:
-    run = sources.read(write_run(tmp_path / "run.json", DOCUMENTS["compared"]))
+    run = inputs.read(write_run(tmp_path / "run.json", DOCUMENTS["compared"]))
     assert run == Run("run.json", DOCUMENTS["compared"])
-    sweep = sources.read(write_sweep(tmp_path / "sweep.jsonl"))
+    sweep = inputs.read(write_sweep(tmp_path / "sweep.jsonl"))
     assert isinstance(sweep, Sweep)
     assert [point.values for point in sweep.points[::2][:2]] == [
         {"vcpus": 1, "granule": "4K"},
@@ -69,7 +69,7 @@ def test_trials_without_a_result_are_counted(tmp_path: Path) -> None:
     path = write_sweep(tmp_path / "sweep.jsonl", repeats=1)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
-    sweep = sources.read(path)
+    sweep = inputs.read(path)
     assert isinstance(sweep, Sweep)
     assert (len(sweep.points), sweep.missing) == (5, 1)
 
@@ -139,7 +139,7 @@ def test_many_files_make_a_bounded_page() -> None:
 
 
 def test_scaling_has_a_line_per_order_and_other_key(tmp_path: Path) -> None:
-    sweep = sources.read(write_sweep(tmp_path / "sweep.jsonl"))
+    sweep = inputs.read(write_sweep(tmp_path / "sweep.jsonl"))
     assert isinstance(sweep, Sweep)
     found = sweep_section(sweep)
     assert titles(found) == {"Scaling with vcpus": 6, "Scaling with granule": 6}
@@ -159,7 +159,7 @@ def test_scaling_has_a_line_per_order_and_other_key(tmp_path: Path) -> None:
 
 def test_where_only_orders_were_swept_they_stand_side_by_side() -> None:
     document = DOCUMENTS["compared"]
-    points = [sources.Point(0, {"order": "x"}, repeat, document) for repeat in range(2)]
+    points = [inputs.Point(0, {"order": "x"}, repeat, document) for repeat in range(2)]
     found = sweep_section(Sweep("s", points, 0))
     assert titles(found) == {"Orders side by side": 6}
     assert set(values(found.figures[0].plots[0], "x")) == {order["order"] for order in document["orders"]}
@@ -265,5 +265,5 @@ def test_bad_usage_loads_no_vega(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     found = process("report", "nowhere.json", cwd=tmp_path, capture_output=True, env=environment)
     assert found.returncode == 2
-    assert "stress.report.sources" in found.stderr  # what it had to import, and when, is listed at all
+    assert "stress.report.inputs" in found.stderr  # what it had to import, and when, is listed at all
     assert not re.search(r"\b(vl_convert|jinja2|numba)\b", found.stderr)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pages import documents
 
+from stress.report.inputs import Run
 from stress.report.page import render
-from stress.report.sources import Run
 
 DOCUMENTS = documents()
 

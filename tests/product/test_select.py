@@ -16,13 +16,22 @@ from stress.config import RunConfig, key_of
 from stress.errors import UsageError
 from stress.orders import BLOCK_FIRST, UNMAP_FIRST
 from stress.results.document import build
-from stress.results.layout import WIDTH
 from stress.results.pivot import AGGREGATES, pivot, pivot_csv, pivot_tables
-from stress.results.rows import Row, figure_key, figure_text, rows_of, rows_of_trials
+from stress.results.rows import (
+    Row,
+    figure_key,
+    figure_text,
+    figures_of,
+    keys_of,
+    parse_condition,
+    rows_of,
+    rows_of_trials,
+    selected,
+)
 from stress.results.schema import COLUMNS, Document, find_key
-from stress.results.select import figures_of, keys_of, parse_condition, selected
 from stress.results.store import validated
 from stress.results.sweep_table import sweep_table
+from stress.results.text import WIDTH
 from stress.results.trials import TrialResult
 
 

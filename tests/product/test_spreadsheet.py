@@ -14,7 +14,7 @@ from commands import Command, command_line
 from synthetic import head_to_head
 
 from stress.results.document import build
-from stress.results.spreadsheet import inert
+from stress.results.text import inert
 
 EVIL = "=cmd|'/C calc'!A1"
 

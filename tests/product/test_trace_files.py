@@ -12,8 +12,7 @@ from commands import Command, FakeExecutor, command_line, refused
 
 from stress.kernels import sources
 from stress.orders import UNMAP_FIRST, parse_order
-from stress.results.data import FAULT_CLASSES
-from stress.results.trace import TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
+from stress.results.data import FAULT_CLASSES, TRACED_FAULT, TRACED_REBUILD, TableShape, TraceData, TraceRequest
 from stress.shm.traced import Traced
 from stress.trace.casemate import encoded
 from stress.trace.slices import Slice, tracks

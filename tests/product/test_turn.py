@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stress.errors import ExitCode, Interrupted, MachineError
-from stress.sweeps.measure import request
+from stress.sweeps.trial import request
 from stress.sweeps.turn import turn
 
 HOLDER = """
@@ -119,7 +119,7 @@ def test_a_pipe_in_the_temporary_directory_blocks_no_measuring_process(own: Path
     """Whatever its name: `mkfifo` there kept a Dask worker's process for ever, SIGTERM included."""
     os.mkfifo(own)
     os.mkfifo(own.with_name("stress-measuring.lock"))
-    command = [sys.executable, "-m", "stress.sweeps.measure"]
+    command = [sys.executable, "-m", "stress.sweeps.trial"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as measuring:
         assert measuring.stdin is not None
         assert measuring.stdout is not None

@@ -1,4 +1,4 @@
-"""A process that measures one point for somebody else: ``python -m stress.sweeps.measure``.
+"""A process that measures one point for somebody else: ``python -m stress.sweeps.trial``.
 
 Reads one line of JSON, the point's options, from standard input, and prints one line, the result document or the error.
 Whoever started it holds standard input open: when that ends, because it wants no result any more or was killed, so does

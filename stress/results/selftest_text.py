@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from stress.backings import HUGETLB, SELFTEST_NAMES, Backing
-from stress.results.stages import passes, typical
+from stress.results.stage_table import passes, typical
 from stress.units import format_size
 
 #: Every guest mode with stage-2 tables as ours has this width of virtual addresses.

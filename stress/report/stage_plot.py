@@ -8,7 +8,7 @@ from stress.report.axes import spans_much, time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, spec
 from stress.results import cells
-from stress.results.stages import passes, typical
+from stress.results.stage_table import passes, typical
 
 
 def stages(document: dict[str, Any]) -> Figure | None:

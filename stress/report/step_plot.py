@@ -9,7 +9,7 @@ from stress.report.axes import time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import colour, scale, spec
 from stress.results import cells
-from stress.results.rebuild_times import WAIT, rebuild_times
+from stress.results.breakdown import WAIT, rebuild_times
 
 _OPENS: Final = steps_that(lambda facts: facts.opens)
 _ROOM: Final = 0.12  # a segment with this share of the longest bar has room for its name

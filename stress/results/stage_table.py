@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from stress.results import cells
 from stress.results.data import LEVELS
-from stress.results.layout import WIDTH, grouped, joined, table, wrapped
 from stress.results.statistics import rank
+from stress.results.text import WIDTH, grouped, joined, table, wrapped
 
 Stage = dict[str, Any]
 

@@ -1,9 +1,9 @@
-"""How much of a difference between orders is the order, and how much the cache clean: a sentence for compare."""
+"""Where the time of a rebuild goes, step by step, and how much of a difference between orders is the cache clean."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 from stress.orders import BLOCK_FIRST, CLEANS, TEAR_DOWNS, Step
 from stress.results import cells
@@ -55,3 +55,13 @@ def _without_clean(orders: Sequence[dict[str, Any]], whole: int) -> str:
     rest = sum(times["p50"] for step, times in chosen["step_ns"].items() if step not in CLEANS)
     where = "as the RFC's first version did" if posted else f"from {chosen['order']}"
     return f"Leaving out the clean, {where}: {cells.factor(rest / whole)}x, but wrong without FWB"
+
+
+#: The part that is no step, unless the order says where mmu_lock is taken.
+WAIT: Final = "wait for mmu_lock"
+
+
+def rebuild_times(order: dict[str, Any]) -> dict[str, Any]:
+    """The wait for mmu_lock, where it is no step of its own, and the steps: their times as the document has them."""
+    wait = {} if Step.LOCK in order["steps"] else {WAIT: order["mmu_lock"]["rebuilder_wait_ns"]}
+    return {**wait, **order["step_ns"]}

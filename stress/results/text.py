@@ -1,15 +1,18 @@
-"""Laying text out for people: tables in tabulate's formats, wrapped lines, sections; 100 columns at most."""
+"""Laying text out for people: tables in tabulate's formats, wrapped lines, sections; 100 columns at most.
+
+What spreadsheets open is made inert: they execute a cell that starts like a formula, whoever wrote it.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import tabulate
 
-from stress.errors import UsageError
-from stress.results import cells, spreadsheet
+from stress.errors import UsageError, one_line
+from stress.results import cells
 
 WIDTH: Final = 100
 
@@ -36,8 +39,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> st
     """Text left, numbers right."""
     if fmt not in FORMATS:
         raise UsageError(f"unknown table format {fmt!r}", f"use one of {', '.join(FORMATS)}")
-    if fmt == spreadsheet.FORMAT:
-        headers, rows = spreadsheet.inert(headers), [spreadsheet.inert(row) for row in rows]
+    if fmt == SPREADSHEET:
+        headers, rows = inert(headers), [inert(row) for row in rows]
     align = ["right" if numeric else "left" for numeric in numbers(headers, rows)]
     return str(tabulate.tabulate(rows, headers, tablefmt=fmt, disable_numparse=True, colalign=align))
 
@@ -75,3 +78,25 @@ def joined(*sections: str) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """``1 rebuild``, ``12,345 rebuilds``."""
     return f"{cells.count(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
+#: The one format of tabulate that spreadsheets open.
+SPREADSHEET: Final = "tsv"
+
+#: What a formula starts with (OWASP, CSV Injection); tabs and line breaks do not stay.
+_FORMULA: Final = ("=", "+", "-", "@")
+
+
+def inert(cells: Iterable[str]) -> list[str]:
+    """The cells on one line each, formulas with the quote that makes text of them; numbers are as they were."""
+    return [f"'{cell}" if _is_formula(cell) else cell for cell in map(one_line, cells)]
+
+
+def _is_formula(cell: str) -> bool:
+    if cell == cells.NONE or not cell.startswith(_FORMULA):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
