@@ -85,29 +85,22 @@ static inline int64_t forget(int64_t *keys, int64_t sets, int64_t ways, int64_t 
 	return forgotten;
 }
 
-/* Empties the slots that hold `key`, of the `sets` sets of `ways` at `keys`; how many. */
-static inline int64_t forget_key(int64_t *keys, int64_t sets, int64_t ways, int64_t key)
-{
-	int64_t *group = keys + (key & (sets - 1)) * ways;
-	int64_t forgotten = 0;
-
-	for (int64_t way = 0; way < ways; way++) {
-		if (group[way] == key) {
-			group[way] = EMPTY;
-			forgotten++;
-		}
-	}
-	return forgotten;
-}
-
 /* Forgets what translates, or helps to walk to, one guest frame: one key per level, in one set each. */
 static void flush_page(const struct cpu *cpu, int64_t bits, int64_t gfn)
 {
 	for (int64_t level = 1; level < LEVELS; level++) {
-		const int64_t low = (LAST_LEVEL - level) * bits;
+		const int64_t key = gfn >> ((LAST_LEVEL - level) * bits), above = key >> bits;
+		int64_t *group = &cpu->key[level * PER_LEVEL + (key & (SETS - 1)) * WAYS];
+		int64_t *slot = &cpu->walk_key[level * CACHED + (above & (CACHED - 1))];
 
-		cpu->live[level] -= forget_key(&cpu->key[level * PER_LEVEL], SETS, WAYS, gfn >> low);
-		forget_key(&cpu->walk_key[level * CACHED], CACHED, 1, gfn >> (low + bits));
+		for (int64_t way = 0; way < WAYS; way++) {
+			if (group[way] == key) {
+				group[way] = EMPTY;
+				cpu->live[level]--;
+			}
+		}
+		if (*slot == above)
+			*slot = EMPTY;
 	}
 }
 

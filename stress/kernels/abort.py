@@ -43,6 +43,7 @@ from stress.shm.accounts import Kind, State
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
+from stress.shm.placement import out_of_line
 from stress.shm.words import SLOT_LOGGING
 
 _ENDLESS_FAULT = int(Kind.ENDLESS_FAULT)
@@ -73,6 +74,23 @@ def decide(leaf: bool, level: int, wanted: int, allowed: bool, rebuilds: bool) -
 def wrong_level(s: Machine, permission: bool, logging: int, write: bool) -> bool:
     """With the injected bug wrong-fault-level: v5.10-rc relaxed permissions whatever size the entry had."""
     return permission and not (logging != 0 and write) and injected(s, WRONG_FAULT_LEVEL)
+
+
+@kernel
+def rebuild_under_lock(
+    s: Machine, gfn: int, wanted: int, who: int, requested_ns: int, locked_ns: int, cleaned: int
+) -> tuple[int, int]:
+    """Turn the table in the way of the block at level ``wanted`` into that block.
+
+    Returns (REBUILT or RETRY, 1 if mmu_lock was given back, else 0).
+    """
+    out_of_line()
+    begin(s, who, _GUEST)
+    if not look(s, who, gfn, wanted):
+        return RETRY, 0
+    own_lock(s, who, requested_ns, locked_ns)
+    done = carry_out(s, who, requested_ns, cleaned)
+    return (REBUILT if done == DONE else RETRY), 1
 
 
 @inline
@@ -119,12 +137,8 @@ def resolve(
             return RETRY, NOTHING, level, 0
         kind, did = PERMISSION, RELAXED
     elif action == DO_REBUILD:
-        begin(s, who, _GUEST)
-        if not look(s, who, gfn, wanted):
-            return RETRY, NOTHING, level, 0
-        own_lock(s, who, requested_ns, locked_ns)
-        done = carry_out(s, who, requested_ns, cleaned)
-        return (REBUILT if done == DONE else RETRY), NOTHING, wanted, 1
+        kind, gave_back = rebuild_under_lock(s, gfn, wanted, who, requested_ns, locked_ns, cleaned)
+        return kind, NOTHING, wanted if gave_back else level, gave_back
     elif action != DO_NOTHING:
         target = LAST_LEVEL if action == DO_MAP_PAGE else wanted
         done = map_leaf(s, gfn, frame, target, write or logging == 0, action == DO_SPLIT, who)

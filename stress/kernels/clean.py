@@ -11,6 +11,7 @@ from stress.kernels.descriptor import is_table, next_page, pages_at
 from stress.shm.atomics import fetch_add, fetch_and, fetch_or, load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Geo, Machine
+from stress.shm.placement import out_of_line
 from stress.shm.words import NOT_AT_POC
 
 
@@ -53,14 +54,9 @@ def frame_not_at_poc(s: Machine, first: int, level: int) -> int:
 
 
 @kernel
-def clean_frames(s: Machine, first: int, count: int, who: int) -> int:
-    """Clean frames [first, first + count), all of one block, to the PoC; returns the bytes cleaned, 0 with FWB.
-
-    KVM's ``stage2_map_walker_try_leaf`` skips it with FWB too (``stage2_pte_cacheable`` and
-    ``kvm_arm_has_fwb``): the guest's accesses are then always cacheable.
-    """
-    if s.geo.fwb != 0:
-        return 0
+def clean_to_poc(s: Machine, first: int, count: int, who: int) -> int:
+    """Clean frames [first, first + count), all of one block, to the PoC; returns the bytes cleaned."""
+    out_of_line()
     cleaned = 0
     for frame in range(first, first + count):
         # Only a dirty line needs the read-modify-write; guest stores race with it and are redone.
@@ -70,6 +66,16 @@ def clean_frames(s: Machine, first: int, count: int, who: int) -> int:
     # First the D-cache, then the I-cache: the other way round it could be refilled with stale instructions.
     spend(s, who, count * s.geo.clean_ps_per_page // 1000 + s.geo.icache_ns)
     return count << s.geo.granule_shift
+
+
+@inline
+def clean_frames(s: Machine, first: int, count: int, who: int) -> int:
+    """Clean frames as ``clean_to_poc`` does, unless there is FWB; returns the bytes cleaned.
+
+    KVM's ``stage2_map_walker_try_leaf`` skips it with FWB too (``stage2_pte_cacheable`` and
+    ``kvm_arm_has_fwb``): the guest's accesses are then always cacheable.
+    """
+    return clean_to_poc(s, first, count, who) if s.geo.fwb == 0 else 0
 
 
 @kernel

@@ -76,7 +76,7 @@ def write_entry(s: Machine, index: int, old: int, new: int, level: int, gfn: int
     return True
 
 
-@kernel
+@inline
 def set_entry(s: Machine, index: int, new: int, level: int, gfn: int, who: int) -> None:
     """Put ``new`` into entry ``index``, which ``who`` owns: nobody else stores to it."""
     while not write_entry(s, index, load(s.tables, index), new, level, gfn, who, _SET):

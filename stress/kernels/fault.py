@@ -119,7 +119,7 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     kind = WINDOW if window_of(descriptor) != 0 else PERMISSION if found == ENDLESS else found
     slot = phase & PHASE_SLOT_MASK
     if load(s.tally, COSTS_CUT) != 0:  # it stalled for less than on the platform: it belongs to no order
-        slot = s.counters.shape[1] - 1
+        slot = (s.counters.shape[1] - 1) & PHASE_SLOT_MASK
     counters = s.counters[vcpu, slot]
     counters[C_FAULTS + kind] += 1
     counters[C_LOCKS] += locks

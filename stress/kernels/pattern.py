@@ -11,6 +11,7 @@ from typing import Any
 from stress.kernels.workload import Pattern, Workload
 from stress.shm.jit import inline, kernel
 from stress.shm.mode import JIT_DISABLED
+from stress.shm.placement import out_of_line
 
 _SEQUENTIAL, _UNIFORM, _ZIPF, _STRIDED, _PROGRAM = (int(p) for p in Pattern)
 
@@ -113,6 +114,7 @@ def draw_pattern(work: Workload, upcoming: Any, page: int, state: int) -> tuple[
 @kernel
 def draw_accesses(work: Workload, upcoming: Any, page: int, state: int) -> tuple[int, int]:
     """Fill ``upcoming`` with accesses, page << 1 | write, that follow ``page``; the new page and random state."""
+    out_of_line()
     if work.pattern == _PROGRAM:
         return draw_program(work, upcoming, page, state)
     page, state = draw_pattern(work, upcoming, page, state)

@@ -158,18 +158,6 @@ def flush_all(cpu: Cpu) -> None:
 
 
 @inline
-def forget_key(keys: Any, start: int, sets: int, ways: int, key: int) -> int:
-    """Empty the slots that hold ``key``, of the ``sets`` sets of ``ways`` from ``start`` on; how many."""
-    group = start + (key & (sets - 1)) * ways
-    forgotten = 0
-    for at in range(group, group + ways):
-        if keys[at] == key:
-            store(keys, at, EMPTY)  # atomic: see below
-            forgotten += 1
-    return forgotten
-
-
-@inline
 def forget(keys: Any, start: int, sets: int, ways: int, first: int, last: int) -> int:
     """Empty the slots whose key is in [first, last], among ``sets`` sets of ``ways`` from ``start`` on; how many.
 
@@ -192,9 +180,16 @@ def flush_page(cpu: Cpu, bits: int, gfn: int) -> None:
     """Forget what translates, or helps to walk to, one guest frame: one key per level, in one set each."""
     out_of_line()
     for level in range(1, LEVELS):
-        low = (LAST_LEVEL - level) * bits
-        cpu.live[level] -= forget_key(cpu.key, level * PER_LEVEL, SETS, WAYS, gfn >> low)
-        forget_key(cpu.walk_key, level * CACHED, CACHED, 1, gfn >> (low + bits))
+        key = gfn >> ((LAST_LEVEL - level) * bits)
+        at = level * PER_LEVEL + (key & (SETS - 1)) * WAYS
+        for way in range(WAYS):
+            if cpu.key[at + way] == key:
+                store(cpu.key, at + way, EMPTY)  # atomic, as in `forget`
+                cpu.live[level] -= 1
+        key >>= bits
+        slot = level * CACHED + (key & (CACHED - 1))
+        if cpu.walk_key[slot] == key:
+            store(cpu.walk_key, slot, EMPTY)
 
 
 @kernel

@@ -89,6 +89,7 @@ from stress.shm.words import (
 RAN = 0
 FINISHED = 1  # the stage's accesses are done
 
+_NUMBERS = (1 << 16) - 1  # more than there are vCPUs
 _GUEST, _PARKED = int(State.GUEST), int(State.PARKED)
 _STALE = int(Kind.STALE_TRANSLATION)
 _CONFLICT = int(Kind.TLB_CONFLICT)
@@ -215,6 +216,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
 
     def run(s: Machine, cpu: Cpu, work: Workload, vcpu: int, chunks: int) -> int:
         """Run ``chunks`` chunks of accesses; RAN, FINISHED, STOPPED or POOL_EXHAUSTED."""
+        vcpu &= _NUMBERS  # as it is; but the compiler then knows that no index is negative
         geo = s.geo
         bits = geo.index_bits
         fenced = load(s.control, FENCED) != 0
