@@ -145,6 +145,19 @@ def translate(geo: Geo, descriptor: int, level: int, gfn: int) -> int:
     return (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor)
 
 
+@inline
+def touch(
+    s: Machine, frame: int, page: int, write: int, expected: int, watched: int, logged: bool
+) -> tuple[int, bool, bool]:
+    """Access a frame's cell: (what it held, whether a write landed, whether the dirty log lacks that write)."""
+    cell = load(s.cells, frame)
+    stored, lost = True, False
+    if write and (cell ^ expected) & watched == 0:
+        stored = compare_exchange(s.cells, frame, cell, counted_up(cell))
+        lost = logged and unlogged(s, page)
+    return cell, stored, lost
+
+
 @kernel
 def judge_cell(s: Machine, vcpu: int, gfn: int, cell: int, expected: int) -> None:
     """Report what is wrong with the cell that a committed access met."""
@@ -282,21 +295,33 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     expected = ((access >> 1) + 1) << TAG_SHIFT
                     translation = lookup(cpu, bits, gfn, sizes)
                     level, first, descriptor = -1, 0, 0
-                    cell = expected
+                    cell, stored, lost, touched = expected, True, False, False
                     if translation == MISS:
                         descriptor, level, first = walk(s, cpu, gfn)
                         if level == LAST_LEVEL:  # the usual case apart, with its level a constant
                             translation = translate(geo, descriptor, LAST_LEVEL, gfn)
+                            touched = translation & needed == needed
+                            if touched:
+                                cell, stored, lost = touch(
+                                    s, translation >> 2, access >> 1, write, expected, watched, logged
+                                )
+                                if fenced:
+                                    fence()
+                                usual = stored and not lost and not faulted and (cell ^ expected) & watched == 0
+                                if usual and load(s.control, SEQUENCE) == seen:
+                                    fill(cpu, LAST_LEVEL, bits, gfn, translation)
+                                    sizes |= 1 << LAST_LEVEL
+                                    if first != LAST_LEVEL:
+                                        cache_walk(cpu, bits, gfn, first, LAST_LEVEL)
+                                    walks += 1
+                                    done += 1
+                                    writes += write
+                                    continue
                         else:
                             translation = translate(geo, descriptor, level, gfn)
                     allowed = translation & needed == needed
-                    stored, lost = True, False
-                    if allowed:
-                        frame = translation >> 2
-                        cell = load(s.cells, frame)
-                        if write and (cell ^ expected) & watched == 0:
-                            stored = compare_exchange(s.cells, frame, cell, counted_up(cell))
-                            lost = logged and unlogged(s, access >> 1)
+                    if allowed and not touched:
+                        cell, stored, lost = touch(s, translation >> 2, access >> 1, write, expected, watched, logged)
                     if fenced:
                         fence()
                     if load(s.control, SEQUENCE) != seen or not stored:
