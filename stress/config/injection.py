@@ -8,7 +8,6 @@ from typing import Final
 from stress.bugs import Need
 from stress.config.model import RunConfig
 from stress.config.values import STAGED, Cmo, Rebuilder, Scenario
-from stress.orders import parse_order
 
 
 def _rebuilds(config: RunConfig) -> bool:
@@ -62,9 +61,8 @@ def cannot_act(config: RunConfig) -> str:
     bug = config.bug
     if bug is None:
         return ""
-    orders = config.orders
-    if not any(bug.affects(parse_order(order)) for order in orders):
-        return f"{bug.name} changes nothing in {' or '.join(orders)}; use an order with the step it spoils"
+    if not any(map(bug.affects, config.asked_orders)):
+        return f"{bug.name} changes nothing in {' or '.join(config.orders)}; use an order with the step it spoils"
     for need in bug.needs:
         if not _MET[need](config):
             return f"{bug.name} cannot act in scenario {config.scenario} as configured: {need}; {_REMEDIES[need]}"

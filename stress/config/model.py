@@ -218,6 +218,7 @@ class RunConfig(BaseModel):
     )
 
     _platform: Platform = PrivateAttr()
+    _asked: tuple[Order, ...] = PrivateAttr()
 
     @field_validator("orders")
     @classmethod
@@ -312,6 +313,7 @@ class RunConfig(BaseModel):
     def _derive(self) -> Self:
         """Fill in what nobody set; everything that is set has been checked."""
         self._platform = load(self.platform)
+        self._asked = tuple(map(parse_order, self.orders))
         given = dict(self.__dict__)
         granule, ipa_bits = self.granule, self.ipa_bits
         given["backing"] = self.backing or rules.default_backing(self.scenario, granule, ipa_bits, self.block_size)
@@ -342,10 +344,14 @@ class RunConfig(BaseModel):
         return BUGS[self.inject] if self.inject else None
 
     @property
+    def asked_orders(self) -> tuple[Order, ...]:
+        """The orders under test as they were asked for, without the bug injected."""
+        return self._asked
+
+    @property
     def parsed_orders(self) -> tuple[Order, ...]:
         """The orders under test, with the steps that are executed: those of an injected bug."""
-        orders = tuple(parse_order(text) for text in self.orders)
-        return tuple(self.bug.rewrite(order) for order in orders) if self.bug else orders
+        return tuple(map(self.bug.rewrite, self._asked)) if self.bug else self._asked
 
     @property
     def platform_profile(self) -> Platform:

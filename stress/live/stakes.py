@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stress.config import RunConfig, Scenario
-from stress.orders import parse_order
 from stress.shm import accounts
 from stress.shm.accounts import LIFE_CYCLE
 from stress.shm.layout import Machine
@@ -45,7 +44,7 @@ def acted(machine: Machine, config: RunConfig) -> int:
     bug = config.bug
     if bug is None:
         return 0
-    rewritten = [bug.rewrite(order) is not order for order in map(parse_order, config.orders)]
+    rewritten = [bug.rewrite(order) is not order for order in config.asked_orders]
     return int(machine.tally[accounts.ACTED] + machine.totals[rewritten, accounts.T_REBUILDS].sum())
 
 

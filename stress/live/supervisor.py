@@ -107,8 +107,8 @@ class _Run:
     def play(self, interrupted: threading.Event) -> RunData:
         machine = self._machine
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        for row, order in zip(machine.orders, self._config.parsed_orders, strict=True):
-            row[: len(order.codes)] = order.codes
+        for row, codes in zip(machine.orders, self._plan.orders, strict=True):
+            row[: len(codes)] = codes
         if not membarrier_available():
             publish(machine.control, words.FENCED, 1)
         self._started_ns = time.monotonic_ns()
