@@ -4,10 +4,10 @@ Everything that is wrong is reported at once, each problem with the path of its 
 """
 
 from stress.backings import Backing
-from stress.config.memory import block_sizes
+from stress.config.blocks import block_sizes
+from stress.config.loading import ConfigError, from_sources, load_toml
 from stress.config.model import COMPARED, RunConfig, cores, default_vcpus
 from stress.config.point import Point, Trial, label
-from stress.config.sources import ConfigError, from_sources, load_toml
 from stress.config.sweep import SweepPlan, load_sweep, plan_sweep
 from stress.config.values import STAGED, Cmo, Locking, Pattern, Rebuilder, Scenario, key_of
 

@@ -23,8 +23,8 @@ from pydantic import (
 from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE, Geometry
 from stress.backings import Backing
 from stress.bugs import BUGS, Bug
-from stress.config import memory as rules
-from stress.config import stages
+from stress.config import blocks as rules
+from stress.config import staged
 from stress.config.values import (
     STAGED,
     BackingName,
@@ -287,10 +287,10 @@ class RunConfig(BaseModel):
                 raise problem(f"{memslots} memslots need a page each; use fewer, or more memory")
         return memslots
 
-    @field_validator(*stages.KEYS)
+    @field_validator(*staged.KEYS)
     @classmethod
     def _in_stages(cls, value: Any, info: ValidationInfo) -> Any:
-        stages.check(info.field_name or "", value, info.data)
+        staged.check(info.field_name or "", value, info.data)
         return value
 
     @field_validator("platform")

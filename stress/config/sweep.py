@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stress.config.point import Point, Trial, label
-from stress.config.sources import (
+from stress.config.loading import (
     KEYS,
     ConfigError,
     Source,
@@ -30,6 +29,7 @@ from stress.config.sources import (
     spelled,
     unknown,
 )
+from stress.config.point import Point, Trial, label
 from stress.config.values import shown
 
 #: The most runs of one sweep; more would only be a typing error, or months.

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from stress.doctor import memory, noise, processors, system
+from stress.doctor import memory, noise, processors, software
 from stress.doctor.finding import Finding, Status
-from stress.doctor.host import Host
+from stress.doctor.readings import Host
 
 Check = Callable[[Host], Finding]
 
 #: Name -> check, in the order of the report.
 CHECKS: Final[Mapping[str, Check]] = {
-    "system": system.platform,
-    "versions": system.versions,
+    "system": software.platform,
+    "versions": software.versions,
     "cores": processors.cores,
     "cpu quota": processors.quota,
     "smt": processors.siblings,
@@ -24,11 +24,11 @@ CHECKS: Final[Mapping[str, Check]] = {
     "numa": processors.nodes,
     "load": noise.load,
     "noise": noise.noise,
-    "clock": system.clock,
-    "membarrier": system.membarrier,
+    "clock": software.clock,
+    "membarrier": software.membarrier,
     "shared memory": memory.shared,
     "memory": memory.available,
-    "limits": system.limits,
+    "limits": software.limits,
     "stale segments": memory.leftovers,
     "compile cache": memory.cache,
 }

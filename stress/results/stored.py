@@ -11,7 +11,7 @@ from stress.results import store
 from stress.results.rows import Row, rows_of, rows_of_trials
 from stress.results.sweep_table import sweep_table
 from stress.results.tables import compare_table
-from stress.results.trials import SweepResult, is_sweep, parse_sweep
+from stress.results.trials import SweepFile, is_sweep, parse_sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Stored:
     """What a file holds: exactly one of the two."""
 
     document: dict[str, Any] | None = None
-    sweep: SweepResult | None = None
+    sweep: SweepFile | None = None
 
     @property
     def swept(self) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class TrialResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SweepResult:
+class SweepFile:
     """A sweep's file as it was read."""
 
     header: dict[str, Any]
@@ -94,7 +94,7 @@ def is_sweep(content: bytes) -> bool:
     return lines.is_of(_KEY, content)
 
 
-def read_sweep(path: Path) -> SweepResult:
+def read_sweep(path: Path) -> SweepFile:
     """The sweep in a file; `UsageError` if it cannot be read, is none, is damaged, or of a newer schema."""
     try:
         content = read_bytes(path)
@@ -103,7 +103,7 @@ def read_sweep(path: Path) -> SweepResult:
     return parse_sweep(content, str(path))
 
 
-def parse_sweep(content: bytes, name: str) -> SweepResult:
+def parse_sweep(content: bytes, name: str) -> SweepFile:
     """The sweep that a file of this name contains."""
     if not is_sweep(content) or lines.never_began(_KEY, content):
         raise UsageError(f"cannot read {name}: it is no result of stress sweep, or cut off in its first line", _OTHER)
@@ -114,7 +114,7 @@ def parse_sweep(content: bytes, name: str) -> SweepResult:
         found = _trial(line, where)
         trials.pop(found.id, None)
         trials[found.id] = found
-    return SweepResult(header, tuple(trials.values()), read.end, read.cut_off)
+    return SweepFile(header, tuple(trials.values()), read.end, read.cut_off)
 
 
 def _header(header: dict[str, Any], name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from stress.errors import UsageError
 from stress.results import lines
 from stress.results.document import plain
 from stress.results.schema import SCHEMA_VERSION
-from stress.results.trials import SWEEP_SCHEMA, SweepResult, TrialResult, parse_sweep
+from stress.results.trials import SWEEP_SCHEMA, SweepFile, TrialResult, parse_sweep
 
 
 class Journal:
@@ -82,7 +82,7 @@ def sweep_hash(plan: SweepPlan) -> str:
     return digest.hexdigest()[:16]
 
 
-def _difference(found: SweepResult, plan: SweepPlan) -> str:
+def _difference(found: SweepFile, plan: SweepPlan) -> str:
     """The keys whose values differ between a file and a plan."""
     before, now = (
         {path: value for path, value in _flat(tables) if path != "plan.seed"}

@@ -8,7 +8,7 @@ import pytest
 
 from stress.bugs import BUGS
 from stress.config import Pattern, from_sources
-from stress.config.sources import ConfigError
+from stress.config.loading import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_config import KEYS, toml_values
 
 from stress.config import ConfigError, load_sweep, plan_sweep
-from stress.config.sources import spelled
+from stress.config.loading import spelled
 from stress.config.sweep import MAX_RUNS, TABLES
 from stress.errors import ExitCode, UsageError
 from stress.orders import NAMED_ORDERS
