@@ -9,11 +9,24 @@ import os
 import time
 from pathlib import Path
 
-# proc(5): runnable, in uninterruptible sleep (the kernel works for it), asleep.
-_WORKING = "RD"
-_ASLEEP = "S"
+# States of proc(5): it has a processor or wants one; the kernel works for it; it is asleep.
+_RUNNABLE, _BUSY, _ASLEEP = "R", "D", "S"
+# What `seen` says instead of a process that is gone, and of one that nothing is known of.
+_GONE, _UNKNOWN = "", "?"
 # Somebody looks at least as often.
 _LOOK_S = 0.2
+
+
+def seen(pid: int) -> tuple[str, float]:
+    """State of process ``pid`` as proc(5) has it, and the processor time that it has used, in s."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return _GONE, 0.0
+    except OSError:  # out of open files
+        return _UNKNOWN, 0.0
+    fields = stat.rpartition(")")[2].split()  # its name may hold anything
+    return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pulse(pid: int, may_sleep: bool = False) -> float:
@@ -21,17 +34,10 @@ def pulse(pid: int, may_sleep: bool = False) -> float:
 
     With ``may_sleep`` also while it is asleep, so that only one that was stopped, or is gone, has no pulse.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    except OSError:  # out of open files: nothing is known
+    state, used_s = seen(pid)
+    if state in (_RUNNABLE, _BUSY, _UNKNOWN) or (may_sleep and state == _ASLEEP):
         return time.monotonic()
-    fields = stat.rpartition(")")[2].split()  # its name may hold anything
-    state, user, system = fields[0], int(fields[11]), int(fields[12])
-    if state in _WORKING or (may_sleep and state in _ASLEEP):
-        return time.monotonic()
-    return (user + system) / os.sysconf("SC_CLK_TCK")
+    return used_s
 
 
 class Watch:
@@ -41,14 +47,30 @@ class Watch:
         self._value: object = None
         self._same_s = 0.0
         self._looked = 0.0
+        self._used_s: float | None = None
 
-    def unchanged_s(self, value: object) -> float:
-        """For how long ``value`` has been the same, in s; 0 at first."""
+    def unchanged_s(self, value: object, pid: int | None = None) -> float:
+        """For how long ``value`` has been the same, in s; 0 at first.
+
+        Of process ``pid``, whose value it is, only the time counts in which it could have changed it: what it used of a
+        processor, was asleep or stopped, and not what it waited for a processor or the disk.
+        """
         now = time.monotonic()
         if value != self._value:
-            self._value, self._same_s = value, 0.0
+            self._value, self._same_s, self._used_s = value, 0.0, None
         else:
             # Who looks late was stopped (Ctrl-Z) or starved, and the others perhaps with it.
-            self._same_s += min(now - self._looked, _LOOK_S)
+            passed = min(now - self._looked, _LOOK_S)
+            self._same_s += passed if pid is None else self._had(pid, passed)
         self._looked = now
         return self._same_s
+
+    def _had(self, pid: int, passed: float) -> float:
+        """How much of the ``passed`` s since the last look process ``pid`` had for itself."""
+        state, used_s = seen(pid)
+        before, self._used_s = self._used_s, used_s
+        if state in (_BUSY, _UNKNOWN):
+            return 0.0
+        if state == _RUNNABLE:
+            return min(passed, used_s - before) if before is not None else 0.0
+        return passed

@@ -29,6 +29,8 @@ from stress.shm.layout import (
 GRACE_S = 10.0
 #: The same after Ctrl-C or a death.
 SHORT_GRACE_S = 0.5
+# How much longer a worker may need that gets no processor.
+_STARVED = 6
 # How often to look whether the workers have started.
 _LOOK_S = 0.02
 
@@ -118,7 +120,7 @@ class Workers:
         late = [
             who
             for who, process in enumerate(self._processes)
-            if self._beats[who].unchanged_s(self._beat(who, process)) > self._patience_s
+            if self._beats[who].unchanged_s(self._beat(who, process), process.pid) > self._patience_s
             and self._state(who) is not State.DONE
         ]
         # Who waits for mmu_lock has to wait as long as others use it, and get on.
@@ -149,10 +151,21 @@ class Workers:
         return f"no progress for {self._patience_s:g} s"
 
     def stop(self, grace_s: float) -> dict[str, Any] | None:
-        """Wait for workers that were told to stop, then end the others; who died or did not leave, None if all left."""
-        deadline = time.monotonic() + grace_s
+        """Wait for workers that were told to stop, then end the others; who died or did not leave, None if all left.
+
+        When a run ends by itself each has ``grace_s`` of its own: a machine that keeps it from a processor is waited
+        for `_STARVED` times as long.
+        """
+        control = self._machine.control
+        by_itself = control[words.STOP] == words.STOP_DONE and not control[words.FINISH]
+        deadline = time.monotonic() + (_STARVED * grace_s if by_itself else grace_s)
         for process in self._processes:
-            process.join(max(0.0, deadline - time.monotonic()))
+            leaving = Watch()
+            while process.join(_LOOK_S) and time.monotonic() < deadline:
+                if by_itself and leaving.unchanged_s(True, process.pid) >= grace_s:
+                    break
+            if process.is_alive():
+                break  # nor is it worth waiting for the others
         failure = self.casualty()
         for who, process in enumerate(self._processes):
             if process.is_alive():

@@ -56,6 +56,30 @@ def test_one_that_is_stopped_or_gone_does_not(process: subprocess.Popen[bytes]) 
     assert not beats(process.pid, may_sleep=True)
 
 
+@pytest.mark.parametrize("process", [BUSY], indirect=True)
+def test_what_a_process_waits_for_a_processor_does_not_count(process: subprocess.Popen[bytes]) -> None:
+    """It may run only while nobody else wants its processor, and somebody does."""
+    core = {min(os.sched_getaffinity(0))}
+    os.sched_setaffinity(process.pid, core)
+    os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+    everything, its_own = Watch(), Watch()
+
+    def both() -> tuple[float, float]:
+        return everything.unchanged_s(1), its_own.unchanged_s(1, process.pid)
+
+    with subprocess.Popen([sys.executable, "-c", f"import os; os.sched_setaffinity(0, {core})\n{BUSY}"]) as other:
+        try:
+            wait_until(lambda: both()[0] > 2, PATIENCE_S, "two seconds")
+            assert both()[1] < 0.5
+        finally:
+            other.kill()
+    before = both()[1]
+    wait_until(lambda: both()[1] > before + 0.2, PATIENCE_S, "its turn")
+    process.send_signal(signal.SIGSTOP)
+    before = both()[1]
+    wait_until(lambda: both()[1] > before + 0.2, PATIENCE_S, "a while in which it could not run if it were given one")
+
+
 def test_without_an_open_file_to_spare_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: object) -> str:
         raise OSError(24, os.strerror(24))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from live import PATIENCE_S, LiveRun, live_run, segments_of, wait_until
 from sabotage import COMMAND as SABOTAGED
 from sabotage import STARTING
 
+from stress.live.pulse import Watch
 from stress.shm import accounts, words
 
 pytestmark = pytest.mark.alone
@@ -201,6 +203,28 @@ def test_watchdog_finds_a_stopped_vcpu(tmp_path: Path) -> None:
     assert code == 4
     assert hung(path) == "vcpu 1"
     assert "vcpu 1" in out
+
+
+def test_watchdog_leaves_a_vcpu_alone_that_gets_no_processor(tmp_path: Path) -> None:
+    """It is runnable, and others have the cores: the run is slow, and nobody hangs."""
+    path = tmp_path / "result.json"
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    try:
+        with live_run(*RUN, "--watchdog", "300ms", "--output", str(path)) as run:
+            machine = run.wait_for_guest()
+            os.sched_setscheduler(run.workers()[1].pid, os.SCHED_IDLE, os.sched_param(0))
+            watch = Watch()
+            wait_until(
+                lambda: watch.unchanged_s(int(machine.states[1, accounts.HEARTBEAT])) > 1.5, PATIENCE_S, "starvation"
+            )
+            assert run.process.poll() is None
+            interrupt(run)
+            code, _, _, _ = run.finish()
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+    assert (code, partial(path)["failure"]) == (130, None)
 
 
 @pytest.mark.parametrize("point", STARTING)
