@@ -1,5 +1,6 @@
 # make run    install into .venv and watch the default session
 # make test   install the development tools too and run every check; the tests also once without the compiler
+# make check  a minute between two edits: format, lint, types, imports, kernels without the compiler and without processes
 # make soak   long runs
 # make docs   write the reference pages from the code
 # make bench  the figures, as ratios measured in one run
@@ -9,19 +10,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: run test chromium soak docs bench clean distclean
+.PHONY: run test lint check chromium soak docs bench clean distclean
 
 run: $(VENV)/.installed
 	$(BIN)/stress run --order=block-first
 
-test: $(VENV)/.installed-dev chromium
+test: lint chromium
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m "not soak and not alone"
+	$(BIN)/pytest -m "alone and not soak"
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal tests/machine
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile -m "not soak and not alone"
-	$(BIN)/pytest -m "alone and not soak"
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal tests/machine
+
+check: lint
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal -m "not thorough" tests/machine
 
 # A browser opens the report in the tests. It is no Python package, so the system's package manager has it.
 chromium:

@@ -165,6 +165,7 @@ def every_outcome(block_levels: tuple[int, ...]) -> set[tuple[Outcome, int]]:
     return at_any_level | blocks | pages
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shared", LOCKINGS)
 @pytest.mark.parametrize(("granule", "block_size"), SHAPES)
 def test_every_row_comes_out_as_user_mem_abort_has_it(granule: int, block_size: int, shared: bool) -> None:

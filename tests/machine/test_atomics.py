@@ -69,6 +69,7 @@ def array_of(values: list[int], shape: tuple[int, ...]) -> Any:
     return np.array(values, np.int64).reshape(shape)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", UPDATES)
 @given(values=st.lists(HALVES, min_size=12, max_size=12), at=INDEX, operand=HALVES)
 def test_updates_change_one_word_and_return_the_old_one(
@@ -165,6 +166,7 @@ def count(s: Machine, who: int) -> None:
     kernel(_count)(s.control, MOST_ROUNDS, ROUND)
 
 
+@pytest.mark.thorough
 def test_four_processes_lose_no_update() -> None:
     with shared_machine() as segment:
         words = segment.machine.control

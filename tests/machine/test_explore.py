@@ -15,7 +15,10 @@ from stress.verify.dpor import Dpor
 from stress.verify.hooks import Stopping
 from stress.verify.world import World
 
-pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses"),
+]
 
 
 def outcomes(program: Program, *, tso: bool, words: int = 3) -> set[State]:

@@ -145,6 +145,7 @@ def test_an_exhausted_pool() -> None:
     assert violations(s) == {"table-leak": 1}, "somebody has the others"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("granule", "block_size"), SMALL)
 def test_faults_splits_and_rebuilds_against_a_model(granule: int, block_size: int) -> None:
     """The model: per block nothing, the block, or the set of its pages that are mapped."""

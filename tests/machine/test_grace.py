@@ -245,6 +245,7 @@ def work(s: Machine, who: int) -> None:
     take_part(s, who, TURNS)
 
 
+@pytest.mark.thorough
 def test_no_reader_ever_meets_a_freed_table() -> None:
     with shared_machine() as segment:
         s = segment.machine

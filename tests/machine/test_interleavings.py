@@ -30,7 +30,10 @@ from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import LOCK, NOT_AT_POC, REBUILDS, TAG_SHIFT, VALUE_MASK
 
-pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses"),
+]
 
 PARTIAL = ALL * 15 // 16  # mapped: population faults, which end a schedule early, are few
 SCHEDULES = 100

@@ -138,6 +138,7 @@ def live(life: Life, operations: Sequence[tuple[str, dict[str, Any]]], tell: Cal
     life.end()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("vcpus_rebuild", [pytest.param(True, id="vcpu"), pytest.param(False, id="hypervisor")])
 @pytest.mark.parametrize("number", range(len(NAMED_ORDERS)), ids=list(NAMED_ORDERS))
 def test_a_whole_life_under_each_order(number: int, vcpus_rebuild: bool) -> None:
@@ -163,6 +164,7 @@ def test_a_whole_life_under_each_order(number: int, vcpus_rebuild: bool) -> None
             assert (rebuilds, seen["deferred"]) == (3, 3 if name == "block-first-deferred" else 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fwb", [pytest.param(True, id="fwb"), pytest.param(False, id="no-fwb")])
 @pytest.mark.parametrize("shared", [pytest.param(False, id="exclusive"), pytest.param(True, id="shared")])
 def test_any_sequence_of_operations(shared: bool, fwb: bool) -> None:
@@ -255,8 +257,8 @@ SEQUENCES: dict[str, Callable[[Machine, Guest], None]] = {
     "reference-kept": move_a_huge_page,
     "freed-twice": split_and_rebuild,
 }
-#: Seen by the collector; only beside a walker; only by who looked without mmu_lock.
-ELSEWHERE = {"event-lost", "no-grace", "no-recheck"}
+#: Seen by the collector; only beside a walker; only by who looked without mmu_lock; with caches off (test_rebuild).
+ELSEWHERE = {"event-lost", "no-grace", "no-recheck", "no-cmo"}
 
 
 def test_each_bug_in_the_code_has_its_sequence() -> None:

@@ -188,6 +188,7 @@ def work(s: Machine, who: int) -> None:
     take_turns(s, who, TURNS)
 
 
+@pytest.mark.thorough
 def test_four_processes_exclude_each_other() -> None:
     with shared_machine() as segment:
         s = segment.machine
@@ -245,6 +246,7 @@ def read_or_write(s: Machine, who: int) -> None:
         _read_on(s, who)
 
 
+@pytest.mark.thorough
 def test_a_writer_gets_its_turns_among_readers_who_never_stop() -> None:
     with shared_machine() as segment:
         s = segment.machine

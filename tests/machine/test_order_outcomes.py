@@ -39,6 +39,8 @@ from stress.orders import CLEANS, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Step, enum
 from stress.shm.accounts import BY_RULE, R_FREED, T_FREED, Kind
 from stress.shm.layout import Machine
 
+pytestmark = pytest.mark.thorough
+
 INVALIDATE, TLBI, CLEAN, INSTALL, UNMAP = Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP
 INSTALL_NT, CLEAR_NT, TLBI_IPA = Step.INSTALL_NT, Step.CLEAR_NT, Step.TLBI_IPA
 DEFERRED, CLEAN_UNMAPPED, LOCK, UNLOCK = Step.UNMAP_DEFERRED, Step.CLEAN_UNMAPPED, Step.LOCK, Step.UNLOCK

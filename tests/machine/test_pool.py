@@ -227,6 +227,7 @@ def work(s: Machine, who: int) -> None:
     take_and_give(s, who, ROUNDS, MOST_ROUNDS, np.zeros(AT_ONCE, np.int64))
 
 
+@pytest.mark.thorough
 def test_four_processes_share_the_pool() -> None:
     """More pages are wanted than there are: each has one owner, and none is lost."""
     with shared_machine() as segment:

@@ -26,7 +26,10 @@ from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import DIRTY_SHIFT, NOT_AT_POC, SLOT_LOGGING
 
-pytestmark = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses"),
+]
 
 MODULES = (abort, entries, grace, mapping, pool, rebuild, records, tlbi)
 ACCESSES = ("load", "store", "compare_exchange", "exchange", "fetch_add", "fetch_max")

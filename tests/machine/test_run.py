@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from live import run_json
 
-from stress.shm.mode import JIT_DISABLED
 
-
+@pytest.mark.thorough
 def test_a_run_of_real_processes() -> None:
     document = run_json(
         "run", "--pattern", "sequential", "--block-size", "2M", "--blocks", "32", "--vcpus", "3", "--dwell", "0ms",
-        "--duration", "4s" if JIT_DISABLED else "500ms", "--write-fraction", "0.5",
+        "--rebuilds", "101", "--duration", "100s", "--write-fraction", "0.5",
     )  # fmt: skip
     assert document["exit"] == 0
     [order] = document["orders"]

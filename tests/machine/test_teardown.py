@@ -277,6 +277,7 @@ def work(s: Machine, who: int) -> None:
     take_part(s, who, TURNS)
 
 
+@pytest.mark.thorough
 def test_no_table_is_lost_between_those_who_queue_and_the_one_who_frees() -> None:
     with shared_machine() as segment:
         s = segment.machine

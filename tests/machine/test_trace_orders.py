@@ -53,6 +53,7 @@ def locked_fault(s: Machine, write: int = 0) -> int:
     return what
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("alphabet", ALPHABETS)
 def test_checker_and_oracle_agree(alphabet: str) -> None:
     verdicts = []

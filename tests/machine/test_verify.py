@@ -20,6 +20,8 @@ from stress.verify.replay import follow, read, simplify, stage, write
 from stress.verify.scene import Bounds
 from stress.verify.search import Judgement, Verified, verify
 
+pytestmark = pytest.mark.thorough
+
 NO_FWB = Bounds(vcpus=1, accesses=2, fwb=False, guest_caches=False)
 
 
