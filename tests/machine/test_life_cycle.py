@@ -16,17 +16,18 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from life import BLOCK, TABLE_CHANGES, Life
-from machines import ALL, rebuild_block, run_audit, set_order, small_machine, split_block, violations
+from machines import ALL, evidence, rebuild_block, run_audit, set_order, small_machine, split_block, violations
 from programs import execute, program
 
 from stress.bugs import BUGS
+from stress.kernels.codes import STILL_FORBIDDEN
 from stress.kernels.dirty import clear_log, compare_copy, harvest, send, send_all, set_logging
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames
 from stress.kernels.split import populate
 from stress.kernels.teardown import reap
 from stress.kernels.tlb import new_cpu
 from stress.orders import BLOCK_FIRST, BLOCK_FIRST_DEFERRED, NAMED_ORDERS
-from stress.shm.accounts import ACTED
+from stress.shm.accounts import ACTED, Kind
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 
@@ -318,4 +319,21 @@ def test_a_missing_tlbi_shows_in_each_operation(operation: str, injected: bool, 
     sequence, found = WITHOUT_TLBI[operation]
     sequence(s, lambda page, write: execute(s, cpu, 0, program(page, write=write), 1))
     assert violations(s) == (found if injected else {})
+    assert bool(s.tally[ACTED]) == injected
+
+
+@pytest.mark.parametrize("injected", [True, False])
+def test_a_relaxation_without_its_tlbi_shows_in_another_vcpu(injected: bool) -> None:
+    """Its TLB forbids what the entry allows. The one that faulted drops its own translation."""
+    s = small_machine(vcpus=2, inject=BUGS["missing-tlbi"].flag if injected else 0)
+    assert set_logging(s, s.geo.hypervisor, 1) == 0
+    cpus = [new_cpu(), new_cpu()]
+    for vcpu in (0, 1):
+        execute(s, cpus[vcpu], vcpu, program(4, write=False), 1)  # a page without write permission
+    assert s.tally[ACTED] == 0
+    for vcpu in (0, 1):
+        execute(s, cpus[vcpu], vcpu, program(4, write=True), 1)
+        assert violations(s) == ({"stale-translation": 1} if injected and vcpu == 1 else {})
+    if injected:
+        assert evidence(s, Kind.STALE_TRANSLATION)["detail"] == STILL_FORBIDDEN
     assert bool(s.tally[ACTED]) == injected
