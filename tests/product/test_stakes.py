@@ -124,3 +124,11 @@ def test_one_rebuild_is_a_verdict_however_busy_the_machine(vcpus: str) -> None:
             "run", *SMALL, "--rebuilds", "1", "--dwell", "0ms", "--vcpus", vcpus, "--seed", str(seed), "--no-pin"
         )
         assert (document["verdict"], document["exit"]) == ("correct", 0), document["untested"]
+
+
+def test_a_comparison_that_has_begun_plays_each_order_once() -> None:
+    """A cycle takes 50 ms at least. A machine too slow for the time given: each order has its verdict, too."""
+    orders = ("unmap-first", "block-first", "clean-first")
+    document = run_json("compare", *orders, *SMALL, "--dwell", "50ms", "--duration", "20ms")
+    assert (document["exit"], document["untested"]) == (0, [])
+    assert [order["rebuilds"] for order in document["orders"]] == [1, 1, 1]
