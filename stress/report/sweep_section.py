@@ -11,6 +11,7 @@ from stress.report.inputs import Point, Sweep
 from stress.report.run_section import Section, configuration, when
 from stress.report.scaling import METRICS, keys, label, magnitude, scaling, side_by_side
 from stress.results import cells
+from stress.results.sweep_table import warned
 from stress.results.text import counted, pairs
 
 #: Rows of the table of results; a sweep may have thousands.
@@ -76,15 +77,9 @@ def _violations(points: list[Point]) -> list[tuple[str, str, list[str]]]:
 
 def _warnings(documents: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """Every warning once, with how many measurements have it."""
-    first: dict[str, dict[str, str]] = {}
-    counts: Counter[str] = Counter()
-    for document in documents:
-        for found in document["warnings"]:
-            first.setdefault(found["name"], found)
-            counts[found["name"]] += 1
     return [
-        (name, f"{counted(count, 'measurement')}; first: {first[name]['detail']}", first[name]["remedy"])
-        for name, count in counts.items()
+        (first["name"], f"{counted(count, 'measurement')}; first: {first['detail']}", first["remedy"])
+        for first, count in warned(documents)
     ]
 
 

@@ -57,16 +57,12 @@ def build(data: RunData) -> dict[str, Any]:
         "violations": [_as_measured(each, ViolationFound) for each in data.violations],
         "orders": [_order(order) for order in data.orders],
         "timeline": timeline(data),
+        "injected": None if data.acted is None else {"bug": str(config["inject"]), "acted": data.acted},
+        "life_cycle": plain(data.life_cycle) or None,
+        "passes": data.passes if data.stages else None,
+        "stages": [_stage(stage) for stage in data.stages] or None,
+        "comparison": comparison or None,
     }
-    if data.acted is not None:
-        found["injected"] = {"bug": str(config["inject"]), "acted": int(data.acted)}
-    if data.life_cycle:
-        found["life_cycle"] = {name: int(count) for name, count in data.life_cycle.items()}
-    if data.stages:
-        found["passes"] = int(data.passes)
-        found["stages"] = [_stage(stage) for stage in data.stages]
-    if comparison:
-        found["comparison"] = comparison
     return _in_sequence(found, Document)
 
 
@@ -76,8 +72,9 @@ def _as_measured(data: object, kind: type[Part]) -> dict[str, Any]:
 
 
 def _in_sequence(found: dict[str, Any], kind: type[Part]) -> dict[str, Any]:
-    """What was found, in the schema's sequence."""
-    return {name: found[name] for name in kind.model_fields if name in found}
+    """What was found, in the schema's sequence. A key that a document may lack is never null."""
+    fields = kind.model_fields.items()
+    return {name: found[name] for name, field in fields if field.is_required() or found.get(name) is not None}
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -141,8 +138,7 @@ def _handled(total: dict[str, int]) -> dict[str, Any]:
 def _stage(data: StageData) -> dict[str, Any]:
     total = _by_name(data.counters)
     given = {name: getattr(data, name) for name in ("name", "iteration", "repeat", "duration_ns", "rebuilds")}
-    found = {**given, **_handled(total), "accesses": total["accesses"]}
-    return _in_sequence(found | {"order": data.order} if data.order else found, Stage)
+    return _in_sequence({**total, **given, **_handled(total), "order": data.order or None}, Stage)
 
 
 def _order(data: OrderData) -> dict[str, Any]:

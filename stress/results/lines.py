@@ -88,7 +88,7 @@ class Lines:
             content = read_open(self._descriptor, self._path)
         except OSError as error:
             raise UsageError(f"cannot read {self._path}: {_why(error)}", _ELSEWHERE) from error
-        # Who ended before there was anything to write has left nothing to lose.
+        # A process that ended before there was anything to write has left nothing to lose.
         empty = is_of(key, content) and content.find(b"\n") == len(content) - 1
         if content and not resume and not empty:
             remedy = f"continue it with --resume, or {_ELSEWHERE}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from stress.results import cells
 from stress.results.pivot import pivot, pivot_tables
@@ -53,18 +53,18 @@ def _troubles(trials: Sequence[TrialResult]) -> str:
     return "\n".join(lines)
 
 
+def warned(documents: Iterable[dict[str, Any]]) -> list[tuple[dict[str, str], int]]:
+    """The first warning of each kind, with the number of runs that have one."""
+    found = [each for document in documents for each in document["warnings"]]
+    runs = Counter(each["name"] for each in found)
+    first = {each["name"]: each for each in reversed(found)}
+    return [(first[name], count) for name, count in runs.items()]
+
+
 def _warnings(trials: Sequence[TrialResult]) -> str:
-    """Each kind of warning once, with the number of runs that have it."""
-    found: dict[str, str] = {}
-    runs: Counter[str] = Counter()
-    for trial in trials:
-        for warning in trial.document["warnings"] if trial.document else ():
-            found.setdefault(warning["name"], warning["remedy"])
-            runs[warning["name"]] += 1
-    if not found:
-        return ""
-    lines = [wrapped(f"{kind} in {counted(runs[kind], 'run')}: {remedy}", "  ") for kind, remedy in found.items()]
-    return "\n".join(["Warnings", *lines])
+    found = warned(trial.document for trial in trials if trial.document)
+    lines = [f"{first['name']} in {counted(count, 'run')}: {first['remedy']}" for first, count in found]
+    return "\n".join(["Warnings", *(wrapped(line, "  ") for line in lines)]) if lines else ""
 
 
 def _machines(trials: Sequence[TrialResult]) -> str:

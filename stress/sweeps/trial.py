@@ -1,7 +1,7 @@
 """A process that measures one point for somebody else: ``python -m stress.sweeps.trial``.
 
 Reads one line of JSON, the point's options, from standard input, and prints one line, the result document or the error.
-Whoever started it holds standard input open: when that ends, because it wants no result any more or was killed, so does
+The process that started it holds standard input open: when that ends, because no result is wanted any more, so does
 the run, and leaves no process and no segment behind.
 
 One host measures one thing of a user at a time (`stress.sweeps.turn`).

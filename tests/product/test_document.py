@@ -27,6 +27,7 @@ from stress.results.data import COUNTERS, FAULT_CLASSES, OrderData, RunData, Sta
 from stress.results.document import build, config_hash, plain
 from stress.results.schema import RESULT_KEYS, LifeCycle, find_key
 from stress.results.warnings import RunWarning
+from stress.shm import accounts
 
 JSON_TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
@@ -121,6 +122,10 @@ def test_every_registered_key_is_written() -> None:
     assert {key.path for key in RESULT_KEYS if not key.optional} <= always
     assert {key.path for key in RESULT_KEYS} == sometimes
     assert len({key.path for key in RESULT_KEYS}) == len(RESULT_KEYS)
+
+
+def test_what_scenarios_count_are_keys() -> None:
+    assert set(accounts.LIFE_CYCLE) == set(LifeCycle.model_fields)
 
 
 def test_an_unknown_key_is_noticed() -> None:
