@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,12 @@ def stress(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyte
 
 
 def wrong(data: RunData) -> RunData:
-    return replace(data, exit_code=1, violations=[Violation("bbm", 3, [])])
+    return data.model_copy(update={"exit_code": 1, "violations": [Violation("bbm", 3, [])]})
 
 
 def broken(data: RunData) -> RunData:
-    return replace(data, exit_code=4, complete=False, failure={"process": "vcpu 0", "what": "died", "how": "SIGKILL"})
+    failure = {"process": "vcpu 0", "what": "died", "how": "SIGKILL"}
+    return data.model_copy(update={"exit_code": 4, "complete": False, "failure": failure})
 
 
 def too_small(data: RunData) -> RunData:
@@ -81,7 +82,7 @@ def too_small(data: RunData) -> RunData:
 
 def interrupted(data: RunData) -> RunData:
     interrupt.requested.set()
-    return replace(data, exit_code=130, complete=False)
+    return data.model_copy(update={"exit_code": 130, "complete": False})
 
 
 def test_a_sweep_runs_every_point_in_its_order_and_keeps_it(stress: Command, executor: Executor) -> None:
@@ -207,7 +208,7 @@ def test_show_prints_what_the_run_printed(stress: Command, executor: Executor) -
     document = json.loads(Path("result.json").read_text())
     del document["orders"][0]["window_ns"]
     Path("result.json").write_text(json.dumps(document))
-    assert "no whole result, orders[].window_ns.count is missing" in refused(stress("show", "result.json"))
+    assert "no whole result, orders[].window_ns is missing" in refused(stress("show", "result.json"))
     assert "no such file" in refused(stress("show", "none.json"))
 
 
