@@ -83,7 +83,7 @@ def bench(
     """
     chosen = suite.only(names) if names else suite
     check(chosen)
-    from stress.live import host
+    from stress import host
 
     here = host.describe()
     notes = [f"load {here['load_1min']} on {here['cores']} cores at the beginning"]

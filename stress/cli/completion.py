@@ -65,6 +65,7 @@ VALUES: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
 #: What completes the arguments of a command.
 ARGUMENTS: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
     "compare": orders,
+    "predict": orders,
     "platforms": files(Kind.PLATFORM),
     "sweep": files(Kind.SWEEP),
 }

@@ -25,6 +25,7 @@ VARIABLE = "_STRESS_COMPLETE"
 _COMMANDS = (
     "run",
     "compare",
+    "predict",
     "verify",
     "sweep",
     "bench",
@@ -44,7 +45,7 @@ _STARTING = ("run", "compare")
 _MEASURING = (*_STARTING, "sweep", "bench")
 
 #: Those that need numpy alone.
-_COUNTING = ("show", "report", "doctor")
+_COUNTING = ("predict", "show", "report", "doctor")
 
 
 class _Commands(click.Group):

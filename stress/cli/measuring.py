@@ -16,6 +16,19 @@ from stress.results.checks import Check, of_document
 Render = Callable[[dict[str, Any], str], str]
 
 
+def keep(result: dict[str, Any], output: Path | None, exit_code: int) -> int:
+    """Write a result to the file that was asked for, if one was; the exit code, another if that failed alone."""
+    from stress.results import store
+
+    if output is not None:
+        try:
+            store.write(output, result)
+        except StressError as error:
+            say(str(error))
+            return exit_code or error.exit_code
+    return exit_code
+
+
 def session(
     config: RunConfig,
     render: Render,
@@ -50,13 +63,7 @@ def session(
         trace.name_records(data.trace, data.violations)
     result = document.build(data)
     tested += of_document(result)
-    exit_code = data.exit_code
-    if output is not None:
-        try:
-            store.write(output, result)
-        except StressError as error:
-            say(str(error))
-            exit_code = exit_code or error.exit_code
+    exit_code = keep(result, output, data.exit_code)
     if trace is not None and data.trace is not None:
         try:
             trace.write(data.trace)

@@ -47,6 +47,14 @@ SECTIONS: Final = {
 }
 
 
+#: The same of a prediction.
+PREDICTED: Final = {
+    WHAT: ("scenario", "rebuilder", "locking", "eager_split"),
+    _MEMORY: SECTIONS[_MEMORY],
+    _ACCESSES: ("vcpus", "seed"),
+    _MACHINE: ("platform", "fwb", "bbm_level", "cmo"),
+}
+
 #: What stands for a value in the help; the configuration reads and judges these texts.
 _METAVARS: Final = {Form.DURATION: "DURATION", Form.SIZE: "SIZE", Form.TEXT: "NAME"}
 
@@ -86,6 +94,20 @@ def config_options(command: _Command) -> _Command:
             command = extra[section](section)(command)
         for field in reversed(fields):
             command = _config_option(field, section)(command)
+    return _file_option(command)
+
+
+def prediction_options(command: _Command) -> _Command:
+    """Add ``--config``, and those of `config_options` that say something where no process runs."""
+    for section, fields in reversed(PREDICTED.items()):
+        if section == _MEMORY:
+            command = mode_options(section)(command)
+        for field in reversed(fields):
+            command = _config_option(field, section)(command)
+    return _file_option(command)
+
+
+def _file_option(command: _Command) -> _Command:
     return click.option(
         "--config",
         "config_file",

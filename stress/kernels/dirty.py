@@ -11,7 +11,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import HARVEST_WITHOUT_TLBI
 from stress.kernels.codes import COPY_DIFFERS, STOPPED
 from stress.kernels.descriptor import WRITE, is_leaf, pages_at, permissions, write_protected
-from stress.kernels.entries import find, last_together, set_entry
+from stress.kernels.entries import find, set_entry
 from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
 from stress.kernels.oracle import report
@@ -90,7 +90,8 @@ def write_protect(s: Machine, first: int, end: int, who: int) -> int:
     while gfn < end:
         index, level = find(s, gfn, LAST_LEVEL)
         pages = pages_at(s.geo, level)
-        last = last_together(s, gfn, level, end)
+        # Within a level 3 table the entries follow each other.
+        last = min(end, (gfn | ((1 << s.geo.index_bits) - 1)) + 1) if level == LAST_LEVEL else gfn + 1
         while gfn < last:
             descriptor = load(s.tables, index)
             if is_leaf(descriptor, level) and permissions(descriptor) & WRITE:

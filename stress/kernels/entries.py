@@ -7,7 +7,6 @@ it invalid by compare-and-swap (``stage2_try_break_pte``); everybody else goes b
 from __future__ import annotations
 
 from stress.arch import bbm
-from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.clean import frame_not_at_poc
 from stress.kernels.codes import BECAME_VALID
 from stress.kernels.descriptor import (
@@ -162,15 +161,6 @@ def find(s: Machine, gfn: int, deepest: int) -> tuple[int, int]:
         level += 1
         index = entry_index(s.geo, page, level, gfn)
     return index, level
-
-
-@kernel
-def last_together(s: Machine, gfn: int, level: int, end: int) -> int:
-    """End of the guest frames from ``gfn`` on, up to ``end``, whose entries follow each other in one level 3 table.
-
-    At another level it is the next frame: each entry there is looked for on its own.
-    """
-    return min(end, (gfn | ((1 << s.geo.index_bits) - 1)) + 1) if level == LAST_LEVEL else gfn + 1
 
 
 @kernel

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from stress import interrupt
+from stress import host, interrupt
 from stress.config import RunConfig
 from stress.errors import ExitCode, MachineError
-from stress.live import evidence, host, stakes
+from stress.live import evidence, stakes
 from stress.live.collector import Collector
 from stress.live.compilation import compile_in_background
 from stress.live.plan import Plan

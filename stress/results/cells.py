@@ -64,11 +64,11 @@ def factor(value: float | None) -> str:
 
 
 def ratio(found: dict[str, Any]) -> str:
-    """A ratio with its interval: ``0.031x [0.028, 0.036]``; ``?`` where it has no bound."""
+    """A ratio with its interval: ``0.031x [0.028, 0.036]``; ``?`` where it has no bound. A predicted one has none."""
     if found["ratio"] is None:
         return NO_RATIO
     if found["low"] is None:
-        return f"{factor(found['ratio'])}x (no interval)"
+        return f"{factor(found['ratio'])}x{' (no interval)' if 'reason' in found else ''}"
     high = "?" if found["high"] is None else factor(found["high"])
     return f"{factor(found['ratio'])}x [{factor(found['low'])}, {high}]"
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from stress.orders import CLEANS, TEAR_DOWNS
 from stress.results import cells
 from stress.results.breakdown import finding, step_median
+from stress.results.data import PREDICT
 from stress.results.text import WIDTH, joined, table, wrapped
 
 Order = dict[str, Any]
@@ -55,7 +56,8 @@ def comparison(document: dict[str, Any], fmt: str) -> str:
         tables = [_table(baseline, others[start : start + size], fmt) for start in range(0, len(others), size)]
         if max(len(line) for text in tables for line in text.splitlines()) <= WIDTH:
             break
-    return joined(*tables, _notes(compared), wrapped(finding(document["orders"])))
+    predicted = document.get("executor") == PREDICT
+    return joined(*tables, _notes(compared, predicted), wrapped(finding(document["orders"])))
 
 
 def _table(baseline: Order, others: Sequence[tuple[Order, dict[str, Any]]], fmt: str) -> str:
@@ -74,13 +76,13 @@ def _table(baseline: Order, others: Sequence[tuple[Order, dict[str, Any]]], fmt:
     return table(headers, rows, fmt)
 
 
-def _notes(compared: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        wrapped(
-            f"Ratios are over {compared[0]['baseline']}; intervals come from resampling cycles. "
-            "If an interval holds 1, this run shows no difference."
-        )
-    ]
+def _notes(compared: Sequence[dict[str, Any]], predicted: bool) -> str:
+    intervals = (
+        "a prediction has no noise, and its errors no interval."
+        if predicted
+        else "intervals come from resampling cycles. If an interval holds 1, this run shows no difference."
+    )
+    lines = [wrapped(f"Ratios are over {compared[0]['baseline']}; {intervals}")]
     for each in compared:
         titles: dict[str, list[str]] = {}
         for title, _, key in _METRICS:

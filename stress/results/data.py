@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,9 @@ COUNTERS = (
 
 #: Second axis of ``OrderData.counters``.
 OUTSIDE, INSIDE = 0, 1
+
+#: ``RunData.executor`` of a prediction.
+PREDICT: Final = "predict"
 
 #: The window of a rebuild whose entry was still invalid when it ended.
 NOT_MEASURED = -1

@@ -23,12 +23,13 @@ from stress.results.data import (
     MAPPING_COUNTERS,
     NOT_MEASURED,
     OUTSIDE,
+    PREDICT,
     OrderData,
     RunData,
     StageData,
 )
 from stress.results.parts import Part
-from stress.results.ratios import CONFIDENCE, accesses_per_s, estimates, ratios, stall_quantiles
+from stress.results.ratios import CONFIDENCE, accesses_per_s, estimates, exact_ratios, ratios, stall_quantiles
 from stress.results.schema import (
     SCHEMA_VERSION,
     Counted,
@@ -110,7 +111,9 @@ def _verdict(data: RunData) -> str:
         return "broken"
     if data.complete and data.untested:
         return "nothing-tested"
-    return "correct" if data.complete else "interrupted"
+    if not data.complete:
+        return "interrupted"
+    return "predicted" if data.executor == PREDICT else "correct"
 
 
 def _per_s(count: int, time_ns: int) -> float | None:
@@ -207,12 +210,13 @@ def _comparison(data: RunData) -> list[dict[str, Any]]:
         for each, seed in zip(data.orders, seeds, strict=True)
     ]
     (baseline_name, baseline), *others = measured
+    compared = ratios if data.executor != PREDICT else exact_ratios
     return [
         {
             "baseline": baseline_name,
             "order": name,
             "confidence": CONFIDENCE,
-            "ratios": ratios(baseline_name, baseline, name, other),
+            "ratios": compared(baseline_name, baseline, name, other),
         }
         for name, other in others
     ]

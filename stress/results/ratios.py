@@ -76,6 +76,18 @@ def ratios(
     return {metric: _ratio(baseline_name, baseline[metric], name, other[metric]) for metric in baseline}
 
 
+def exact_ratios(
+    baseline_name: str, baseline: dict[str, Estimate], name: str, other: dict[str, Estimate]
+) -> dict[str, dict[str, Any]]:
+    """The same of predictions: there is no noise that an interval would tell of, so none is missing."""
+    found = ratios(baseline_name, baseline, name, other)
+    for each in found.values():
+        if each["ratio"] is not None:
+            each |= {"low": None, "high": None}
+            each.pop("reason", None)
+    return found
+
+
 def _ratio(baseline_name: str, baseline: Estimate, name: str, other: Estimate) -> dict[str, Any]:
     found: dict[str, Any] = {"ratio": None, "low": None, "high": None}
     found |= {"baseline": baseline.value, "value": other.value}

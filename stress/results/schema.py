@@ -307,6 +307,9 @@ class Ran(Part):
 
     model_config = ConfigDict(frozen=False)
 
+    executor: Literal["live", "predict"] = key(
+        "live: processes ran; predict: virtual time passed, and nothing was checked", default="live", sometimes=True
+    )
     complete: Flag = key("false if the run was interrupted or broke")
     exit_code: Int = key("exit code of the run")
     failure: Free | None = key("who died or hung, and in which state; null if nobody did")
@@ -327,8 +330,8 @@ class Written(Part):
 
     schema_version: Int = key("version of this format; newer ones are refused")
     stress_version: Text = key("version of stress that wrote the document")
-    verdict: Literal["correct", "violations", "broken", "interrupted", "nothing-tested"] = key(
-        "correct, violations (outweighs the rest), broken, interrupted or nothing-tested"
+    verdict: Literal["correct", "violations", "broken", "interrupted", "nothing-tested", "predicted"] = key(
+        "correct, violations (outweighs the rest), broken, interrupted, nothing-tested; or predicted: nobody looked"
     )
     config_hash: Text = key("16 hexadecimal digits, equal for equal configurations")
 

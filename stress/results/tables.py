@@ -7,6 +7,7 @@ from typing import Any, Final
 from stress.results import cells
 from stress.results.breakdown import rebuild_times
 from stress.results.comparison import comparison
+from stress.results.data import PREDICT
 from stress.results.selftest_text import selftest_lines
 from stress.results.stage_table import stage_tables
 from stress.results.text import FORMATS, WIDTH, counted, grouped, joined, pairs, table, wrapped
@@ -52,6 +53,12 @@ def _verdict(document: dict[str, Any]) -> str:
     orders, violations = document["orders"], document["violations"]
     rebuilds = sum(each["rebuilds"] for each in orders)
     accesses = sum(each["accesses"] for each in orders)
+    if document.get("executor") == PREDICT:
+        return wrapped(
+            f"{document['verdict'].upper()} for {document['config']['platform']}, checked by nobody: "
+            f"{counted(rebuilds, 'rebuild')} and {cells.count(accesses)} accesses in "
+            f"{cells.time(document['elapsed_ns'])} of its time"
+        )
     if violations:
         found = ", ".join(f"{each['kind']} {cells.count(each['count'])}" for each in violations)
     else:

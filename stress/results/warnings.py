@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from stress.orders import parse_order
 from stress.results import cells
-from stress.results.data import COUNTERS, INSIDE, RunData
+from stress.results.data import COUNTERS, INSIDE, PREDICT, RunData
 from stress.results.ratios import MIN_CYCLES
 from stress.results.schema import RATIOS
 
@@ -108,6 +108,11 @@ class RunWarning(StrEnum):
         "the trace is right, but holds more than the checker it is written for can follow (casemate 3.0.2)",
         "use --granule 4K, at most three vCPUs (--vcpus), smaller or fewer blocks (--block-size, --blocks)",
     )
+    GUESSED_COSTS = (
+        "guessed-costs",
+        "some of the platform's costs, which decide part of what is predicted, are guesses",
+        "measure or fit them, and name your own profile (--platform FILE; stress platforms NAME lists them)",
+    )
     LOAD = (
         "load",
         "the host was busy when the run started",
@@ -119,9 +124,10 @@ def warnings(data: RunData, comparison: list[dict[str, Any]]) -> list[dict[str, 
     """The executor's own warnings, then those that the result itself gives, where they are of another kind."""
     found = [(RunWarning(name), detail) for name, detail in data.warnings]
     known = {warning for warning, _ in found}
-    for of in (_of_host, _of_scenario, _of_trace, _of_numbers):
+    predicted = data.executor == PREDICT  # without processes, and the same again would be the same
+    for of in (_of_end,) if predicted else (_of_end, _of_host, _of_scenario, _of_trace, _of_numbers):
         found += [(warning, detail) for warning, detail in of(data) if warning not in known]
-    if RunWarning.NOISY not in known and not data.untested:  # else no longer run would help
+    if RunWarning.NOISY not in known and not data.untested and not predicted:  # else no longer run would help
         details = [detail for each in comparison for detail in _undecided(data, each)]
         found += [(RunWarning.NOISY, "; ".join(details))] if details else []
     return [
@@ -179,9 +185,12 @@ def _of_trace(data: RunData) -> _Found:
         yield RunWarning.TRACE_BEYOND_CHECKER, trace.beyond
 
 
-def _of_numbers(data: RunData) -> _Found:
+def _of_end(data: RunData) -> _Found:
     if not data.complete:
         yield RunWarning.INCOMPLETE, RunWarning.INCOMPLETE.description
+
+
+def _of_numbers(data: RunData) -> _Found:
     found: dict[RunWarning, list[str]] = {}
     for each in data.orders:
         # Only where rebuilds are the scenario does it matter that there were none.

@@ -59,7 +59,7 @@ def test_kunpeng920_cleans_a_gibibyte_in_the_published_time() -> None:
 
 
 def test_kunpeng920_tears_a_gibibyte_down_in_what_the_published_time_leaves() -> None:
-    """0.2436 s for 20 blocks, each rebuilt without a clean and then read; which part is which is a guess."""
+    """0.2436 s for 20 blocks, each rebuilt without a clean and then read; which part is which is the fit's."""
     kunpeng = load("kunpeng920")
     # Page 0 and the upper half of a block are mapped: a level 2 table, and 257 of level 3.
     torn_down = kunpeng.cost(Step.UNMAP, Shape(entries=258 * 512, tables=258))

@@ -15,7 +15,8 @@ import numpy as np
 from stress.kernels.dirty import clear_log, harvest
 from stress.kernels.workload import Pattern
 from stress.live.hypervisor import Hypervisor
-from stress.live.scenarios.stages import ALWAYS, Program, StagedScenario
+from stress.live.scenarios.stages import StagedScenario
+from stress.programs import ALWAYS, Program
 from stress.shm.words import SLOT_FIRST, SLOT_PAGES
 
 

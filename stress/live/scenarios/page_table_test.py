@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stress.live.scenarios.stages import READ_HEAD, WRITE_HEAD, Program, StagedScenario
+from stress.live.scenarios.stages import StagedScenario
+from stress.programs import page_table_test
 
 
 class PageTableTest(StagedScenario):
@@ -10,20 +11,13 @@ class PageTableTest(StagedScenario):
 
     def cycle(self, order: int, turn: int) -> None:
         """One pass over the three stages."""
-        pages = self.plan.geo.pages
-        large = 1 if self.plan.one_page_blocks else self.block_pages
         self.begin_pass(order, turn)
-        # Even vCPUs write, odd ones read, the first page of every large page.
-        self.stage(
-            "KVM_CREATE_MAPPINGS",
-            lambda vcpu: Program(-(-pages // large), large, head=READ_HEAD if vcpu % 2 else WRITE_HEAD),
-        )
-        self.enable_logging()
-        # Write the first page of each large page, which splits it, then read its upper half.
-        self.stage(
-            "KVM_UPDATE_MAPPINGS",
-            lambda vcpu: Program(pages // large, large, head=WRITE_HEAD, skip=large - large // 2, run=large // 2),
-        )
-        self.disable_logging()
-        # Read every page from the start: the second one faults, and the block is rebuilt.
-        self.stage("KVM_ADJUST_MAPPINGS", lambda vcpu: Program(pages, run=1))
+        logged = False
+        for stage in page_table_test(self.plan.geo.pages, 1 if self.plan.one_page_blocks else self.block_pages):
+            if stage.logged != logged:
+                logged = stage.logged
+                if logged:
+                    self.enable_logging()
+                else:
+                    self.disable_logging()
+            self.stage(stage.name, stage.program)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from stress.kernels.notifier import unmap_memslots
 from stress.kernels.workload import Pattern
 from stress.live.hypervisor import Finished
 from stress.live.scenarios.logging import LoggingScenario
+from stress.programs import NO_HEAD, Program
 from stress.shm.accounts import (
     C_ACCESSES,
     COUNTER_WORDS,
@@ -44,23 +44,6 @@ from stress.shm.words import (
     STAGE_DONE,
 )
 
-NO_HEAD, READ_HEAD, WRITE_HEAD = range(3)
-NEVER, ALWAYS = 0, 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What one vCPU does in a stage; see ``stress.kernels.workload.Workload``."""
-
-    groups: int
-    group: int = 1
-    first: int = 0
-    head: int = NO_HEAD
-    skip: int = 0
-    run: int = 0
-    write_below: int = NEVER
-    pattern: Pattern = Pattern.PROGRAM  # or one over the pages that a sequential program of single groups would access
-
 
 class StagedScenario(LoggingScenario):
     """A scenario made of stages."""
@@ -82,7 +65,7 @@ class StagedScenario(LoggingScenario):
             row[P_FIRST], row[P_GROUP], row[P_HEAD] = its.first, its.group, its.head
             row[P_SKIP], row[P_RUN], row[P_WRITE_BELOW] = its.skip, its.run, its.write_below
             row[P_ACCESSES] = its.groups * (its.run + (its.head != NO_HEAD))
-            row[P_PATTERN] = its.pattern
+            row[P_PATTERN] = Pattern.PROGRAM if its.pattern is None else its.pattern
         number = int(machine.control[STAGE]) + 1
 
         def run() -> int:

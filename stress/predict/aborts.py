@@ -1,0 +1,200 @@
+"""What fault handlers do in virtual time: KVM's ``user_mem_abort``, as costs and effects.
+
+The decision is that of ``stress.kernels.abort``; the machine here has no frames and no descriptors, only what decides
+how long things take and who waits.
+"""
+
+from __future__ import annotations
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.predict import virtual as v
+from stress.predict.accounting import (
+    C_MAPPED_BLOCKS,
+    C_MAPPED_PAGES,
+    C_RELAXED,
+    C_SPLITS,
+    PERMISSION,
+    POPULATION,
+    RETRY,
+    SPURIOUS,
+    clean,
+    done,
+    finish,
+    wake,
+)
+from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
+from stress.predict.guest_time import begin_to_spin, cut_rows, level_met
+from stress.predict.jit import kernel
+from stress.predict.rebuilding import begin_rebuild
+from stress.predict.virtual import World
+
+DO_NOTHING, DO_RETRY, DO_RELAX, DO_MAP_BLOCK, DO_MAP_PAGE, DO_SPLIT, DO_REBUILD = range(7)
+
+
+@kernel
+def decide(w: World, who: int) -> int:
+    """What the fault leads to, as the machine is now."""
+    a = w.s.actor[who]
+    block = w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]]
+    state = w.page[a[v.A_PAGE]] & v.STATE
+    if block[v.B_OWNER] != 0 or (block[v.B_KIND] == v.TABLE and state == v.LOCKED):
+        return DO_RETRY
+    wants_block = block[v.B_ALLOWED] != 0 and w.s.control[v.LOGGING] == 0
+    if block[v.B_KIND] == v.EMPTY:
+        return DO_MAP_BLOCK if wants_block else DO_MAP_PAGE
+    if block[v.B_KIND] == v.LEAF:
+        if a[v.A_WRITES] == 0 or block[v.B_WRITABLE] != 0:
+            return DO_NOTHING
+        return DO_RELAX if wants_block else DO_SPLIT
+    if wants_block and w.s.control[v.VCPU_REBUILDS] != 0:
+        return DO_REBUILD
+    if state == v.UNMAPPED:
+        return DO_MAP_PAGE
+    return DO_NOTHING if a[v.A_WRITES] == 0 or state == v.WRITABLE else DO_RELAX
+
+
+@kernel
+def leave(w: World, who: int, now: int) -> None:
+    """The vCPU has left the guest, and asks for mmu_lock."""
+    a = w.s.actor[who]
+    w.page[a[v.A_PAGE]] |= v.HAS_HOST
+    a[v.A_PHASE] = v.LOOK
+    a[v.A_WAIT] = a[v.A_HOLD] = a[v.A_LOCKS] = 0
+    ask(w, who, now, w.s.cost[v.K_FAULT], int(w.s.control[v.SHARED] == 0))
+
+
+@kernel
+def look(w: World, who: int, now: int) -> None:
+    """The handler knows what the fault is about. Before v5.14 it cleans next, whatever it will do."""
+    a = w.s.actor[who]
+    action = decide(w, who)
+    a[v.A_ACTION] = action
+    a[v.A_CLEANED] = 0
+    if w.s.control[v.CMO_PER_FAULT] != 0 and action != DO_RELAX and action != DO_RETRY:
+        block = action == DO_MAP_BLOCK or action == DO_REBUILD
+        block = block or (
+            w.s.control[v.LOGGING] == 0 and w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES], v.B_ALLOWED] != 0
+        )
+        takes = clean(w, w.s.control[v.BLOCK_PAGES] if block else 1)
+        if takes > 0:
+            a[v.A_PHASE] = v.CLEAN
+            schedule(w, who, now + takes)
+            return
+    act(w, who, action, now)
+
+
+@kernel
+def act_after_clean(w: World, who: int, now: int) -> None:
+    """The handler has cleaned; under a shared mmu_lock others may have been faster."""
+    act(w, who, decide(w, who), now)
+
+
+@kernel
+def act(w: World, who: int, action: int, now: int) -> None:
+    """Begin what the handler decided."""
+    a = w.s.actor[who]
+    a[v.A_ACTION] = action
+    page = a[v.A_PAGE]
+    number = page // w.s.control[v.BLOCK_PAGES]
+    block = w.block[number]
+    per_install = w.s.control[v.CMO_PER_FAULT] == 0
+    if action == DO_NOTHING:
+        done(w, who, SPURIOUS, now)
+    elif action == DO_RETRY:
+        finish(w, who, RETRY, now)
+        if block[v.B_OWNER] != 0:
+            a[v.A_MET] = block[v.B_WINDOW]
+            begin_to_spin(w, who, -1 - number, now)
+        else:
+            a[v.A_MET] = 0
+            begin_to_spin(w, who, page, now)
+    elif action == DO_RELAX:
+        if block[v.B_KIND] == v.LEAF:
+            block[v.B_WRITABLE] = 1
+        else:
+            w.page[page] = w.page[page] & v.HAS_HOST | v.WRITABLE
+        a[v.A_PHASE] = v.RELAX
+        schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI_IPA], now))
+    elif action == DO_MAP_BLOCK:
+        block[v.B_OWNER] = who + 1
+        block[v.B_VERSION] += 1
+        a[v.A_PHASE] = v.MAP
+        takes = clean(w, w.s.control[v.BLOCK_PAGES]) if per_install else 0
+        schedule(w, who, now + w.s.cost[v.K_MAP] + takes)
+    elif action == DO_MAP_PAGE:
+        tables = 0
+        if block[v.B_KIND] == v.EMPTY:
+            block[v.B_KIND] = v.TABLE
+            block[v.B_VERSION] += 1
+            tables = LAST_LEVEL - w.s.control[v.BLOCK_LEVEL]
+        elif level_met(w, page) < LAST_LEVEL:
+            tables = 1
+        w.s.sums[v.S_ALLOCATED] += tables
+        w.page[page] = w.page[page] & v.HAS_HOST | v.LOCKED
+        a[v.A_PHASE] = v.MAP
+        schedule(w, who, now + (1 + tables) * w.s.cost[v.K_MAP] + (clean(w, 1) if per_install else 0))
+    elif action == DO_SPLIT:
+        block[v.B_OWNER] = who + 1
+        block[v.B_VERSION] += 1
+        cut_rows(w, number, now)
+        a[v.A_PHASE] = v.BREAK
+        schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI_IPA], now))
+    else:
+        begin_rebuild(w, who, number, now)
+
+
+@kernel
+def map_entry(w: World, who: int, now: int) -> None:
+    """The entry is there."""
+    a = w.s.actor[who]
+    number = a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]
+    block = w.block[number]
+    writable = a[v.A_WRITES] != 0 or w.s.control[v.LOGGING] == 0
+    if a[v.A_ACTION] == DO_MAP_BLOCK:
+        block[v.B_KIND] = v.LEAF
+        block[v.B_WRITABLE] = int(writable)
+        block[v.B_OWNER] = 0
+        block[v.B_VERSION] += 1
+        w.s.counters[who, a[v.A_INSIDE], C_MAPPED_BLOCKS] += 1
+        wake(w, number, -1 - number, now)
+    else:
+        w.page[a[v.A_PAGE]] = w.page[a[v.A_PAGE]] & v.HAS_HOST | (v.WRITABLE if writable else v.READ_ONLY)
+        w.s.counters[who, a[v.A_INSIDE], C_MAPPED_PAGES] += 1
+        wake(w, number, a[v.A_PAGE], now)
+    done(w, who, POPULATION, now)
+
+
+@kernel
+def relaxed(w: World, who: int, now: int) -> None:
+    """The TLBI of a permission given is complete."""
+    tlbi_done(w)
+    w.s.counters[who, w.s.actor[who, v.A_INSIDE], C_RELAXED] += 1
+    done(w, who, PERMISSION, now)
+
+
+@kernel
+def broken(w: World, who: int, now: int) -> None:
+    """No TLB holds the block any more: a table takes its place, and the page that faulted its place in that."""
+    tlbi_done(w)
+    a = w.s.actor[who]
+    below = LAST_LEVEL - w.s.control[v.BLOCK_LEVEL]
+    w.s.sums[v.S_ALLOCATED] += below
+    a[v.A_PHASE] = v.SPLIT
+    takes = w.s.cost[v.K_SPLIT] + below * w.s.cost[v.K_MAP] + (clean(w, 1) if w.s.control[v.CMO_PER_FAULT] == 0 else 0)
+    schedule(w, who, now + takes)
+
+
+@kernel
+def split(w: World, who: int, now: int) -> None:
+    """The table is there."""
+    a = w.s.actor[who]
+    number = a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]
+    block = w.block[number]
+    block[v.B_KIND] = v.TABLE
+    block[v.B_OWNER] = 0
+    block[v.B_VERSION] += 1
+    w.page[a[v.A_PAGE]] = w.page[a[v.A_PAGE]] & v.HAS_HOST | v.WRITABLE
+    w.s.counters[who, a[v.A_INSIDE], C_SPLITS] += 1
+    w.s.counters[who, a[v.A_INSIDE], C_MAPPED_PAGES] += 1
+    wake(w, number, -1 - number, now)
+    done(w, who, PERMISSION, now)

@@ -1,0 +1,175 @@
+"""Who does something next: a binary heap of actors by time, and by turn where times are equal; and two servers.
+
+mmu_lock is handed over first come first served. Who takes it for reading passes unless somebody waits; readers that
+stand in a row behind each other get it together. The broadcast TLBI is a server of its own: one after the other,
+however mmu_lock is held. Its service is known beforehand, so that it needs no queue but the time at which it is free.
+"""
+
+from __future__ import annotations
+
+from stress.predict import virtual as v
+from stress.predict.jit import kernel
+from stress.predict.virtual import World
+
+
+@kernel
+def is_before(w: World, a: int, b: int) -> bool:
+    """Whether actor ``a`` is to act before ``b``."""
+    first, second = w.s.actor[a, v.A_TIME], w.s.actor[b, v.A_TIME]
+    return first < second or (first == second and w.s.actor[a, v.A_TURN] < w.s.actor[b, v.A_TURN])
+
+
+@kernel
+def put(w: World, at: int, who: int) -> None:
+    """Note that ``who`` stands at an index of the heap."""
+    w.s.agenda[at] = who
+    w.s.actor[who, v.A_AT] = at
+
+
+@kernel
+def sift(w: World, at: int) -> None:
+    """Let the actor at an index of the heap find its place."""
+    who = w.s.agenda[at]
+    while at > 0 and is_before(w, who, w.s.agenda[(at - 1) // 2]):
+        put(w, at, w.s.agenda[(at - 1) // 2])
+        at = (at - 1) // 2
+    count = w.s.control[v.EVENTS]
+    while True:
+        child = 2 * at + 1
+        if child >= count:
+            break
+        if child + 1 < count and is_before(w, w.s.agenda[child + 1], w.s.agenda[child]):
+            child += 1
+        if not is_before(w, w.s.agenda[child], who):
+            break
+        put(w, at, w.s.agenda[child])
+        at = child
+    put(w, at, who)
+
+
+@kernel
+def schedule(w: World, who: int, time: int) -> None:
+    """Let ``who`` act at a time; instead of when it would have, if it was on the agenda."""
+    w.s.control[v.TURN] += 1
+    w.s.actor[who, v.A_TIME] = time
+    w.s.actor[who, v.A_TURN] = w.s.control[v.TURN]
+    if w.s.actor[who, v.A_AT] < 0:
+        put(w, w.s.control[v.EVENTS], who)
+        w.s.control[v.EVENTS] += 1
+    sift(w, w.s.actor[who, v.A_AT])
+
+
+@kernel
+def pop(w: World) -> int:
+    """Take the actor that acts next off the agenda, which is not empty."""
+    first = w.s.agenda[0]
+    w.s.control[v.EVENTS] -= 1
+    count = w.s.control[v.EVENTS]
+    w.s.actor[first, v.A_AT] = -1
+    if count > 0:
+        put(w, 0, w.s.agenda[count])
+        sift(w, 0)
+    return int(first)
+
+
+# -- mmu_lock ----------------------------------------------------------------------------
+
+
+@kernel
+def grant(w: World, who: int, now: int) -> None:
+    """``who`` has mmu_lock from now on."""
+    a = w.s.actor[who]
+    if a[v.A_ALONE] != 0:
+        w.s.control[v.HOLDER] = who
+    else:
+        w.s.control[v.READERS] += 1
+        a[v.A_READS] = 1
+    a[v.A_LOCKED] = now
+    a[v.A_LOCKS] += 1
+    a[v.A_WAIT] += now - a[v.A_ASKED]
+    schedule(w, who, now + a[v.A_AFTER])
+
+
+@kernel
+def ask(w: World, who: int, now: int, after: int, alone: int) -> None:
+    """``who`` asks for mmu_lock, alone or for reading; it acts ``after`` ps behind the moment at which it has it."""
+    a = w.s.actor[who]
+    a[v.A_ASKED] = now
+    a[v.A_AFTER] = after
+    a[v.A_ALONE] = alone
+    if w.s.control[v.HOLDER] < 0 and w.s.control[v.QUEUED] == 0 and (alone == 0 or w.s.control[v.READERS] == 0):
+        grant(w, who, now)
+    else:
+        w.s.queue[(w.s.control[v.QUEUE_HEAD] + w.s.control[v.QUEUED]) % w.s.queue.size] = who
+        w.s.control[v.QUEUED] += 1
+
+
+@kernel
+def leave_section(w: World, who: int, now: int) -> None:
+    """``who`` ends its read-side section: whoever waits for that alone goes on to tear down."""
+    if w.s.actor[who, v.A_READS] == 0:
+        return
+    w.s.actor[who, v.A_READS] = 0
+    if w.s.control[v.GRACE_WAITERS] == 0:
+        return
+    for other in range(w.s.control[v.VCPUS] + 1):
+        if w.s.grace[other, who] != 0:
+            w.s.grace[other, who] = 0
+            w.s.actor[other, v.A_GRACE_LEFT] -= 1
+            if w.s.actor[other, v.A_GRACE_LEFT] == 0:
+                w.s.control[v.GRACE_WAITERS] -= 1
+                w.s.actor[other, v.A_PHASE] = v.STEP
+                schedule(w, other, now + w.s.actor[other, v.A_TABLES] * w.s.cost[v.K_UNMAP_TABLE])
+
+
+@kernel
+def grace(w: World, who: int, now: int) -> bool:
+    """Whether ``who`` has to wait until those end their read-side sections who are in one; its own has ended."""
+    leave_section(w, who, now)
+    left = 0
+    for other in range(w.s.control[v.VCPUS] + 1):
+        if other != who and w.s.actor[other, v.A_READS] != 0:
+            w.s.grace[who, other] = 1
+            left += 1
+    w.s.actor[who, v.A_GRACE_LEFT] = left
+    w.s.control[v.GRACE_WAITERS] += int(left > 0)
+    return left > 0
+
+
+@kernel
+def give_back(w: World, who: int, now: int) -> None:
+    """``who`` gives mmu_lock back, and hands it over to who has waited longest, and to readers in a row."""
+    a = w.s.actor[who]
+    leave_section(w, who, now)
+    a[v.A_HOLD] += now - a[v.A_LOCKED]
+    a[v.A_LOCKED] = -1
+    if a[v.A_ALONE] != 0:
+        w.s.control[v.HOLDER] = -1
+    else:
+        w.s.control[v.READERS] -= 1
+    while w.s.control[v.QUEUED] > 0 and w.s.control[v.HOLDER] < 0:
+        first = w.s.queue[w.s.control[v.QUEUE_HEAD]]
+        if w.s.actor[first, v.A_ALONE] != 0 and w.s.control[v.READERS] > 0:
+            return
+        w.s.control[v.QUEUE_HEAD] = (w.s.control[v.QUEUE_HEAD] + 1) % w.s.queue.size
+        w.s.control[v.QUEUED] -= 1
+        grant(w, first, now + w.s.cost[v.K_HAND_OVER] + w.s.control[v.QUEUED] * w.s.cost[v.K_HAND_OVER_WAITING])
+
+
+# -- the broadcast TLBI ------------------------------------------------------------------
+
+
+@kernel
+def tlbi(w: World, alone: int, now: int) -> int:
+    """When a broadcast TLBI is complete that is issued now and takes ``alone`` ps if nobody waits with another."""
+    begin = max(now, w.s.control[v.TLBI_FREE])
+    w.s.control[v.TLBI_FREE] = begin + alone + w.s.control[v.TLBI_WAITING] * w.s.cost[v.K_TLBI_WAITING]
+    w.s.control[v.TLBI_WAITING] += 1
+    w.s.sums[v.S_TLBIS] += 1
+    return int(w.s.control[v.TLBI_FREE])
+
+
+@kernel
+def tlbi_done(w: World) -> None:
+    """A core has waited for its TLBI."""
+    w.s.control[v.TLBI_WAITING] -= 1

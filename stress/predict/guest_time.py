@@ -1,0 +1,195 @@
+"""What a vCPU does between its faults, in closed form: accesses in a row, as many as will not fault.
+
+A row is planned when it begins. A page that is mapped meanwhile changes nothing, for the row ends where it was not and
+is then planned on; an entry that is broken cuts the rows short that go through it.
+"""
+
+from __future__ import annotations
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.predict import virtual as v
+from stress.predict.agenda import schedule
+from stress.predict.jit import kernel
+from stress.predict.virtual import World
+from stress.results.data import COUNTERS
+
+C_ACCESSES = COUNTERS.index("accesses")
+C_WRITES = COUNTERS.index("writes")
+C_WALKS = COUNTERS.index("walks")
+
+
+@kernel
+def find_row(w: World, who: int) -> bool:
+    """Move on in the program until there are pages to access; False at its end."""
+    a = w.s.actor[who]
+    while a[v.A_LEFT] == 0:
+        if a[v.A_GROUP] == a[v.P_GROUPS]:
+            return False
+        start = a[v.P_FIRST] + a[v.A_GROUP] * a[v.P_GROUP]
+        if a[v.A_PART] == 0:
+            a[v.A_PART] = 1
+            a[v.A_PAGE], a[v.A_LEFT], a[v.A_WRITES] = start, a[v.P_HEAD], a[v.P_HEAD_WRITES]
+        else:
+            a[v.A_PART] = 0
+            a[v.A_GROUP] += 1
+            a[v.A_PAGE], a[v.A_LEFT], a[v.A_WRITES] = start + a[v.P_SKIP], a[v.P_RUN], a[v.P_RUN_WRITES]
+    return True
+
+
+@kernel
+def reach(w: World, page: int, left: int, writes: int) -> int:
+    """How many accesses in a row from ``page`` on, at most ``left``, do not fault as things are."""
+    size = w.s.control[v.BLOCK_PAGES]
+    block = w.block[page // size]
+    if block[v.B_OWNER] != 0:
+        return 0
+    left = min(left, size - page % size)
+    if block[v.B_KIND] == v.LEAF:
+        return left if writes == 0 or block[v.B_WRITABLE] != 0 else 0
+    if block[v.B_KIND] != v.TABLE:
+        return 0
+    for i in range(left):
+        state = w.page[page + i] & v.STATE
+        if state == v.UNMAPPED or state == v.LOCKED or (writes != 0 and state == v.READ_ONLY):
+            return i
+    return left
+
+
+@kernel
+def count(w: World, who: int, done: int) -> None:
+    """Count the first ``done`` accesses of a row, as far as they are not."""
+    a = w.s.actor[who]
+    more = done - a[v.A_COUNTED]
+    counters = w.s.counters[who, int(w.s.control[v.INSIDE] > 0)]
+    counters[C_ACCESSES] += more
+    counters[C_WALKS] += more
+    if a[v.A_WRITES] != 0:
+        counters[C_WRITES] += more
+    a[v.A_COUNTED] = done
+
+
+@kernel
+def done_by(w: World, who: int, now: int, begun: int) -> int:
+    """Accesses of a row that have ended at a time; with ``begun`` 1 those that have begun."""
+    a = w.s.actor[who]
+    if w.s.cost[v.K_ACCESS] == 0:
+        return int(a[v.A_PLANNED])
+    since = now - a[v.A_SINCE]
+    whole = (since + begun * (w.s.cost[v.K_ACCESS] - 1)) // w.s.cost[v.K_ACCESS]
+    return int(min(a[v.A_PLANNED], whole))
+
+
+@kernel
+def enter_rebuild(w: World, now: int, change: int) -> None:
+    """One rebuild more or less is under way: accesses until now, and their time, are counted as what they were."""
+    if (w.s.control[v.INSIDE] > 0) != (w.s.control[v.INSIDE] + change > 0):
+        for who in range(w.s.control[v.VCPUS]):
+            if w.s.actor[who, v.A_PHASE] == v.GUEST:
+                count(w, who, done_by(w, who, now, 0))
+        if w.s.control[v.INSIDE] > 0:
+            w.s.sums[v.S_INSIDE_PS] += now - w.s.control[v.INSIDE_SINCE]
+        w.s.control[v.INSIDE_SINCE] = now
+    w.s.control[v.INSIDE] += change
+
+
+@kernel
+def cut_rows(w: World, number: int, now: int) -> None:
+    """The entry of a block was broken: whoever accesses it faults at its next access."""
+    for who in range(w.s.control[v.VCPUS]):
+        a = w.s.actor[who]
+        if a[v.A_PHASE] == v.GUEST and a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES] == number:
+            done = done_by(w, who, now, 1)
+            if done < a[v.A_PLANNED]:
+                a[v.A_PLANNED] = done
+                schedule(w, who, a[v.A_SINCE] + done * w.s.cost[v.K_ACCESS])
+
+
+@kernel
+def level_met(w: World, page: int) -> int:
+    """The level at which a walk for ``page`` of a block that is a table ends."""
+    if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1:
+        return LAST_LEVEL
+    first = page - page % w.s.control[v.TABLE_PAGES]
+    for other in range(first, min(first + w.s.control[v.TABLE_PAGES], w.page.size)):
+        if w.page[other] & v.STATE != v.UNMAPPED:
+            return LAST_LEVEL
+    return LAST_LEVEL - 1
+
+
+@kernel
+def fault(w: World, who: int, now: int) -> None:
+    """The access to the actor's page faults: it exits, and the host sees to it that there is memory."""
+    a = w.s.actor[who]
+    page = a[v.A_PAGE]
+    number = page // w.s.control[v.BLOCK_PAGES]
+    block = w.block[number]
+    a[v.A_PHASE] = v.EXIT
+    a[v.A_START] = now
+    a[v.A_MET] = block[v.B_WINDOW]
+    a[v.A_INSIDE] = int(w.s.control[v.INSIDE] > 0)
+    a[v.A_LEVEL] = w.s.control[v.BLOCK_LEVEL]
+    a[v.A_LEAF] = 0
+    if a[v.A_MET] != 0:
+        w.s.draft[a[v.A_MET] - 1, v.R_FAULTS] += 1
+    elif block[v.B_KIND] == v.TABLE and block[v.B_OWNER] == 0:
+        a[v.A_LEVEL] = level_met(w, page)
+        a[v.A_LEAF] = int(w.page[page] & v.STATE == v.READ_ONLY)
+    elif block[v.B_KIND] == v.LEAF and block[v.B_OWNER] == 0:
+        a[v.A_LEAF] = 1
+    ready = now + w.s.cost[v.K_EXIT]
+    if w.s.control[v.PAGE_BACKED] != 0:
+        if w.page[page] & v.HAS_HOST == 0:
+            ready += w.s.cost[v.K_ZERO_PAGE]
+    elif block[v.B_HOST] < 0:
+        block[v.B_HOST] = ready = ready + w.s.cost[v.K_ZERO_BLOCK]
+    else:
+        ready = max(ready, block[v.B_HOST])
+    schedule(w, who, ready)
+
+
+@kernel
+def go_on(w: World, who: int, now: int) -> None:
+    """Plan the accesses that come next; the first may fault, and there may be none left."""
+    a = w.s.actor[who]
+    if not find_row(w, who):
+        a[v.A_PHASE] = v.IDLE
+        a[v.A_ENDED] = now
+        w.s.control[v.RUNNING] -= 1
+        return
+    planned = reach(w, a[v.A_PAGE], a[v.A_LEFT], a[v.A_WRITES])
+    if planned == 0:
+        fault(w, who, now)
+        return
+    a[v.A_PHASE] = v.GUEST
+    a[v.A_SINCE], a[v.A_PLANNED], a[v.A_COUNTED] = now, planned, 0
+    schedule(w, who, now + planned * w.s.cost[v.K_ACCESS])
+
+
+@kernel
+def end_row(w: World, who: int, now: int) -> None:
+    """The accesses planned are done."""
+    a = w.s.actor[who]
+    count(w, who, a[v.A_PLANNED])
+    a[v.A_PAGE] += a[v.A_PLANNED]
+    a[v.A_LEFT] -= a[v.A_PLANNED]
+    a[v.A_PLANNED] = 0
+    go_on(w, who, now)
+
+
+@kernel
+def begin_to_spin(w: World, who: int, key: int, now: int) -> None:
+    """Who lost a race is back in the guest, and faults until the owner of the entry is done: nothing else happens."""
+    a = w.s.actor[who]
+    a[v.A_PHASE] = v.SPIN
+    a[v.A_SINCE] = now
+    a[v.A_KEY] = key
+    w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES], v.B_SPINNERS] += 1
+
+
+@kernel
+def turns(w: World, who: int, now: int) -> int:
+    """How often a spinning actor faults until ``now``: the last fault may find the entry as it is from now on."""
+    each = w.s.cost[v.K_EXIT] + w.s.cost[v.K_FAULT]
+    if each == 0:
+        return 0
+    return int(-((w.s.actor[who, v.A_SINCE] - now) // each))

@@ -1,0 +1,71 @@
+"""The event loop: whoever acts next acts, until every vCPU's program is done."""
+
+from __future__ import annotations
+
+from stress.predict import virtual as v
+from stress.predict.aborts import act_after_clean, broken, leave, look, map_entry, relaxed, split
+from stress.predict.agenda import pop
+from stress.predict.guest_time import end_row, go_on
+from stress.predict.jit import entry
+from stress.predict.rebuilding import step_done
+from stress.predict.repeats import look_back
+from stress.predict.virtual import World
+
+DONE, MORE, STUCK, TOO_LONG = range(4)
+
+
+@entry
+def play(w: World, events: int, starts: bool) -> int:
+    """Play at most so many events; with ``starts`` every vCPU begins its program first.
+
+    DONE; MORE if there are events left; STUCK if vCPUs wait for what will not come, because an order leaves an entry
+    invalid; TOO_LONG behind `LONGEST_PS`.
+    """
+    control = w.s.control
+    if starts:
+        control[v.RUNNING] = control[v.VCPUS]
+        control[v.REFERENCE] = 0
+        w.s.watch[:] = 0
+        for who in range(control[v.VCPUS]):
+            w.s.actor[who, v.A_GROUP] = w.s.actor[who, v.A_PART] = w.s.actor[who, v.A_LEFT] = 0
+        for who in range(control[v.VCPUS]):
+            go_on(w, who, control[v.NOW])
+    for _ in range(events):
+        if control[v.EVENTS] == 0:
+            return DONE if control[v.RUNNING] == 0 else STUCK
+        now = w.s.actor[w.s.agenda[0], v.A_TIME]
+        if now > v.LONGEST_PS:
+            return TOO_LONG
+        who = pop(w)
+        control[v.NOW] = now
+        control[v.PLAYED] += 1
+        phase = w.s.actor[who, v.A_PHASE]
+        if phase == v.GUEST:
+            end_row(w, who, now)
+        elif phase == v.EXIT:
+            leave(w, who, now)
+        elif phase == v.LOOK:
+            look(w, who, now)
+        elif phase == v.CLEAN:
+            act_after_clean(w, who, now)
+        elif phase == v.MAP:
+            map_entry(w, who, now)
+        elif phase == v.RELAX:
+            relaxed(w, who, now)
+        elif phase == v.BREAK:
+            broken(w, who, now)
+        elif phase == v.SPLIT:
+            split(w, who, now)
+        elif phase == v.STEP:
+            step_done(w, who, now)
+        if who == control[v.REFERENCE]:
+            reached = w.s.actor[who, v.A_PHASE]
+            if reached == v.EXIT and phase != v.EXIT:
+                look_back(w, now)
+            elif reached == v.IDLE:
+                for other in range(control[v.VCPUS]):
+                    if w.s.actor[other, v.A_PHASE] != v.IDLE:
+                        control[v.REFERENCE] = other
+                        w.s.watch[:] = 0
+                        break
+    return MORE

@@ -1,0 +1,39 @@
+"""From a platform to what the event loop adds up: each piece of work that it knows, in ps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stress.config import RunConfig
+from stress.orders import Step
+from stress.platforms import ONCE, Shape, Work
+from stress.predict import virtual as v
+from stress.predict.virtual import Words
+
+
+def prices(config: RunConfig) -> Words:
+    """Costs in ps of a configuration's platform and sizes, (COST_WORDS,)."""
+    platform = config.platform_profile
+
+    def ps(step: Step | Work, shape: Shape = ONCE) -> int:
+        return round(platform.cost(step, shape) * 1000)
+
+    found = np.zeros(v.COST_WORDS, np.int64)
+    found[v.K_EXIT] = ps(Work.EXIT)
+    found[v.K_FAULT] = ps(Work.FAULT)
+    found[v.K_MAP] = ps(Work.MAP, Shape(entries=1))
+    found[v.K_SPLIT] = ps(Work.SPLIT)
+    found[v.K_ZERO_PAGE] = ps(Work.ZERO, Shape(bytes=config.granule))
+    found[v.K_ZERO_BLOCK] = ps(Work.ZERO, Shape(bytes=config.block_size))
+    found[v.K_CLEAN_PAGE] = ps(Step.CLEAN, Shape(bytes=config.granule, ranges=0))
+    found[v.K_CLEAN_BLOCK] = ps(Step.CLEAN, Shape(bytes=config.block_size, ranges=0))
+    found[v.K_ICACHE] = ps(Step.CLEAN)
+    found[v.K_TLBI] = ps(Step.TLBI)
+    found[v.K_TLBI_IPA] = ps(Step.TLBI_IPA)
+    found[v.K_TLBI_WAITING] = ps(Step.TLBI, Shape(waiting=1)) - ps(Step.TLBI)
+    found[v.K_UNMAP_TABLE] = ps(Step.UNMAP, Shape(entries=config.geometry.entries, tables=1))
+    found[v.K_HAND_OVER] = ps(Work.HAND_OVER)
+    found[v.K_HAND_OVER_WAITING] = ps(Work.HAND_OVER, Shape(waiting=1)) - ps(Work.HAND_OVER)
+    # Programs touch each page once: no TLB and no cache holds it.
+    found[v.K_ACCESS] = ps(Work.MISS)
+    return found

@@ -1,0 +1,222 @@
+"""A rebuild in virtual time: each step of an order as what it costs, whom it waits for, and what others see of it."""
+
+from __future__ import annotations
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.orders import Scope, Step, mask_of
+from stress.predict import virtual as v
+from stress.predict.accounting import (
+    REBUILD,
+    RETRY,
+    clean,
+    done,
+    wake,
+)
+from stress.predict.agenda import ask, give_back, grace, schedule, tlbi, tlbi_done
+from stress.predict.guest_time import cut_rows, enter_rebuild
+from stress.predict.jit import kernel
+from stress.predict.virtual import World
+
+_LOCK = Step.LOCK.code
+_UNLOCK = Step.UNLOCK.code
+_CLEAN_UNMAPPED = Step.CLEAN_UNMAPPED.code
+_CLEANS = mask_of(lambda facts: facts.cleans)
+_OPENS = mask_of(lambda facts: facts.opens)
+_INSTALLS = mask_of(lambda facts: facts.installs)
+_TLBIS = mask_of(lambda facts: facts.tlbi)
+_BY_IPA = mask_of(lambda facts: facts.tlbi is Scope.IPA)
+_TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
+_DEFERRED = mask_of(lambda facts: facts.deferred)
+
+
+@kernel
+def mapped_pages(w: World, number: int) -> int:
+    """Pages of a block that its table maps."""
+    first = number * w.s.control[v.BLOCK_PAGES]
+    mapped = 0
+    for page in range(first, first + w.s.control[v.BLOCK_PAGES]):
+        mapped += int(w.page[page] & v.STATE != v.UNMAPPED)
+    return mapped
+
+
+@kernel
+def tables_below(w: World, number: int) -> int:
+    """Table pages below a block's entry: those of the last level that map anything, and those above."""
+    if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1:
+        return 1
+    first, size = number * w.s.control[v.BLOCK_PAGES], w.s.control[v.TABLE_PAGES]
+    tables = 1
+    for table in range(first, first + w.s.control[v.BLOCK_PAGES], size):
+        for page in range(table, table + size):
+            if w.page[page] & v.STATE != v.UNMAPPED:
+                tables += 1
+                break
+    return tables
+
+
+@kernel
+def unmapped_ranges(w: World, number: int) -> int:
+    """Ranges that a clean of a block's unmapped pages is issued for: runs within what a last-level table maps."""
+    first, size = number * w.s.control[v.BLOCK_PAGES], w.s.control[v.TABLE_PAGES]
+    ranges = 0
+    for table in range(first, first + w.s.control[v.BLOCK_PAGES], size):
+        before = False
+        for page in range(table, table + size):
+            unmapped = w.page[page] & v.STATE == v.UNMAPPED
+            ranges += int(unmapped and not before)
+            before = unmapped
+    return ranges
+
+
+@kernel
+def begin_rebuild(w: World, who: int, number: int, now: int) -> None:
+    """Rebuild a block; a handler holds mmu_lock, which an order that does not begin with it gives back."""
+    a = w.s.actor[who]
+    draft = w.s.draft[who]
+    draft[:] = 0
+    draft[v.R_CYCLE], draft[v.R_BLOCK] = w.s.control[v.CYCLE], number
+    draft[v.R_INVALID] = draft[v.R_VALID] = -1
+    draft[v.R_START] = draft[v.R_END] = now
+    draft[v.R_REQUESTED], draft[v.R_LOCKED] = a[v.A_ASKED], a[v.A_LOCKED]
+    a[v.A_BLOCK], a[v.A_STEP], a[v.A_BROKEN] = number, 0, 0
+    a[v.A_VERSION] = w.block[number, v.B_VERSION]
+    a[v.A_TABLES] = tables_below(w, number)
+    enter_rebuild(w, now, 1)
+    if a[v.A_LOCKED] >= 0:
+        if w.s.order[0] == _LOCK:
+            a[v.A_STEP] = 1
+            draft[v.R_MAPPED] = mapped_pages(w, number)
+        else:
+            give_back(w, who, now)
+    do_steps(w, who, now)
+
+
+@kernel
+def step_takes(w: World, who: int, code: int, now: int) -> int:
+    """ps that a step takes which begins now, and needs mmu_lock or a grace period no more."""
+    a = w.s.actor[who]
+    if _TLBIS >> code & 1:
+        return tlbi(w, w.s.cost[v.K_TLBI_IPA if _BY_IPA >> code & 1 else v.K_TLBI], now) - now
+    if _TEAR_DOWNS >> code & 1 and not _DEFERRED >> code & 1:
+        return int(a[v.A_TABLES] * w.s.cost[v.K_UNMAP_TABLE])
+    if not _CLEANS >> code & 1 or w.s.control[v.FWB] != 0 or w.s.control[v.CMO_PER_FAULT] != 0:
+        return 0
+    if code != _CLEAN_UNMAPPED:
+        return clean(w, w.s.control[v.BLOCK_PAGES])
+    pages = w.s.control[v.BLOCK_PAGES] - mapped_pages(w, a[v.A_BLOCK])
+    w.s.sums[v.S_CLEANED] += pages * w.s.control[v.GRANULE]
+    # In proportion: a page's share of a block's clean, not a rounded page many times over.
+    share = pages * (w.s.cost[v.K_CLEAN_BLOCK] // w.s.control[v.BLOCK_PAGES])
+    return int(share + unmapped_ranges(w, a[v.A_BLOCK]) * w.s.cost[v.K_ICACHE])
+
+
+@kernel
+def do_steps(w: World, who: int, now: int) -> None:
+    """Do the steps that come next, until one takes time."""
+    a = w.s.actor[who]
+    while True:
+        code = w.s.order[a[v.A_STEP]] if a[v.A_STEP] < w.s.order.size else -1
+        if code < 0:
+            end_rebuild(w, who, False, now)
+            return
+        a[v.A_STEP_START] = now
+        a[v.A_PHASE] = v.STEP
+        if code == _LOCK:
+            w.s.draft[who, v.R_REQUESTED] = now
+            ask(w, who, now, 0, int(w.s.control[v.SHARED] == 0))
+            return
+        waits = _TEAR_DOWNS >> code & 1 and not _DEFERRED >> code & 1 and w.s.control[v.SHARED] != 0
+        if waits and grace(w, who, now):
+            a[v.A_PHASE] = v.GRACE
+            return
+        takes = step_takes(w, who, code, now)
+        if takes > 0:
+            schedule(w, who, now + takes)
+            return
+        if not end_step(w, who, now):
+            end_rebuild(w, who, True, now)
+            return
+
+
+@kernel
+def step_done(w: World, who: int, now: int) -> None:
+    """A step that took time is done: on with the next."""
+    if end_step(w, who, now):
+        do_steps(w, who, now)
+    else:
+        end_rebuild(w, who, True, now)
+
+
+@kernel
+def end_step(w: World, who: int, now: int) -> bool:
+    """What a step has brought about; False if the rebuild is to be given up, for another was faster."""
+    a = w.s.actor[who]
+    draft = w.s.draft[who]
+    number = a[v.A_BLOCK]
+    block = w.block[number]
+    code = w.s.order[a[v.A_STEP]]
+    moved = block[v.B_VERSION] != a[v.A_VERSION] or (block[v.B_OWNER] != 0 and a[v.A_BROKEN] == 0)
+    if code == _LOCK:
+        draft[v.R_LOCKED] = now
+        if a[v.A_STEP] == 0:
+            draft[v.R_START] = now
+        if moved:
+            w.s.sums[v.S_RESTARTS] += 1
+            return False
+        draft[v.R_MAPPED] = mapped_pages(w, number)
+    elif code == _UNLOCK:
+        give_back(w, who, now)
+        draft[v.R_UNLOCKED] = now
+    elif _OPENS >> code & 1:
+        if moved:
+            return False
+        a[v.A_TABLES] = tables_below(w, number) if block[v.B_KIND] == v.TABLE else a[v.A_TABLES]
+        block[v.B_OWNER] = block[v.B_WINDOW] = who + 1
+        block[v.B_VERSION] += 1
+        a[v.A_VERSION], a[v.A_BROKEN] = block[v.B_VERSION], 1
+        draft[v.R_INVALID] = now
+        cut_rows(w, number, now)
+    elif _INSTALLS >> code & 1:
+        if moved:
+            return False
+        if a[v.A_BROKEN] == 0:
+            a[v.A_TABLES] = tables_below(w, number)
+        size = w.s.control[v.BLOCK_PAGES]
+        for page in range(number * size, (number + 1) * size):
+            w.page[page] &= v.HAS_HOST
+        block[v.B_KIND], block[v.B_WRITABLE], block[v.B_OWNER] = v.LEAF, 1, 0
+        block[v.B_VERSION] += 1
+        a[v.A_VERSION], a[v.A_BROKEN] = block[v.B_VERSION], 0
+        draft[v.R_VALID] = now
+        wake(w, number, -1 - number, now)
+        block[v.B_WINDOW] = 0
+    elif _TLBIS >> code & 1:
+        tlbi_done(w)
+    elif _TEAR_DOWNS >> code & 1:
+        w.s.sums[v.S_FREED] += a[v.A_TABLES]
+    draft[v.R_STEPS + a[v.A_STEP]] = now - a[v.A_STEP_START]
+    if code != _UNLOCK:
+        draft[v.R_END] = now
+    a[v.A_STEP] += 1
+    return True
+
+
+@kernel
+def end_rebuild(w: World, who: int, lost: bool, now: int) -> None:
+    """The rebuild is done, or given up: its record, and back to the guest."""
+    a = w.s.actor[who]
+    if a[v.A_LOCKED] >= 0:
+        w.s.draft[who, v.R_UNLOCKED] = now
+        give_back(w, who, now)
+    enter_rebuild(w, now, -1)
+    if lost:
+        w.s.sums[v.S_VOID] += 1
+    else:
+        w.s.sums[v.S_REBUILDS] += 1
+        if w.s.control[v.REBUILT] < w.record.shape[0]:
+            for word in range(v.RECORD_WORDS):
+                w.record[w.s.control[v.REBUILT], word] = w.s.draft[who, word]
+            w.s.control[v.REBUILT] += 1
+        else:
+            w.s.control[v.BEYOND] += 1
+    done(w, who, RETRY if lost else REBUILD, now)

@@ -1,0 +1,249 @@
+"""The machine in virtual time, as arrays: what the event loop reads and writes. Times and costs in ps.
+
+Picoseconds are integers, so that two states of the machine are equal or not, and a cost of half a nanosecond adds up.
+
+An **actor** is a vCPU, or behind them the hypervisor. A **block** is as large as the scenario's blocks, whatever maps
+it; guest memory that ends within one has a last block that is never mapped as one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stress.orders import MAX_STEPS
+from stress.results.data import COUNTERS, FAULT_CLASSES
+from stress.shm.accounts import HISTOGRAM_BUCKETS
+
+Words = npt.NDArray[np.int64]
+
+#: No prediction is longer: 30 days, in ps. One cost is at most a second, and comes at most 2**18 times in a row.
+LONGEST_PS: Final = 30 * 24 * 3600 * 10**12
+
+# -- phases of an actor ------------------------------------------------------------------
+IDLE = 0  # its program is done
+GUEST = 1  # accesses memory
+EXIT = 2  # on its way to the fault handler
+LOOK = 3  # waits for mmu_lock, then looks what its fault is about
+CLEAN = 4  # cleans before it acts (--cmo per-fault)
+MAP = 5  # writes an entry
+RELAX = 6  # gives write permission, waits for the TLBI
+BREAK = 7  # replaces a block by a table, waits for the TLBI
+SPLIT = 8  # puts the table there
+STEP = 9  # does a step of a rebuild
+GRACE = 10  # waits for the end of others' read-side sections
+SPIN = 11  # faults again and again, until an entry's owner is done with it
+
+# -- words of an actor -------------------------------------------------------------------
+(
+    A_PHASE,
+    A_AT,  # index in the agenda; -1: it waits for another
+    A_TIME,  # of its next event
+    A_TURN,  # who was put on the agenda first is first
+    A_PAGE,  # where it is in its program
+    A_LEFT,  # pages from there on to access in turn
+    A_WRITES,
+    A_GROUP,
+    A_PART,  # of the group: 0 its head is next, 1 its run
+    A_SINCE,  # begin of its accesses in a row, or of its spinning
+    A_PLANNED,  # accesses in a row that do not fault, as far as is known
+    A_COUNTED,  # of them
+    A_START,  # of its fault
+    A_ASKED,  # for mmu_lock
+    A_LOCKED,  # since when it holds it; -1: it does not
+    A_ALONE,  # it holds or wants it alone, not for reading
+    A_AFTER,  # what it does once it has mmu_lock takes so long
+    A_READS,  # it is in a read-side section
+    A_MET,  # its walk met an entry that actor A_MET - 1 broke for a rebuild
+    A_LEVEL,  # at which its walk ended
+    A_LEAF,  # its walk ended at a leaf
+    A_INSIDE,  # its fault came within a rebuild
+    A_ACTION,
+    A_KEY,  # what it spins for: a page, or -1 - block
+    A_WAIT,  # for mmu_lock, in its fault
+    A_HOLD,
+    A_LOCKS,  # acquisitions, in its fault
+    A_ENDED,  # its program, at this time
+    # of its rebuild
+    A_BLOCK,
+    A_STEP,
+    A_STEP_START,
+    A_VERSION,  # of the block, when it looked
+    A_BROKEN,  # it made the entry invalid
+    A_TABLES,  # that it detached
+    A_GRACE_LEFT,  # actors whose sections it waits for
+    A_CLEANED,  # bytes, before its first step
+    # its program
+    P_GROUPS,
+    P_GROUP,
+    P_FIRST,
+    P_HEAD,
+    P_HEAD_WRITES,
+    P_SKIP,
+    P_RUN,
+    P_RUN_WRITES,
+    ACTOR_WORDS,
+) = range(45)
+
+# -- words of a block --------------------------------------------------------------------
+(
+    B_KIND,
+    B_WRITABLE,
+    B_OWNER,  # actor + 1 who made the entry invalid
+    B_WINDOW,  # actor + 1 who did so for a rebuild
+    B_VERSION,  # counts stores to the entry
+    B_ALLOWED,  # it may be mapped as a block
+    B_HOST,  # from this time on the host's memory is there; -1: nobody has touched it
+    B_SPINNERS,
+    BLOCK_WORDS,
+) = range(9)
+EMPTY, LEAF, TABLE = range(3)
+
+#: States of a page below a table; the host's memory behind it is there if HAS_HOST is set, too.
+UNMAPPED, READ_ONLY, WRITABLE, LOCKED = range(4)
+STATE, HAS_HOST = 3, 4
+
+# -- words of the machine ----------------------------------------------------------------
+(
+    NOW,
+    EVENTS,  # on the agenda
+    TURN,
+    HOLDER,  # actor who has mmu_lock alone; -1: nobody
+    READERS,
+    QUEUE_HEAD,
+    QUEUED,
+    TLBI_FREE,  # the broadcast TLBIs asked for are done at this time
+    TLBI_WAITING,  # cores that wait for theirs
+    INSIDE,  # rebuilds under way
+    INSIDE_SINCE,
+    GRACE_WAITERS,
+    RUNNING,  # vCPUs whose program is not done
+    KEPT,  # rows of faults kept one by one
+    KEPT_STRIDE,
+    KEPT_SKIP,
+    REBUILT,  # records written
+    BEYOND,  # records for which there was no room
+    REFERENCE,  # vCPU from whose place in its program one sees whether the machine repeats itself
+    PLAYED,  # events
+    REPEATABLE,  # nothing but vCPUs' programs goes on
+    # the configuration
+    VCPUS,
+    BLOCK_PAGES,
+    TABLE_PAGES,
+    BLOCK_LEVEL,
+    GRANULE,
+    LOGGING,
+    SHARED,
+    FWB,
+    CMO_PER_FAULT,
+    VCPU_REBUILDS,
+    PAGE_BACKED,  # the host's memory comes page by page
+    CYCLE,
+    CONTROL_WORDS,
+) = range(34)
+
+# -- sums over a stage or a run ----------------------------------------------------------
+S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(9)
+
+# -- costs in ps, or ps per unit ---------------------------------------------------------
+(
+    K_EXIT,
+    K_FAULT,
+    K_MAP,  # per entry
+    K_SPLIT,
+    K_ZERO_PAGE,
+    K_ZERO_BLOCK,
+    K_CLEAN_PAGE,
+    K_CLEAN_BLOCK,
+    K_ICACHE,  # per range cleaned
+    K_TLBI,
+    K_TLBI_IPA,
+    K_TLBI_WAITING,  # more, per core that waits
+    K_UNMAP_TABLE,  # per table, with all its entries
+    K_HAND_OVER,
+    K_HAND_OVER_WAITING,  # more, per vCPU that waits on
+    K_ACCESS,
+    COST_WORDS,
+) = range(17)
+
+# -- words of a rebuild's record ---------------------------------------------------------
+(
+    R_CYCLE,
+    R_BLOCK,
+    R_REQUESTED,
+    R_LOCKED,
+    R_UNLOCKED,
+    R_START,
+    R_END,
+    R_INVALID,  # -1: the entry was never invalid
+    R_VALID,  # -1: it was left invalid
+    R_MAPPED,
+    R_FAULTS,
+    R_STEPS,
+) = range(12)
+RECORD_WORDS = R_STEPS + MAX_STEPS + 2  # an order may leave lock and unlock out
+
+# -- rows of faults that are kept one by one: as `stress.results.data.STALL_ROW`, in ps
+F_CYCLE, F_CLASS, F_STALL, F_WAIT, FAULT_WORDS = range(5)
+FAULTS_KEPT = 1 << 16
+
+#: What the machine was at two moments, to see whether it repeats itself: after a page, and after a table.
+UNITS = 2
+
+#: Actors at most: as many vCPUs as a configuration may have, and the hypervisor.
+ACTORS: Final = 513
+_CLASSES: Final = len(FAULT_CLASSES)
+_SIGNED: Final = ACTORS * 32 + ACTORS + 8
+
+#: What is as large whatever the configuration: compiled code gets one pointer to it. As arguments of their own, a dozen
+#: and a half arrays took most of the time to compile.
+STATE_TYPE: Final = np.dtype(
+    [
+        ("control", np.int64, CONTROL_WORDS),
+        ("cost", np.int64, COST_WORDS),
+        ("actor", np.int64, (ACTORS, ACTOR_WORDS)),
+        ("agenda", np.int64, ACTORS),  # a heap of those with a next event
+        ("queue", np.int64, ACTORS),  # a ring of those who wait for mmu_lock
+        ("grace", np.int64, (ACTORS, ACTORS)),  # [a, b]: a waits for the end of b's section
+        ("order", np.int64, MAX_STEPS + 2),  # step codes, -1 behind the last
+        ("draft", np.int64, (ACTORS, RECORD_WORDS)),  # of the rebuild that each is at
+        ("sums", np.int64, SUM_WORDS),
+        ("counters", np.int64, (ACTORS, 2, len(COUNTERS))),  # outside and inside of rebuilds; times in ps
+        ("stalls", np.int64, (_CLASSES, HISTOGRAM_BUCKETS)),  # of ns
+        ("seen", np.int64, (UNITS + 1, _SIGNED)),  # the state then, and now
+        ("then_actor", np.int64, (UNITS, ACTORS, ACTOR_WORDS)),
+        ("then_sums", np.int64, (UNITS, SUM_WORDS)),
+        ("then_counters", np.int64, (UNITS, ACTORS, 2, len(COUNTERS))),
+        ("then_stalls", np.int64, (UNITS, _CLASSES, HISTOGRAM_BUCKETS)),
+        ("watch", np.int64, (UNITS, 4)),  # see `stress.predict.repeats`
+    ]
+)
+
+
+class World(NamedTuple):
+    """Everything: the state, and what depends on the size of memory."""
+
+    s: Any  # a record of STATE_TYPE
+    block: Words  # (blocks, BLOCK_WORDS)
+    page: npt.NDArray[np.uint8]  # (pages,)
+    record: Words  # (rebuilds, RECORD_WORDS)
+    faults: Words  # (FAULTS_KEPT, FAULT_WORDS)
+
+
+def empty_world(blocks: int, pages: int, rebuilds: int) -> World:
+    """A world in which nothing has happened, with room for this much."""
+    made = World(
+        s=np.zeros(1, STATE_TYPE).view(np.recarray)[0],
+        block=np.zeros((blocks, BLOCK_WORDS), np.int64),
+        page=np.zeros(pages, np.uint8),
+        record=np.zeros((rebuilds, RECORD_WORDS), np.int64),
+        faults=np.zeros((FAULTS_KEPT, FAULT_WORDS), np.int64),
+    )
+    made.s.control[HOLDER] = -1
+    made.s.control[KEPT_STRIDE] = 1
+    made.s.order[:] = -1
+    made.s.actor[:, A_AT] = made.s.actor[:, A_LOCKED] = -1
+    made.block[:, B_HOST] = -1
+    return made

@@ -1,0 +1,288 @@
+"""Virtual time against closed forms: sums of costs, queueing bounds, who waits for whom, and what repeats itself."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from predicted import configuration, counted, going_on, logged_blocks, logged_tables, one_stage, platform_file, played
+
+from stress.errors import UsageError
+from stress.orders import NAMED_ORDERS, Order, Step, parse_order
+from stress.platforms import Shape, Work
+from stress.predict import passes
+from stress.predict import virtual as v
+from stress.predict.passes import new_world, play_page_table_test
+from stress.predict.virtual import World
+from stress.programs import ALWAYS, Program
+from stress.shm.mode import JIT_DISABLED
+
+pytestmark = pytest.mark.timeout(900)  # the event loop may have to be compiled first
+
+NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
+PAGES, TABLE = 512, 512  # of a 2 MiB block
+
+#: Costs that no sum of others equals.
+COSTS = {
+    "clean_bytes_per_s": 4096e6,  # a page takes a microsecond
+    "unmap_ns": 3,
+    "free_ns": 70,
+    "tlbi_ns": 1_100,
+    "tlbi_ipa_ns": 1_300,
+    "exit_ns": 2_000,
+    "fault_ns": 310,
+    "map_ns": 17,
+    "split_ns": 900,
+    "zero_bytes_per_s": 8192e6,
+    "hand_over_ns": 50,
+    "hand_over_waiting_ns": 20,
+    "miss_ns": 19,
+}
+
+
+def times(world: Any) -> list[int]:
+    return [stage.duration_ns for stage in world.stages]
+
+
+@pytest.mark.parametrize("locking", ["exclusive", "shared"])
+@pytest.mark.parametrize("order", NAMED)
+def test_one_vcpu_takes_the_sum_of_what_everything_costs(tmp_path: Path, order: Order, locking: str) -> None:
+    config = configuration(platform_file(tmp_path, **COSTS), vcpus=1, locking=locking)
+    cost = config.platform_profile.cost
+    blocks, block = 4, config.block_size
+    fault = cost(Work.EXIT) + cost(Work.FAULT)
+    page = cost(Work.MAP, Shape(entries=1)) + cost(Step.CLEAN, Shape(bytes=4096))
+    access = cost(Work.MISS)
+    create = fault + cost(Work.ZERO, Shape(bytes=block)) + cost(Work.MAP, Shape(entries=1)) + access
+    create += cost(Step.CLEAN, Shape(bytes=block))
+    split = fault + cost(Step.TLBI_IPA) + cost(Work.SPLIT) + page + access
+    update = split + PAGES // 2 * (fault + page + access)
+    # Page 0 and the upper half are mapped; page 1 faults, whose vCPU rebuilds the block and then reads all of it.
+    unmapped = Shape(bytes=(PAGES // 2 - 1) * 4096)
+    of_block = {
+        step: cost(step, unmapped if step is Step.CLEAN_UNMAPPED else Shape(bytes=block, entries=TABLE, tables=1))
+        for step in order.steps
+        if step is not Step.UNMAP_DEFERRED
+    }
+    adjust = PAGES * access + fault + sum(of_block.values())
+    assert times(played(config, order)) == pytest.approx([blocks * create, blocks * update, blocks * adjust], abs=40)
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 3, 5, 8, 16])
+def test_an_exclusive_lock_is_a_closed_network_with_one_queue(tmp_path: Path, vcpus: int) -> None:
+    """N customers, demand D under mmu_lock, think time Z: n rounds take n max(N D, D + Z), and at most a round more."""
+    serial, think, pages = 600, 2_000, 256
+    file = platform_file(tmp_path, fault_ns=500, map_ns=100, exit_ns=think - 20, miss_ns=20)
+    config = configuration(file, vcpus=vcpus, memory="32M", fwb=True)
+    _, stage = one_stage(config, lambda vcpu: Program(1, first=vcpu * PAGES, run=pages), logged_tables)
+    assert counted(stage)["population"] == vcpus * pages
+    bound = pages * max(vcpus * serial, serial + think)
+    assert bound <= stage.duration_ns <= bound + vcpus * serial + think
+    assert stage.duration_ns <= pages * (vcpus * serial + think)
+    waits, holds = counted(stage)["lock_wait_ns"] / 1000, counted(stage)["lock_hold_ns"] / 1000
+    assert holds == vcpus * pages * serial
+    assert (waits == 0) == (vcpus == 1)
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 7])
+def test_a_shared_lock_lets_vcpus_map_their_own_memory_as_fast_as_one(tmp_path: Path, vcpus: int) -> None:
+    file = platform_file(tmp_path, fault_ns=500, map_ns=100, exit_ns=1_980, miss_ns=20)
+    config = configuration(file, vcpus=vcpus, memory="16M", fwb=True, locking="shared")
+    _, stage = one_stage(config, lambda vcpu: Program(1, first=vcpu * PAGES, run=256), logged_tables)
+    assert stage.duration_ns == 256 * 2_600
+    assert counted(stage)["lock_wait_ns"] == 0
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 4, 8])
+def test_under_a_shared_lock_splits_queue_for_the_broadcast_tlbi(tmp_path: Path, vcpus: int) -> None:
+    """Every write splits a block of its own: T(N) is max(T(1), N x blocks x TLBI), but for the last one's way out."""
+    tlbi, rest, blocks = 1_220, 3_900, 16
+    file = platform_file(tmp_path, tlbi_ipa_ns=tlbi, exit_ns=2_400, fault_ns=500, split_ns=1_000)
+    config = configuration(file, vcpus=vcpus, memory="256M", fwb=True, locking="shared")
+    program = [Program(blocks, PAGES, first=vcpu * blocks * PAGES, run=1, write_below=ALWAYS) for vcpu in range(vcpus)]
+    world, stage = one_stage(config, program.__getitem__, logged_blocks)
+    assert counted(stage)["splits"] == vcpus * blocks == world.s.sums[v.S_TLBIS]
+    bound = blocks * max(tlbi + rest, vcpus * tlbi)
+    assert bound <= stage.duration_ns <= bound + rest + vcpus * tlbi
+
+
+def test_a_tlbi_takes_longer_while_others_wait_with_theirs(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, tlbi_ipa_ns=1_000, tlbi_waiting_ns=10)
+    config = configuration(file, vcpus=3, memory="6M", fwb=True, locking="shared")
+    program = [Program(1, first=vcpu * PAGES, run=1, write_below=ALWAYS) for vcpu in range(3)]
+    _, stage = one_stage(config, program.__getitem__, logged_blocks)
+    assert stage.duration_ns == 1_000 + 1_010 + 1_020
+
+
+@pytest.mark.parametrize("locking", ["exclusive", "shared"])
+@pytest.mark.parametrize("vcpus", [2, 5])
+def test_a_lock_that_costs_nothing_holds_nobody_up(tmp_path: Path, vcpus: int, locking: str) -> None:
+    file = platform_file(tmp_path, exit_ns=1_980, miss_ns=20)
+    alone, many = (
+        one_stage(
+            configuration(file, vcpus=count, memory="16M", fwb=True, locking=locking),
+            lambda vcpu: Program(1, first=vcpu * PAGES, run=256),
+            logged_tables,
+        )[1]
+        for count in (1, vcpus)
+    )
+    assert many.duration_ns == alone.duration_ns == 256 * 2_000
+    assert counted(many)["lock_wait_ns"] == counted(many)["lock_hold_ns"] == 0
+
+
+def test_a_hand_over_costs_more_the_more_wait_on(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, fault_ns=1_000, hand_over_ns=100, hand_over_waiting_ns=10)
+    config = configuration(file, vcpus=4, fwb=True)
+    _, stage = one_stage(config, lambda vcpu: Program(1, first=vcpu * PAGES, run=1), logged_tables)
+    # Four handlers one after the other; at the three hand-overs 2, 1 and 0 others wait on.
+    assert stage.duration_ns == 4 * 1_000 + 120 + 110 + 100
+
+
+def test_who_loses_under_a_shared_lock_faults_until_the_winner_is_done(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, clean_bytes_per_s=(2 << 20) * 1e9 / 1_000_000, exit_ns=2_000, fault_ns=500)
+    config = configuration(file, vcpus=3, memory="2M", locking="shared", orders=["block-first"])
+    run = played(config)
+    adjust = counted(run.stages[-1])
+    # One cleans for a millisecond inside the window; the others look each 2.5 us, and the last look finds the block.
+    assert adjust["rebuild"] == 1
+    assert adjust["window"] == pytest.approx(2 * 1_000_000 / 2_500, abs=4)
+    assert run.world.record[0, v.R_FAULTS] == adjust["window"]
+    assert run.stages[-1].duration_ns == pytest.approx(1_002_500, abs=5_000)
+
+
+def test_under_an_exclusive_lock_who_waits_faults_once(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, clean_bytes_per_s=(2 << 20) * 1e9 / 1_000_000, exit_ns=2_000, fault_ns=500)
+    run = played(configuration(file, vcpus=3, memory="2M", orders=["block-first"]))
+    adjust = counted(run.stages[-1])
+    assert adjust["rebuild"] == 1
+    assert adjust["window"] + adjust["spurious"] == 2
+    assert adjust["lock_wait_ns"] / 1000 == pytest.approx(2 * 1_000_000, rel=0.01)
+
+
+def test_before_5_14_every_fault_cleans_under_the_lock(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, clean_bytes_per_s=(2 << 20) * 1e9 / 1_000_000)
+    create = {
+        cmo: played(configuration(file, vcpus=4, memory="2M", cmo=cmo)).stages[0].duration_ns
+        for cmo in ("per-install", "per-fault")
+    }
+    assert create == {"per-install": 1_000_000, "per-fault": 4_000_000}
+
+
+def test_a_tear_down_after_unlock_keeps_nobody_waiting(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, free_ns=1_000_000, exit_ns=1_000)
+    held = {}
+    for name in ("clean-first", "clean-first-unlocked"):
+        run = played(configuration(file, vcpus=2, memory="2M", fwb=True, orders=[name]))
+        held[name] = int(run.world.record[0, v.R_UNLOCKED] - run.world.record[0, v.R_LOCKED]) // 1000
+        assert run.world.s.sums[v.S_FREED] == 1
+    assert held == {"clean-first": 1_000_000, "clean-first-unlocked": 0}
+
+
+def test_a_table_is_freed_once_those_are_through_who_may_walk_it(tmp_path: Path) -> None:
+    """Under a shared lock the tear-down waits for the vCPU whose handler looks, and for nobody else."""
+    file = platform_file(tmp_path, fault_ns=50_000, exit_ns=1_000, free_ns=1)
+    run = played(configuration(file, vcpus=2, memory="4M", fwb=True, locking="shared", orders=["block-first"]))
+    unmap = v.R_STEPS + parse_order("block-first").executed.index(Step.UNMAP)
+    assert 0 < run.world.record[:, unmap].max() // 1000 <= 50_001
+
+
+def test_two_rebuilders_of_one_block_make_one_rebuild(tmp_path: Path) -> None:
+    """clean-first under a shared lock: all clean, one breaks the entry, and the others have cleaned in vain."""
+    file = platform_file(tmp_path, clean_bytes_per_s=1e9, exit_ns=1_000, fault_ns=100)
+    run = played(configuration(file, vcpus=3, memory="2M", locking="shared", orders=["clean-first"]))
+    assert run.world.s.sums[v.S_REBUILDS] == 1
+    assert run.world.s.sums[v.S_VOID] == 2
+    assert counted(run.stages[-1])["rebuild"] == 1
+
+
+def test_an_order_that_looks_again_begins_anew(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, clean_bytes_per_s=1e9, exit_ns=1_000, fault_ns=100)
+    run = played(configuration(file, vcpus=3, memory="2M", orders=["clean-unlocked"]))
+    assert run.world.s.sums[v.S_REBUILDS] == 1
+    assert run.world.s.sums[v.S_RESTARTS] == 2
+
+
+def test_an_order_that_leaves_the_entry_invalid_is_refused(tmp_path: Path) -> None:
+    config = configuration(platform_file(tmp_path, exit_ns=10, fault_ns=1), vcpus=2, locking="shared")
+    with pytest.raises(UsageError, match="leaves an entry invalid"):
+        played(config, parse_order("tlbi,install,unmap,invalidate"))
+
+
+@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code has its own bound")
+def test_a_prediction_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(v, "LONGEST_PS", 3 * 10**12)
+    config = configuration(platform_file(tmp_path, exit_ns=1e9), vcpus=1)
+    with pytest.raises(UsageError, match="more than 30 days"):
+        played(config)
+
+
+# -- what repeats itself -----------------------------------------------------------------
+
+
+def _random_costs(draw: random.Random) -> dict[str, float]:
+    return {
+        "clean_bytes_per_s": draw.choice([1e9, 8e9, 1e12]),
+        "unmap_ns": draw.choice([0, 1, 50]),
+        "tlbi_ns": draw.choice([0, 777, 1000]),
+        "tlbi_waiting_ns": draw.choice([0, 10]),
+        "exit_ns": draw.choice([0, 100, 333, 2000, 5000]),
+        "fault_ns": draw.choice([1, 100, 300, 717]),
+        "map_ns": draw.choice([0, 13, 100]),
+        "split_ns": draw.choice([0, 1000]),
+        "zero_bytes_per_s": draw.choice([1e9, 2e10]),
+        "hand_over_ns": draw.choice([0, 300]),
+        "hand_over_waiting_ns": draw.choice([0, 180]),
+        "miss_ns": draw.choice([0, 1, 20, 90.5]),
+    }
+
+
+def _same(one: World, other: World) -> bool:
+    counts = ("sums", "counters", "stalls")
+    same = all(np.array_equal(getattr(one.s, name), getattr(other.s, name)) for name in counts)
+    return same and np.array_equal(one.page, other.page) and np.array_equal(one.record, other.record)
+
+
+@pytest.mark.parametrize("seed", range(3 if JIT_DISABLED else 40))
+def test_what_is_added_at_once_is_what_would_have_been_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    draw = random.Random(seed)
+    config = configuration(
+        platform_file(tmp_path, **_random_costs(draw)),
+        backing=draw.choice(["hugetlb-2m", "hugetlb-2m", "anonymous"]),
+        memory=draw.choice(["2M", "2100K"] if JIT_DISABLED else ["2M", "4M", "5000K"]),
+        vcpus=draw.choice([1, 2, 3] if JIT_DISABLED else [1, 2, 3, 4, 7]),
+        locking=draw.choice(["exclusive", "shared"]),
+        cmo=draw.choice(["per-install", "per-fault"]),
+        fwb=draw.choice([True, False]),
+    )
+    order = draw.choice(list(NAMED_ORDERS.values()))
+    quick = play_page_table_test(config, order, going_on)
+
+    def played_out(config: Any, order: Order) -> World:
+        world = new_world(config, order)
+        world.s.control[v.REPEATABLE] = 0
+        return world
+
+    monkeypatch.setattr(passes, "new_world", played_out)
+    whole = play_page_table_test(config, order, going_on)
+    assert times(quick) == times(whole)
+    assert _same(quick.world, whole.world)
+    assert quick.world.s.control[v.PLAYED] <= whole.world.s.control[v.PLAYED]
+
+
+def test_equal_faults_are_not_played_one_by_one(tmp_path: Path) -> None:
+    config = configuration(platform_file(tmp_path, **COSTS), vcpus=4)
+    run = played(config)
+    assert counted(run.stages[1])["accesses"] == 4 * 4 * 257
+    assert run.world.s.control[v.PLAYED] < 1_500
+
+
+def test_the_same_prediction_twice_is_the_same(tmp_path: Path) -> None:
+    config = configuration(platform_file(tmp_path, **COSTS), vcpus=3, memory="2M", locking="shared")
+    one, other = played(config), played(config)
+    assert times(one) == times(other)
+    assert _same(one.world, other.world)

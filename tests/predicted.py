@@ -1,0 +1,71 @@
+"""Worlds in virtual time for tests: platforms of round costs, vCPUs with programs of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stress.config import RunConfig, from_sources
+from stress.orders import UNMAP_FIRST, Order
+from stress.platforms import COSTS
+from stress.predict import virtual as v
+from stress.predict.passes import Played, new_world, play_page_table_test, play_stage
+from stress.predict.virtual import World
+from stress.programs import Program
+from stress.results.data import COUNTERS, StageData
+
+
+def going_on(world: World) -> bool:
+    return True
+
+
+def platform_file(path: Path, **costs: float) -> str:
+    """A platform without FWB on which only these things cost anything (``exit_ns=2000``)."""
+    features = ['description = "made up"', 'source = "made up"', "fwb = false", "dic = true", "bbm-level = 2"]
+    assert set(costs) <= set(COSTS)
+    file = path / "made-up.toml"
+    file.write_text("\n".join([*features, *(f"{name.replace('_', '-')} = {cost}" for name, cost in costs.items())]))
+    return str(file)
+
+
+def configuration(platform: str, **options: Any) -> RunConfig:
+    """``kvm-page-table-test`` over four blocks of 2 MiB, unless the options say otherwise."""
+    given = {"scenario": "kvm-page-table-test", "block_size": "2M", "memory": "8M", "orders": ["unmap-first"]}
+    if "backing" in options:
+        del given["block_size"]
+    return from_sources(None, {**given, "platform": platform, **options})
+
+
+def played(config: RunConfig, order: Order | None = None) -> Played:
+    """A pass of the selftest."""
+    return play_page_table_test(config, order or config.parsed_orders[0], going_on)
+
+
+def counted(stage: StageData) -> dict[str, int]:
+    """A stage's counters by name."""
+    return dict(zip(COUNTERS, map(int, stage.counters), strict=True))
+
+
+def one_stage(
+    config: RunConfig, program: Callable[[int], Program], prepare: Callable[[World], None] = lambda world: None
+) -> tuple[World, StageData]:
+    """A stage of vCPUs with these programs, in a world that was prepared."""
+    world = new_world(config, UNMAP_FIRST)
+    prepare(world)
+    stage = play_stage(world, "populate", program, going_on)
+    assert stage is not None
+    return world, stage
+
+
+def logged_tables(world: World) -> None:
+    """Every block is a table without pages, and faults map pages."""
+    world.s.control[v.LOGGING] = 1
+    world.block[:, v.B_KIND] = v.TABLE
+
+
+def logged_blocks(world: World) -> None:
+    """Every block is mapped and write-protected: a write splits it."""
+    world.s.control[v.LOGGING] = 1
+    world.block[:, v.B_KIND] = v.LEAF
+    world.block[:, v.B_HOST] = 0
