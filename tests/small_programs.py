@@ -7,8 +7,7 @@ from random import Random
 
 from stress.shm.atomics import compare_exchange, fetch_add, load, store
 from stress.shm.processor import use
-from stress.verify.accesses import Shared
-from stress.verify.dpor import Dpor
+from stress.verify.dpor import explore
 from stress.verify.hooks import Stopping
 from stress.verify.world import World
 
@@ -66,16 +65,10 @@ def state_of(world: World) -> State:
 
 def reduced(world: World) -> tuple[set[State], int]:
     """Final states of all schedules that can differ, and how many schedules were played."""
+    found: set[State] = set()
     with use(Stopping(world)):
-        while True:
-            found, played = set(), 0
-            try:
-                for _ in Dpor(world).schedules():
-                    played += 1
-                    found.add(state_of(world))
-                return found, played
-            except Shared:
-                continue
+        played = explore(world, lambda _: found.add(state_of(world)))
+    return found, played
 
 
 def brute_force(world: World, most: int) -> tuple[set[State], int] | None:

@@ -25,6 +25,13 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
 
 @click.command()
 @click.argument("names", metavar="ORDER...", nargs=-1, shell_complete=completing(orders))
+@click.option(
+    "--scenario",
+    type=OneOf(["rebuild", "faults", "split", "thp", "migration"]),
+    default="rebuild",
+    show_default=True,
+    help="What the hypervisor does",
+)
 @click.option("--vcpus", type=click.IntRange(1, 4), default=2, show_default=True, help="vCPUs")
 @click.option("--pages", type=int, default=2, show_default=True, help="Pages of the block")
 @click.option(
@@ -62,7 +69,15 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     show_default=True,
     help="vCPUs of the machines in which one of them speculates",
 )
-@click.option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time")
+@click.option(
+    "--scheduler",
+    type=OneOf(["dpor", "random", "pct"]),
+    default="dpor",
+    show_default=True,
+    help="Who chooses schedules; only dpor can prove",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of schedules by chance")
+@click.option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time  [by chance: 10s]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="PATH", help="Write the last counterexample to this file"
@@ -116,7 +131,8 @@ def verify(
                 emit(f"To play it again: stress verify --replay {output}")
         emit("")
 
-    results, code = session.verify_orders(wanted, bounds, limit_ns, output, tell, drawn)
+    chosen = options["scheduler"], options["seed"]
+    results, code = session.verify_orders(wanted, bounds, limit_ns, *chosen, output, tell, drawn)
     if as_json:
         emit(json.dumps({"orders": [each.document() for each in results]}, indent=2))
     for each in results:

@@ -17,12 +17,13 @@ from typing import Literal
 from greenlet import getcurrent, greenlet
 
 from stress.verify.actors import Actor, Does
+from stress.verify.system import Changed
 
 #: A word that nobody stores to.
 NOBODY = -(1 << 32)
 
 
-class Shared(Exception):  # noqa: N818 - tells what was found
+class Shared(Changed):
     """A word that was taken for one actor's own is shared: explore anew."""
 
 
@@ -38,7 +39,7 @@ class Accesses:
         self.words: dict[int, int] = {}
         self.visible: set[int] = set()  # words that more than one actor uses, one of them storing
         self._users: dict[int, int] = {}
-        self._writers: set[int] = set()
+        self._writers: dict[int, int] = {}
         self.current: Actor | None = None
         self.team: list[Actor] = []
         self.place = 0  # in the schedule
@@ -65,6 +66,8 @@ class Accesses:
     def shared(self, one: Actor, at: int, write: bool) -> bool:
         """Whether an access needs a stop. Keeps who uses a word; raises `Shared` if that is news."""
         if at in self.visible:
+            if write:
+                self._writers[at] = self._writers.get(at, 0) | 1 << one.number
             return True
         if at in (one.stored_to if write else one.used):
             return False
@@ -72,7 +75,7 @@ class Accesses:
         users = self._users.get(at, 0) | 1 << one.number
         self._users[at] = users
         if write:
-            self._writers.add(at)
+            self._writers[at] = self._writers.get(at, 0) | 1 << one.number
         if users & (users - 1) and at in self._writers and not self.accounts(at):
             self.visible.add(at)
             raise Shared(at)
@@ -149,6 +152,8 @@ class Accesses:
             if one.landings:
                 self.after.append(one.landings[-1])
             self.touched_reads.append(at)
+        elif not one.stopped:
+            self.fence()  # as one of any word does
         one.stopped = True
         value = self.words.get(at, 0)
         if at in self.visible:
@@ -190,6 +195,7 @@ class Accesses:
             self.touched_reads.append(at)
             self.touched_writes.append(at)
             one.read_since = {}
+            one.turn.append((at, 0))
             if self.watcher is not None:
                 self.watcher(one.number, "locks", at, value)
         self.words[at] = value
@@ -273,6 +279,16 @@ class Accesses:
         yield
         one.at_once = one.noted = False
 
+    def wait_until(self, ready: Callable[[], bool], since: Callable[[], int]) -> None:
+        """The current actor waits for what another one gives it; ``since`` is the place where it did."""
+        one = self.current
+        if one is None or one.done:
+            return
+        one.ready = ready
+        one.reads = one.writes = ()
+        self._stop(one, Does.WAIT, 0)
+        self.after.append(since())
+
     def spin(self, spins: int = 0) -> int:
         """The current actor waits in a loop until a word that the loop read is another; the number of its next turn."""
         one = self.current
@@ -290,9 +306,12 @@ class Accesses:
         one = self.current
         if one is None or one.done:
             return
-        if one.turn == one.last_turn:
-            one.waits = dict(one.turn)
-        one.last_turn, one.turn = one.turn, []
+        # What it alone stores to, as the number of its read-side sections, is no news.
+        own = 1 << one.number
+        turn = [(at, value) for at, value in one.turn if self._writers.get(at, 0) & ~own]
+        if turn == one.last_turn:
+            one.waits = dict(reversed(turn))  # as it found them: the turn itself may have changed some, and back
+        one.last_turn, one.turn = turn, []
         one.turns += 1
         if one.turns > 100:
             raise Livelock(one.name)

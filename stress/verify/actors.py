@@ -19,6 +19,7 @@ class Does(IntEnum):
     TOUCH = 6  # several words at once, known in advance
     LOCK = 7  # takes a lock once its word is 0
     ALONE = 8  # a piece of code as one step
+    WAIT = 9  # for something that others do to it alone
 
 
 AFTER_OWN_STORES = frozenset((Does.UPDATE, Does.FENCE, Does.BARRIER, Does.LOCK, Does.ALONE))
@@ -31,6 +32,7 @@ class Actor:
         self.number = number
         self.name = name
         self.work = work
+        self.optional = False  # it need not come to its end
         self.used: set[int] = set()  # words that it was seen to load, and to store to
         self.stored_to: set[int] = set()
         self.begin_anew()
@@ -42,6 +44,7 @@ class Actor:
         self.at = 0
         self.reads: tuple[int, ...] = ()
         self.writes: tuple[int, ...] = ()
+        self.ready: Callable[[], bool] = bool
         #: Words that must not all be as they were for it to go on, if it spins.
         self.waits: dict[int, int] = {}
         self.read_since: dict[int, int] = {}  # since its last store or turn of a loop

@@ -11,11 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from stress.verify.system import Access, Schedule, System, dependent
-
-
-class Changed(Exception):  # noqa: N818 - no error: the system says that it must be explored anew
-    """The system now knows of more steps than when its exploration began."""
+from stress.verify.system import Access, Changed, Schedule, System, dependent
 
 
 class Diverged(Exception):  # noqa: N818 - tells what happened
@@ -189,9 +185,16 @@ class Dpor:
 
 
 def explore(system: System, at_end: Callable[[Schedule], None]) -> int:
-    """Play every schedule that can differ; how many. ``at_end`` may look at the system as each left it."""
-    played = 0
-    for schedule in Dpor(system).schedules():
-        at_end(schedule)
-        played += 1
-    return played
+    """Play every schedule that can differ; how many. ``at_end`` may look at the system as each left it.
+
+    It is called again for schedules seen before if the exploration has to begin anew.
+    """
+    while True:
+        played = 0
+        try:
+            for schedule in Dpor(system).schedules():
+                at_end(schedule)
+                played += 1
+            return played
+        except Changed:
+            continue

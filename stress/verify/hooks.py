@@ -8,10 +8,12 @@ alone, a published invalidation, and its application. What those do in full is e
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from stress.kernels import fault, oracle, rebuild, steps, tlb, tlbi, vcpu
+from stress.bugs import MISSING_DSB
+from stress.kernels import fault, inject, oracle, rebuild, steps, tlb, tlbi, vcpu
 from stress.orders import STEPS
 from stress.shm import mmu_lock
 from stress.shm.accounts import Kind
@@ -66,6 +68,9 @@ class Hooks:
         self.tlbs: dict[int, int] = {}
         self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
         self._perform, self._keep, self._handle = steps.perform, oracle.keep, fault.handle
+        self._too_late = tlbi.too_late
+        #: Where TLBIs go that nobody waits for; None: they take effect at once.
+        self.issued: deque[tuple[int, int, int]] | None = None
         self._processor = Twins.processor
         self._replaced: list[tuple[dict[str, Any], str, Any]] = []
 
@@ -74,7 +79,7 @@ class Hooks:
         self._replace(vcpus, lookup=self.lookup, catch_up=self.catch_up, handle=self.handle)
         for name in ("fill", "fill_block", "flush_page"):
             self._replace(vcpus, **{name: self._changes_the_tlb(vcpus[name])})
-        self._replace(vars(tlbi), publish=self.publish)
+        self._replace(vars(tlbi), publish=self.publish, too_late=self.too_late)
         self._replace(vars(rebuild), perform=self.perform)
         self._replace(vars(oracle), keep=self.keep)
         taken_alone = mmu_lock.acquire
@@ -99,10 +104,13 @@ class Hooks:
         """From here on kernels run on this world."""
         self.world = world
         self.tlbs = {}
+        self.issued = None
         Twins.processor = Stopping(world)
 
     def acquire(self, s: Machine, who: int) -> bool:
         """Take mmu_lock alone, in one step."""
+        if s.geo.shared != 0 and self.world.current is not None:
+            raise RuntimeError("mmu_lock is taken alone where all were to share it")
         control: Any = s.control
         self.world.lock(control.place(LOCK), who + 1)
         return True
@@ -125,6 +133,18 @@ class Hooks:
             return int(self._publish(s, start, end))
         with self.world.one_step("TLBI of the VMID"):
             return int(self._publish(s, start, end))
+
+    def too_late(self, s: Machine, start: int, end: int) -> bool:
+        """Issue a TLBI without its DSB, if that bug is injected: hardware applies it at any time from here on."""
+        if not inject.injected(s, MISSING_DSB):
+            return False
+        self.world.fence()
+        self.world.note("TLBI without DSB")
+        if self.issued is None:
+            self.publish(s, start, end)
+        else:
+            self.issued.append((start, end, self.world.place))
+        return True
 
     def perform(self, s: Machine, who: int, step: int) -> bool:
         """Do one step of an order."""

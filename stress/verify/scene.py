@@ -6,6 +6,7 @@ entries as a block has pages, two by default; the rest of the geometry is the gr
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from stress.arch.geometry import KIB
+from stress.bugs import MISSING_DSB
+from stress.kernels import tlbi
 from stress.kernels.audit import audit
 from stress.kernels.codes import POOL_EXHAUSTED
 from stress.kernels.descriptor import next_page
-from stress.kernels.rebuild import rebuild
-from stress.kernels.split import split, write_unmapped
-from stress.kernels.teardown import reap
 from stress.kernels.tlb import R_LEFT, R_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import run
 from stress.kernels.workload import Pattern, Workload
@@ -29,12 +29,14 @@ from stress.shm.toy import ToyGeometry, toy_geo
 from stress.verify.hardware import speculate
 from stress.verify.hooks import Hooks
 from stress.verify.regions import Region
+from stress.verify.scripts import SCRIPTS
 from stress.verify.world import World
 
-_ALL = 1 << 20  # shares of a block are counted in 2**-20
-
-# Nothing that is done depends on what only records, and of REBUILDS it depends only on that each is another number.
+# Nothing that is done depends on what only records.
 _RECORDS = frozenset(layout.RECORDS) - {"cycles"}  # which has the order under test
+#: Where all share mmu_lock nobody waits for it, and its readers' count decides nothing: `Hooks.acquire` sees to that.
+_LOCK = frozenset((words.LOCK, words.LOCK_WRITERS))
+
 
 #: A walk that hardware makes by itself: for which vCPU, and for which page.
 Guess = tuple[int, int]
@@ -44,6 +46,7 @@ Guess = tuple[int, int]
 class Bounds:
     """What a proof is about. The machine is smaller where hardware walks by itself: it has ``speculating`` vCPUs."""
 
+    scenario: str = "rebuild"
     vcpus: int = 2
     pages: int = 2
     populated: int = 1
@@ -56,6 +59,7 @@ class Bounds:
     inject: int = 0
     granule: int = 64 * KIB
     tso: bool = True
+    phases: bool = True  # a TLBI that nobody waits for takes effect at any time, not when it is issued
     speculating: int = 1  # vCPUs of the machines in which one walks by itself
 
 
@@ -70,7 +74,22 @@ def geo_of(bounds: Bounds) -> layout.Geo:
         shared=bounds.shared,
         vcpu_rebuilds=bounds.vcpu_rebuilds,
         inject=bounds.inject,
+        spare_blocks=int(SCRIPTS[bounds.scenario].moves),
     )
+
+
+def machine_on(world: World, geo: layout.Geo) -> Machine:
+    """A fresh machine whose regions are the world's."""
+    fresh = layout.carve(bytearray(layout.segment_bytes(geo, 1)), geo, 1)
+    list(layout.initialise(fresh))
+    regions = {}
+    for name, shape in layout.shapes(geo, 1):
+        first = world.size
+        regions[name] = world.region(name, shape)
+        flat = getattr(fresh, name).reshape(-1)
+        for at in np.flatnonzero(flat):
+            world.words[first + int(at)] = int(flat[at])
+    return Machine(**regions, geo=geo)  # type: ignore[arg-type]
 
 
 class Scene:
@@ -78,20 +97,11 @@ class Scene:
 
     def __init__(self, hooks: Hooks, order: Order, bounds: Bounds, guess: Guess | None) -> None:
         self.order, self.bounds = order, bounds
+        self.script = SCRIPTS[bounds.scenario]
         self.world = world = World(tso=bounds.tso)
         hooks.attach(world)
         geo = geo_of(bounds)
-        whole = layout.carve(bytearray(layout.segment_bytes(geo, 1)), geo, 1)
-        list(layout.initialise(whole))
-        regions = {}
-        self._first: dict[str, int] = {}
-        for name, shape in layout.shapes(geo, 1):
-            self._first[name] = world.size
-            regions[name] = world.region(name, shape)
-            flat = getattr(whole, name).reshape(-1)
-            for at in np.flatnonzero(flat):
-                world.words[self._first[name] + int(at)] = int(flat[at])
-        self.s = Machine(**regions, geo=geo)  # type: ignore[arg-type]
+        self.s = machine_on(world, geo)
         world.accounts = self._accounts  # type: ignore[method-assign]
         self._set_up()
         #: Page of the table to be replaced.
@@ -104,9 +114,15 @@ class Scene:
             hooks.tlbs[id(cpu.registers)] = world.word(f"tlb {vcpu}")
         world.keep()
         world.at_reset(self._restore)
-        world.actor("rebuilder", self._rebuild)
+        world.actor("hypervisor", self._play_script)
         for vcpu in range(bounds.vcpus):
             world.actor(f"vcpu {vcpu}", partial(self._guest, vcpu))
+        #: TLBIs issued and not applied yet: first and last frame, and the place in the schedule.
+        self.issued: deque[tuple[int, int, int]] = deque()
+        if bounds.inject & MISSING_DSB:
+            world.actor("TLBI", self._apply_late).optional = True
+            if bounds.phases:
+                hooks.issued = self.issued
         if guess is not None:
             vcpu, page = guess
             word = hooks.tlbs[id(self.cpus[vcpu].registers)]
@@ -117,9 +133,7 @@ class Scene:
         s, bounds = self.s, self.bounds
         for at, code in enumerate(self.order.codes):
             s.orders[0, at] = code
-        share = _ALL * bounds.populated // bounds.pages
-        assert split(s, s.geo.hypervisor, s.geo.base_gfn, share, True, True) == 0
-        write_unmapped(s, s.geo.hypervisor, s.geo.base_gfn)
+        self.script.before(s, bounds.populated)
 
     def _new_cpu(self) -> Cpu:
         parts: Any = {name: part.tolist() for name, part in new_cpu()._asdict().items()}
@@ -130,6 +144,7 @@ class Scene:
         """Each vCPU's TLB is empty, and up to date."""
         self.results = []
         self.filled = []
+        self.issued.clear()
         seen = self.s.control[words.SEQUENCE]
         for cpu in self.cpus:
             for part, fresh in zip(cpu, _EMPTY, strict=True):
@@ -140,17 +155,27 @@ class Scene:
 
     def _accounts(self, at: int) -> bool:
         name, index = self.world.about(at)
-        return name in _RECORDS or (name == "control" and index[0] == words.REBUILDS)
+        return name in _RECORDS or (name == "control" and self.bounds.shared and index[0] in _LOCK)
 
-    def _rebuild(self) -> None:
-        s = self.s
-        self.results.append(int(rebuild(s, s.geo.hypervisor, s.geo.base_gfn)))
-        reap(s, s.geo.hypervisor)
+    def _play_script(self) -> None:
+        self.script.then(self.s, self.bounds.populated)
 
     def _guest(self, vcpu: int) -> None:
         first, second = (vcpu + 1) % self.bounds.pages, vcpu % self.bounds.pages
-        work = Workload(int(Pattern.PROGRAM), 1, 1, 0.99, 1, 4096, first, group=0, head=1, skip=second - first, run=1)
+        head = 1  # reads
+        if self.script.writes_twice:
+            second, head = first, 2
+        work = Workload(
+            int(Pattern.PROGRAM), 1, 1, 0.99, 1, 4096, first, group=0, head=head, skip=second - first, run=1
+        )
         self.results.append(int(run(self.s, self.cpus[vcpu], work, vcpu, 1)))
+
+    def _apply_late(self) -> None:
+        """What was issued and nobody waited for takes effect at some time."""
+        while True:
+            self.world.wait_until(lambda: bool(self.issued), lambda: self.issued[0][2])
+            start, end, _ = self.issued.popleft()
+            tlbi.publish(self.s, start, end)
 
     def _speculate(self, vcpu: int, gfn: int, tlb: int) -> None:
         if speculate(self.world, self.s, self.cpus[vcpu], vcpu, gfn, tlb):
@@ -163,7 +188,7 @@ class Scene:
         An audit is included.
         """
         s = self.s
-        stuck = [one.name for one in self.world.team if not one.done]
+        stuck = [one.name for one in self.world.team if not one.done and not one.optional]
         if not stuck:
             pages = s.geo.table_pages
             audit(s, s.geo.hypervisor, [0] * pages, [0] * pages)

@@ -12,23 +12,33 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
-from random import Random
 from typing import Any
 
 from stress.kernels.codes import RETRY, WINDOW
 from stress.orders import Order
 from stress.shm import accounts
-from stress.verify.accesses import Shared
-from stress.verify.chance import play_at_random
+from stress.verify.accesses import Livelock, Shared
+from stress.verify.chance import Chance
 from stress.verify.dpor import Dpor
 from stress.verify.hooks import Hooks
+from stress.verify.pct import Pct
 from stress.verify.scene import Bounds, Guess, Scene
-from stress.verify.system import Schedule
+from stress.verify.scripts import SCRIPTS
 
 #: Schedules by chance that must find no new shared word before exploration begins: it would only begin anew.
 _QUIET = 20
 #: After the first violation, so many schedules more are looked at for other kinds and simpler schedules.
 _MORE = 200
+#: How long schedules by chance are played if nothing else is said.
+_BY_CHANCE_NS = 10_000_000_000
+
+
+class Scheduler(StrEnum):
+    """Who chooses the schedules. Those by chance go on until a violation is found or time is up."""
+
+    DPOR = "dpor"
+    RANDOM = "random"
+    PCT = "pct"
 
 
 class Judgement(StrEnum):
@@ -94,16 +104,24 @@ def machines(bounds: Bounds) -> Iterator[tuple[Bounds, Guess | None]]:
             yield replace(bounds, vcpus=vcpus), (vcpu, page)
 
 
-def look_around(scene: Scene, random: Random) -> None:
+def explorer_of(scheduler: Scheduler, scene: Scene, seed: int) -> Dpor | Chance:
+    """What chooses the schedules."""
+    if scheduler is Scheduler.DPOR:
+        return Dpor(scene.world)
+    return (Pct if scheduler is Scheduler.PCT else Chance)(scene.world, seed)
+
+
+def look_around(scene: Scene) -> None:
     """Find out which words are shared by some schedules, so that exploration seldom has to begin anew."""
-    schedule = Schedule(scene.world.actors)
-    quiet = 0
-    while quiet < _QUIET:
+    left = _QUIET
+    while left:
         try:
-            play_at_random(scene.world, schedule, random)
-            quiet += 1
+            for _ in Chance(scene.world, left).schedules():
+                left -= 1
+                if left == 0:
+                    break
         except Shared:
-            quiet = 0
+            left = _QUIET
 
 
 def note_sights(scene: Scene, seen: Counter[str]) -> None:
@@ -122,11 +140,13 @@ def note_sights(scene: Scene, seen: Counter[str]) -> None:
 
 def at_stake(verified: Verified) -> str:
     """What never happened although the order's correctness is about it; "" if nothing is missing."""
-    facts = [step.facts for step in verified.order.steps]
+    script = SCRIPTS[verified.bounds.scenario]
+    facts = [step.facts for step in verified.order.steps] if script.rebuilds else []
     missing = []
     if any(each.opens for each in facts) and not verified.seen["window faults"]:
         missing.append("no vCPU met the window")
-    if any(each.tlbi for each in facts) and not verified.seen["redone accesses"]:
+    invalidates = any(each.tlbi for each in facts) if script.rebuilds else script.invalidates
+    if invalidates and not verified.seen["redone accesses"]:
         missing.append("no access was redone")
     return ", ".join(missing)
 
@@ -137,18 +157,30 @@ def complexity(choices: list[int], actors: int) -> tuple[int, int]:
     return sum(one != two for one, two in pairwise(real)), len(choices)
 
 
-def verify(hooks: Hooks, order: Order, bounds: Bounds, limit_ns: int | None) -> Verified:
-    """Explore an order's schedules within the bounds; a limit of None is none."""
+def verify(
+    hooks: Hooks,
+    order: Order,
+    bounds: Bounds,
+    limit_ns: int | None,
+    scheduler: Scheduler = Scheduler.DPOR,
+    seed: int = 1,
+) -> Verified:
+    """Explore an order's schedules within the bounds; a limit of None is none, but for schedules by chance."""
+    by_chance = scheduler is not Scheduler.DPOR
+    if by_chance and limit_ns is None:
+        limit_ns = _BY_CHANCE_NS
     verified = Verified(order, bounds)
     began = time.monotonic_ns()
     out_of_time = False
     best: tuple[tuple[int, int, int], Counterexample] | None = None
-    for its, guess in machines(bounds):
+    places = list(machines(bounds))
+    for place, (its, guess) in enumerate(places):
+        share_ns = limit_ns * (place + 1) // len(places) if by_chance and limit_ns else limit_ns
         scene = Scene(hooks, order, its, guess)
-        look_around(scene, Random(1))
+        look_around(scene)
         left = _MORE
         while True:
-            explorer = Dpor(scene.world)
+            explorer = explorer_of(scheduler, scene, seed)
             try:
                 for _ in explorer.schedules():
                     verified.schedules += 1
@@ -166,19 +198,24 @@ def verify(hooks: Hooks, order: Order, bounds: Bounds, limit_ns: int | None) -> 
                             )
                     if best is not None:
                         left -= 1
-                    out_of_time = limit_ns is not None and time.monotonic_ns() - began > limit_ns
+                    out_of_time = share_ns is not None and time.monotonic_ns() - began > share_ns
                     if left == 0 or out_of_time:
                         break
                 break
             except Shared:
                 continue  # what was counted stays: it was seen
-        if out_of_time or (best is not None and best[0][0] == 0):
+            except Livelock as endless:
+                verified.why = f"{endless} tries again for ever, and never meets what it met before"
+                verified.elapsed_ns = time.monotonic_ns() - began
+                return verified
+        if (out_of_time and not by_chance) or (best is not None and best[0][0] == 0):
             break
     verified.elapsed_ns = time.monotonic_ns() - began
     if best is not None:
         verified.judgement, verified.counterexample = Judgement.VIOLATION, best[1]
     elif out_of_time:
-        verified.why = f"explored {verified.schedules} schedules, proved nothing"
+        how = f" by chance, seed {seed}" if by_chance else ""
+        verified.why = f"explored {verified.schedules} schedules{how}, proved nothing"
     elif why := at_stake(verified):
         verified.why = f"nothing was at stake: {why}"
     else:

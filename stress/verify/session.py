@@ -13,7 +13,7 @@ from stress.verify.columns import RULES, Columns
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage, write
 from stress.verify.scene import Bounds
-from stress.verify.search import SIGHTS, Counterexample, Judgement, Verified, verify
+from stress.verify.search import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
@@ -39,6 +39,7 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
     if not 0 <= populated <= pages:
         raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
     return Bounds(
+        scenario=options["scenario"],
         vcpus=options["vcpus"],
         pages=pages,
         populated=populated,
@@ -92,6 +93,8 @@ def verify_orders(
     orders: Sequence[Order],
     bounds: Sequence[Bounds],
     limit_ns: int | None,
+    scheduler: str,
+    seed: int,
     output: Path | None,
     told: Callable[[Verified, str], None],
     table: Table,
@@ -100,7 +103,7 @@ def verify_orders(
     results = []
     with Hooks() as hooks:
         for order, its in zip(orders, bounds, strict=True):
-            verified = verify(hooks, order, its, limit_ns)
+            verified = verify(hooks, order, its, limit_ns, Scheduler(scheduler), seed)
             timeline = ""
             if verified.counterexample is not None:
                 verified.counterexample = simplify(hooks, order, verified.counterexample)
@@ -120,18 +123,24 @@ def in_words(bounds: Bounds) -> str:
         else "no speculation"
     )
     beside = f", beside {bounds.speculating - 1 or 'no'} other" if 0 < bounds.speculating < bounds.vcpus else ""
-    return ", ".join(
-        (
-            f"{bounds.vcpus} vCPU{'s' if bounds.vcpus != 1 else ''} with {bounds.accesses} accesses each",
-            f"{bounds.pages} pages, {bounds.populated} mapped",
-            "FWB" if bounds.fwb else f"no FWB, guest caches {'on' if bounds.guest_caches else 'off'}",
-            f"FEAT_BBM level {bounds.bbm_level}",
-            f"mmu_lock {'shared' if bounds.shared else 'exclusive'}",
-            f"{'a vCPU' if bounds.vcpu_rebuilds else 'the hypervisor'} rebuilds",
-            "x86-TSO" if bounds.tso else "sequential consistency",
-            speculation + beside,
-        )
+    caches = f"guest caches {'on' if bounds.guest_caches else 'off'}"
+    parts = (
+        bounds.scenario,
+        f"{counted(bounds.vcpus, 'vCPU', 's')} with {counted(bounds.accesses, 'access', 'es')} each",
+        f"{bounds.pages} pages, {bounds.populated} mapped",
+        "FWB" if bounds.fwb else f"no FWB, {caches}",
+        f"FEAT_BBM level {bounds.bbm_level}",
+        f"mmu_lock {'shared' if bounds.shared else 'exclusive'}",
+        f"{'a vCPU' if bounds.vcpu_rebuilds else 'the hypervisor'} rebuilds",
+        "x86-TSO" if bounds.tso else "sequential consistency",
+        speculation + beside,
     )
+    return ", ".join(parts)
+
+
+def counted(count: int, what: str, plural: str) -> str:
+    """``1 vCPU``, ``2 vCPUs``."""
+    return f"{count} {what}{plural if count != 1 else ''}"
 
 
 def seen_in_words(verified: Verified) -> str:

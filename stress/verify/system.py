@@ -14,6 +14,10 @@ from typing import NamedTuple, Protocol
 Words = tuple[int, ...]
 
 
+class Changed(Exception):  # noqa: N818 - tells what was found
+    """The system has more steps than it was known to have: it must be explored anew."""
+
+
 class Access(NamedTuple):
     """What a step touches."""
 

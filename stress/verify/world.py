@@ -131,6 +131,8 @@ class World(Accesses):
             return False
         if does == Does.LOCK and self.words.get(one.at, 0) != 0:
             return False
+        if does == Does.WAIT and not one.ready():
+            return False
         if does == Does.BARRIER_DONE and any(
             other.landed < stored for other, stored in zip(self.team, one.barrier, strict=True)
         ):

@@ -16,7 +16,7 @@ def test_two_orders_are_proved() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "block-first: PROVED" in done.stdout
     assert "clean-first: PROVED" in done.stdout
-    assert "bounds     1 vCPU with 1 accesses each, 2 pages, 1 mapped, no FWB" in done.stdout
+    assert "bounds     rebuild, 1 vCPU with 1 access each, 2 pages, 1 mapped, no FWB" in done.stdout
     assert "window faults" in done.stdout
 
 

@@ -1,0 +1,87 @@
+"""What the hypervisor does while vCPUs access the block, by the name of a scenario, and what there is before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from stress.kernels.dirty import harvest, set_logging, stop_logging_at
+from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames
+from stress.kernels.rebuild import rebuild
+from stress.kernels.split import populate, split, write_unmapped
+from stress.kernels.teardown import reap
+from stress.shm.layout import Machine
+
+_ALL: Final = 1 << 20  # shares of a block are counted in 2**-20
+
+#: A part of a script: it has the machine, and how many of the block's pages are mapped.
+Part = Callable[[Machine, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A scenario on the toy machine."""
+
+    does: str
+    before: Part
+    then: Part
+    rebuilds: bool = False  # by the order under test, whoever is asked to
+    moves: bool = False  # frames: there are as many again to move to
+    invalidates: bool = True  # a TLBI is part of it, whatever vCPUs do
+    writes_twice: bool = False  # each vCPU writes one page again and again; else it reads one, then writes the next
+
+
+def _table(s: Machine, populated: int) -> None:
+    """The block is a table that maps some pages; the host wrote the others."""
+    who, gfn = s.geo.hypervisor, s.geo.base_gfn
+    assert split(s, who, gfn, _ALL * populated // s.geo.pages, True, True) == 0
+    write_unmapped(s, who, gfn)
+
+
+def _block(s: Machine, populated: int) -> None:
+    assert populate(s, s.geo.hypervisor, s.geo.base_gfn) == 0
+
+
+def _logged_block(s: Machine, populated: int) -> None:
+    _block(s, populated)
+    set_logging(s, s.geo.hypervisor, 1)
+
+
+def _rebuild(s: Machine, populated: int) -> None:
+    rebuild(s, s.geo.hypervisor, s.geo.base_gfn)
+    reap(s, s.geo.hypervisor)
+
+
+def _reap(s: Machine, populated: int) -> None:
+    reap(s, s.geo.hypervisor)
+
+
+def _split(s: Machine, populated: int) -> None:
+    split(s, s.geo.hypervisor, s.geo.base_gfn, _ALL, True, False)
+
+
+def _move(s: Machine, populated: int) -> None:
+    """As a collapse to a huge page: unmap, move the frames, map them again where they are."""
+    who, pages = s.geo.hypervisor, s.geo.pages
+    invalidate_start(s, who, s.geo.base_gfn, 0, pages)
+    move_frames(s, 0, 0, pages, 0, pages)
+    invalidate_end(s, who, 0, pages, pages, 0, 1)
+    reap(s, who)
+
+
+def _harvest(s: Machine, populated: int) -> None:
+    """A harvest of the dirty bitmap, then the end of logging."""
+    who, first = s.geo.hypervisor, s.geo.base_gfn
+    harvest(s, who, [0] * len(s.dirty))
+    stop_logging_at(s, who, first, first + s.geo.pages)
+    reap(s, who)
+
+
+SCRIPTS: Final = {
+    "rebuild": Script("a table becomes a block by the order under test", _table, _rebuild, rebuilds=True),
+    "faults": Script("vCPUs fault; the hypervisor does nothing", _table, _reap, invalidates=False),
+    "split": Script("a block becomes pages at once", _block, _split),
+    "thp": Script("the host moves the block's frames, as a collapse does", _table, _move, moves=True),
+    "migration": Script("dirty logging: a harvest, then its end", _logged_block, _harvest, writes_twice=True),
+}
