@@ -39,6 +39,14 @@ class Stage:
     program: Callable[[int], Program]
 
 
+def own_part(pages: int, vcpus: int, vcpu: int, overlap: bool, write_below: int) -> Program:
+    """Access every page of a vCPU's part of ``pages`` once, in turn; all of them if vCPUs overlap."""
+    if overlap:
+        return Program(pages, run=1, write_below=write_below)
+    first = pages * vcpu // vcpus
+    return Program(pages * (vcpu + 1) // vcpus - first, first=first, run=1, write_below=write_below)
+
+
 def page_table_test(pages: int, large: int) -> tuple[Stage, ...]:
     """The stages of KVM's ``kvm_page_table_test`` (Linux 6.1) over ``pages``, of which ``large`` are a large page."""
     # Even vCPUs write, odd ones read, the first page of every large page.

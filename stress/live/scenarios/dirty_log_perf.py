@@ -16,7 +16,7 @@ from stress.kernels.dirty import clear_log, harvest
 from stress.kernels.workload import Pattern
 from stress.live.hypervisor import Hypervisor
 from stress.live.scenarios.stages import StagedScenario
-from stress.programs import ALWAYS, Program
+from stress.programs import ALWAYS, Program, own_part
 from stress.shm.words import SLOT_FIRST, SLOT_PAGES
 
 
@@ -50,12 +50,7 @@ class DirtyLogPerf(StagedScenario):
         return own if work.pattern == Pattern.SEQUENTIAL else replace(own, pattern=Pattern(work.pattern))
 
     def _own(self, vcpu: int, write_below: int) -> Program:
-        """Access every page of the vCPU's part once, in turn."""
-        pages, vcpus = self.plan.geo.pages, self.who
-        if self.plan.overlap:
-            return Program(pages, run=1, write_below=write_below)
-        first = pages * vcpu // vcpus
-        return Program(pages * (vcpu + 1) // vcpus - first, first=first, run=1, write_below=write_below)
+        return own_part(self.plan.geo.pages, self.who, vcpu, self.plan.overlap, write_below)
 
     def _harvest(self) -> None:
         """Getting the log clears it."""
