@@ -9,7 +9,7 @@ from live import run_json
 
 from stress.orders import BLOCK_FIRST
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(5400)]
 
 RUNS = 24
 #: At most this share of comparisons without a difference may be called different, as the test of made-up data demands.
@@ -19,6 +19,11 @@ BY_CHANCE = 1e-4
 
 LOADS = {
     "rebuild": ("--block-size", "2M", "--blocks", "8", "--dwell", "1ms", "--pattern", "uniform", "--rebuilds", "100"),
+    # A window of 4 ms, which most vCPUs meet: a p99 needs a thousand stalls and more.
+    "stalls": (
+        "--granule", "16K", "--blocks", "2", "--dwell", "100us", "--pattern", "uniform", "--platform", "kunpeng920",
+        "--vcpus", "6", "--rebuilds", "700",
+    ),
     "migration": (
         "--scenario", "migration", "--block-size", "2M", "--blocks", "16", "--pattern", "uniform", "--dwell", "1ms",
         "--rebuilds", "20",
@@ -48,7 +53,9 @@ def test_an_order_hardly_ever_differs_from_itself(load: str) -> None:
     """
     intervals: dict[str, list[tuple[float, float]]] = {"window": [], "throughput": [], "stall_p99": []}
     for seed in range(RUNS):
-        document = run_json("compare", BLOCK_FIRST.name, ",".join(BLOCK_FIRST.steps), *LOADS[load], "--seed", str(seed))
+        document = run_json(
+            "compare", BLOCK_FIRST.name, ",".join(BLOCK_FIRST.steps), *LOADS[load], "--seed", str(seed), timeout_s=600
+        )
         assert document["exit"] == 0, document["untested"] or document["failure"]
         [compared] = document["comparison"]
         for metric, found in intervals.items():
@@ -59,5 +66,5 @@ def test_an_order_hardly_ever_differs_from_itself(load: str) -> None:
         different = [(low, high) for low, high in found if not low <= 1 <= high]
         print(f"{load}, {metric}: {len(different)} of {len(found)} exclude 1")
         assert len(different) <= most(len(found)), (metric, different)
-    # Stalls in windows are rare on a machine with few cores; of the others there is always something to compare.
     assert len(intervals["window"]) == len(intervals["throughput"]) == RUNS
+    assert len(intervals["stall_p99"]) >= (RUNS // 2 if load == "stalls" else 0)  # elsewhere they are too few
