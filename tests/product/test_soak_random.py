@@ -44,7 +44,7 @@ def draw(seed: int) -> dict[str, Any]:
     known = [name for name, order in NAMED_ORDERS.items() if order.bbm_level <= level]
     largest = 1 if scenario is Scenario.THP else 3 if staged or block == GIB else len(known)  # thp compares nothing
     rebuilder = Rebuilder.VCPU if staged or scenario is Scenario.THP else pick(list(Rebuilder))
-    vcpus_rebuild_alone = scenario is Scenario.REBUILD and rebuilder is Rebuilder.VCPU
+    vcpus_rebuild = scenario in (Scenario.REBUILD, Scenario.MIGRATION) and rebuilder is Rebuilder.VCPU
     settings: dict[str, Any] = {
         "orders": random.sample(known, random.randint(1, largest)),
         "scenario": scenario,
@@ -52,7 +52,7 @@ def draw(seed: int) -> dict[str, Any]:
         "block-size": block,
         "vcpus": vcpus,
         # Without a dwell no vCPU would meet the block before the next cycle.
-        "dwell": pick(["2ms", "5ms"] if vcpus_rebuild_alone else ["0ms", "200us", "1ms", "5ms"]),
+        "dwell": pick(["2ms", "5ms"] if vcpus_rebuild else ["0ms", "200us", "1ms", "5ms"]),
         "write-fraction": pick([0.05, 0.2, 0.5, 1.0]),
         "locking": pick(list(Locking)),
         "rebuilder": rebuilder,
