@@ -10,7 +10,7 @@ from stress.config import RunConfig, from_sources
 from stress.orders import UNMAP_FIRST, Order
 from stress.platforms import COSTS
 from stress.predict import virtual as v
-from stress.predict.passes import Played, new_world, play_page_table_test, play_stage
+from stress.predict.passes import PASSES, PS_PER_NS, TIMES, Played, new_world, play_stage
 from stress.predict.virtual import World
 from stress.programs import Program
 from stress.results.data import COUNTERS, StageData
@@ -39,7 +39,7 @@ def configuration(platform: str, **options: Any) -> RunConfig:
 
 def played(config: RunConfig, order: Order | None = None) -> Played:
     """A pass of the selftest."""
-    return play_page_table_test(config, order or config.parsed_orders[0], going_on)
+    return PASSES[config.scenario](config, order or config.parsed_orders[0], going_on)
 
 
 def counted(stage: StageData) -> dict[str, int]:
@@ -53,9 +53,10 @@ def one_stage(
     """A stage of vCPUs with these programs, in a world that was prepared."""
     world = new_world(config, UNMAP_FIRST)
     prepare(world)
-    stage = play_stage(world, "populate", program, going_on)
-    assert stage is not None
-    return world, stage
+    took = play_stage(world, program, going_on)
+    counters = world.s.counters.sum(axis=(0, 1))
+    counters[TIMES] //= PS_PER_NS
+    return world, StageData("populate", 0, 0, took // PS_PER_NS, counters, int(world.s.sums[v.S_REBUILDS]))
 
 
 def logged_tables(world: World) -> None:

@@ -49,9 +49,9 @@ SECTIONS: Final = {
 
 #: The same of a prediction.
 PREDICTED: Final = {
-    WHAT: ("scenario", "rebuilder", "locking", "eager_split"),
+    WHAT: ("scenario", "iterations", "rebuilder", "locking", "eager_split", "get_clears", "clear_chunk"),
     _MEMORY: SECTIONS[_MEMORY],
-    _ACCESSES: ("vcpus", "seed"),
+    _ACCESSES: ("vcpus", "overlap", "write_fraction", "seed"),
     _MACHINE: ("platform", "fwb", "bbm_level", "cmo"),
 }
 
@@ -99,9 +99,10 @@ def config_options(command: _Command) -> _Command:
 
 def prediction_options(command: _Command) -> _Command:
     """Add ``--config``, and those of `config_options` that say something where no process runs."""
+    extra = {_MEMORY: mode_options, _ACCESSES: access_options}
     for section, fields in reversed(PREDICTED.items()):
-        if section == _MEMORY:
-            command = mode_options(section)(command)
+        if section in extra:
+            command = extra[section](section)(command)
         for field in reversed(fields):
             command = _config_option(field, section)(command)
     return _file_option(command)

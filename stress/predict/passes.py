@@ -1,4 +1,4 @@
-"""A scenario with stages, played in virtual time: one pass under one order, for the next would be the same."""
+"""Scenarios with stages, played in virtual time: one pass under one order, for the next would be the same."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from stress.config import Backing, Cmo, Locking, Rebuilder, RunConfig
+import numpy as np
+
+from stress.config import Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
 from stress.errors import UsageError
-from stress.orders import Order
+from stress.orders import Order, Step
+from stress.platforms import Shape, Work
 from stress.predict import virtual as v
 from stress.predict.play import DONE, MORE, STUCK, play
 from stress.predict.prices import prices
 from stress.predict.virtual import World, empty_world
-from stress.programs import ALWAYS, NEVER, NO_HEAD, WRITE_HEAD, Program, page_table_test
-from stress.results.data import StageData
+from stress.programs import ALWAYS, NEVER, NO_HEAD, WRITE_HEAD, Program, own_part, page_table_test
+from stress.results.data import COUNTERS, StageData
+
+PS_PER_NS: Final = 1000
+
+#: Counters that are times: the event loop's are in ps.
+TIMES: Final = [COUNTERS.index("lock_wait_ns"), COUNTERS.index("lock_hold_ns")]
 
 #: Events between two looks at whether somebody wants to know how far it is, or that it ends.
 _AT_ONCE: Final = 200_000
@@ -74,22 +82,20 @@ def _give(world: World, vcpu: int, program: Program) -> None:
     row[v.P_SKIP], row[v.P_RUN], row[v.P_RUN_WRITES] = program.skip, program.run, int(program.write_below == ALWAYS)
 
 
-def play_stage(
-    world: World, name: str, program: Callable[[int], Program], going_on: Callable[[World], bool]
-) -> StageData | None:
-    """Let all vCPUs play their programs; None if ``going_on`` said no before they were done."""
+class EndAskedError(Exception):
+    """Somebody wants the prediction to end."""
+
+
+def play_stage(world: World, program: Callable[[int], Program], going_on: Callable[[World], bool]) -> int:
+    """Let all vCPUs play their programs; what that took, in ps. `EndAskedError` if ``going_on`` says no meanwhile."""
     vcpus = int(world.s.control[v.VCPUS])
     for vcpu in range(vcpus):
         _give(world, vcpu, program(vcpu))
-    start, counters, rebuilds = (
-        int(world.s.control[v.NOW]),
-        world.s.counters.sum(axis=(0, 1)),
-        world.s.sums[v.S_REBUILDS],
-    )
+    start = int(world.s.control[v.NOW])
     state = play(world, _AT_ONCE, True)
     while state == MORE:
         if not going_on(world):
-            return None
+            raise EndAskedError
         state = play(world, _AT_ONCE, False)
     if state == STUCK:
         raise UsageError(
@@ -100,33 +106,119 @@ def play_stage(
         raise UsageError("the guest would run for more than 30 days", "predict less memory, or a faster platform")
     end = int(world.s.actor[:vcpus, v.A_ENDED].max())
     world.s.control[v.NOW] = end
-    return StageData(
-        name=name,
-        iteration=0,
-        repeat=0,
-        duration_ns=(end - start) // 1000,
-        counters=world.s.counters.sum(axis=(0, 1)) - counters,
-        rebuilds=int(world.s.sums[v.S_REBUILDS] - rebuilds),
-    )
+    return end - start
 
 
-def _set_logging(world: World, logged: bool) -> None:
-    """Between stages: write-protect everything, or let faults map blocks again."""
-    world.s.control[v.LOGGING] = int(logged)
-    if logged:
+class _Pass:
+    """A pass over stages under one order."""
+
+    def __init__(self, config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> None:
+        self._config = config
+        self._going_on = going_on
+        self.played = Played(new_world(config, order), order)
+        self._world = self.played.world
+
+    def stage(self, name: str, program: Callable[[int], Program], iteration: int = 0) -> None:
+        """The vCPUs play their programs."""
+        s = self._world.s
+        counters, rebuilds = s.counters.sum(axis=(0, 1)), int(s.sums[v.S_REBUILDS])
+        took = play_stage(self._world, program, self._going_on)
+        found = StageData(
+            name=name,
+            iteration=iteration,
+            repeat=0,
+            duration_ns=took // PS_PER_NS,
+            counters=s.counters.sum(axis=(0, 1)) - counters,
+            rebuilds=int(s.sums[v.S_REBUILDS]) - rebuilds,
+        )
+        found.counters[TIMES] //= PS_PER_NS
+        self.played.stages.append(found)
+
+    def timed(self, name: str, took_ns: float, iteration: int = 0) -> None:
+        """The VMM does something that takes so long, while the vCPUs wait."""
+        self._world.s.control[v.NOW] += round(took_ns * PS_PER_NS)
+        nothing = np.zeros(len(COUNTERS), np.int64)
+        self.played.stages.append(StageData(name, iteration, 0, round(took_ns), nothing, 0))
+
+    def enable_logging(self) -> float:
+        """Write-protect all that is mapped; with eager splitting blocks become pages now. What that costs, in ns."""
+        world, cost = self._world, self._config.platform_profile.cost
+        world.s.control[v.LOGGING] = 1
+        blocks = world.block[:, v.B_KIND] == v.LEAF
         world.block[:, v.B_WRITABLE] = 0
-        world.page[world.page & v.STATE == v.WRITABLE] ^= v.WRITABLE ^ v.READ_ONLY
+        took = self._write_protect(int(blocks.sum()))
+        if self._config.eager_split and blocks.any():
+            size, tables = (
+                int(world.s.control[v.BLOCK_PAGES]),
+                self._config.geometry.tables_below(self._config.block_level),
+            )
+            world.block[blocks, v.B_KIND] = v.TABLE
+            world.page.reshape(-1, size)[blocks] = v.READ_ONLY | v.HAS_HOST
+            world.s.sums[v.S_ALLOCATED] += tables * blocks.sum()
+            each = cost(Step.TLBI_IPA) + cost(Work.SPLIT, Shape(entries=size + tables - 1))
+            took += float(blocks.sum()) * each
+        return took
+
+    def clear_log(self) -> float:
+        """Write-protect what was written since; what that costs, in ns, with a TLBI for each chunk that is cleared."""
+        chunk = (self._config.clear_chunk or self._config.memory) // self._config.granule
+        written = np.flatnonzero(self._world.page & v.STATE == v.WRITABLE)
+        return self._write_protect(0, chunks=int(np.unique(written // chunk).size))
+
+    def disable_logging(self) -> None:
+        """From here on faults may map blocks again."""
+        self._world.s.control[v.LOGGING] = 0
+
+    def _write_protect(self, blocks: int, chunks: int = 1) -> float:
+        """Take write permission from every page, and say what that costs with so many blocks besides, in ns."""
+        cost, page = self._config.platform_profile.cost, self._world.page
+        writable = page & v.STATE == v.WRITABLE
+        page[writable] ^= v.WRITABLE ^ v.READ_ONLY
+        entries = blocks + int(writable.sum())
+        return cost(Work.MAP, Shape(entries=entries)) + (chunks * cost(Work.TLBI_RANGE) if entries else 0)
 
 
 def play_page_table_test(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
     """One pass of ``kvm-page-table-test`` under an order."""
-    played = Played(new_world(config, order), order)
-    for stage in page_table_test(config.pages, large_pages(config)):
-        if bool(played.world.s.control[v.LOGGING]) != stage.logged:
-            _set_logging(played.world, stage.logged)
-        found = play_stage(played.world, stage.name, stage.program, going_on)
-        if found is None:
-            played.interrupted = True
-            break
-        played.stages.append(found)
-    return played
+    this, logged = _Pass(config, order, going_on), False
+    try:
+        for stage in page_table_test(config.pages, large_pages(config)):
+            if stage.logged and not logged:
+                this.enable_logging()  # between two stages, whose times the selftest does not print
+            elif logged:
+                this.disable_logging()
+            logged = stage.logged
+            this.stage(stage.name, stage.program)
+    except EndAskedError:
+        this.played.interrupted = True
+    return this.played
+
+
+def play_dirty_log_perf(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
+    """One pass of ``dirty-log-perf`` under an order. To copy the log is not modelled, and takes no time."""
+    this = _Pass(config, order, going_on)
+    some = ALWAYS if config.write_fraction == 1 else NEVER
+
+    def own(write_below: int) -> Callable[[int], Program]:
+        return lambda vcpu: own_part(config.pages, config.vcpus, vcpu, config.overlap, write_below)
+
+    try:
+        this.stage("populate", own(ALWAYS))
+        this.timed("enable", this.enable_logging())
+        for iteration in range(1, config.iterations + 1):
+            this.stage("dirty", own(some), iteration)
+            if config.get_clears:
+                this.timed("get-dirty-log", this.clear_log(), iteration)
+            else:
+                this.timed("get-dirty-log", 0, iteration)
+                this.timed("clear-dirty-log", this.clear_log(), iteration)
+        this.disable_logging()
+        this.timed("disable", 0)
+        this.stage("recover", own(some))
+    except EndAskedError:
+        this.played.interrupted = True
+    return this.played
+
+
+#: What plays a pass of each scenario that there is.
+PASSES: Final = {Scenario.PAGE_TABLE_TEST: play_page_table_test, Scenario.DIRTY_LOG_PERF: play_dirty_log_perf}

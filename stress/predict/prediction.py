@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stress import host, interrupt
-from stress.config import Rebuilder, RunConfig, Scenario
+from stress.config import Pattern, Rebuilder, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError
 from stress.platforms import Origin
 from stress.predict import virtual as v
-from stress.predict.passes import Played, play_page_table_test
+from stress.predict.passes import PASSES, PS_PER_NS, TIMES, Played
 from stress.results.data import (
     COUNTERS,
     CYCLE_ROW,
@@ -30,11 +30,6 @@ from stress.results.schema import Tables
 from stress.results.warnings import RunWarning
 from stress.shm.edges import lower_edges
 
-PS_PER_NS: Final = 1000
-
-#: Counters that are times.
-_TIMES: Final = [COUNTERS.index("lock_wait_ns"), COUNTERS.index("lock_hold_ns")]
-
 #: Told how far a prediction is: the order's name, the virtual time in ns, the events played so far.
 Progress = Callable[[str, int, int], None]
 
@@ -48,9 +43,12 @@ def check(config: RunConfig) -> None:
             "name one that does (--platform; stress platforms)",
         )
     wrong = {
-        f"scenario {config.scenario}": config.scenario is not Scenario.PAGE_TABLE_TEST,
+        f"scenario {config.scenario}": config.scenario not in PASSES,
         "a rebuild by the hypervisor": config.rebuilder is Rebuilder.HYPERVISOR,
-        "eager splitting": config.eager_split,
+        "a write fraction between 0 and 1": (
+            config.scenario is Scenario.DIRTY_LOG_PERF and config.write_fraction not in (0, 1)
+        ),
+        f"pattern {config.pattern}": config.pattern is not Pattern.SEQUENTIAL,
         "several memslots": config.memslots > 1,
         "an injected bug": config.inject is not None,
     }
@@ -58,7 +56,7 @@ def check(config: RunConfig) -> None:
     if unknown:
         raise UsageError(
             f"predict cannot play {' and '.join(unknown)}",
-            f"it plays scenario {Scenario.PAGE_TABLE_TEST}, whose vCPUs rebuild; stress run plays the others",
+            f"it plays scenarios {' and '.join(PASSES)}, in which vCPUs rebuild; stress run plays the others",
         )
     for order in config.parsed_orders:
         if order.bbm_level > config.bbm_level:
@@ -86,12 +84,11 @@ def predict(config: RunConfig, progress: Progress | None = None) -> RunData:
                     progress(name, int(control[v.NOW]) // PS_PER_NS, before + int(control[v.PLAYED]))
                 return not asked.is_set()
 
-            played = play_page_table_test(config, order, going_on)
+            played = PASSES[config.scenario](config, order, going_on)
             events += int(played.world.s.control[v.PLAYED])
             elapsed += int(played.world.s.control[v.NOW]) // PS_PER_NS
             memory = max(memory, sum(part.nbytes for part in played.world))
             for stage in played.stages:
-                stage.counters[_TIMES] //= PS_PER_NS
                 stage.order = order.name if len(config.orders) > 1 else ""
             stages += played.stages
             orders.append(_order(played, config))
@@ -132,7 +129,7 @@ def _order(played: Played, config: RunConfig) -> OrderData:
     control, sums = s.control, s.sums
     rows = _rebuilds(played, config)
     counters = s.counters[:vcpus].copy()
-    counters[:, :, _TIMES] //= PS_PER_NS
+    counters[:, :, TIMES] //= PS_PER_NS
     faults = _faults(played)
     reached = np.flatnonzero(s.stalls.sum(axis=0))
     edges = lower_edges()

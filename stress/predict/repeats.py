@@ -68,7 +68,8 @@ def sign(w: World, now: int) -> int:
         seen[n] = w.s.control[word]
         n += 1
     seen[n] = max(0, w.s.control[v.TLBI_FREE] - now)
-    return n + 1
+    seen[n + 1] = w.page[page]
+    return n + 2
 
 
 @kernel
@@ -110,6 +111,18 @@ def leads(w: World, who: int) -> bool:
 
 
 @kernel
+def alike(w: World, who: int, last: int, most: int) -> int:
+    """Pages ahead of ``last``, at most so many, that are what the leader has met: unmapped, or mapped read-only."""
+    state = w.page[last + 1]
+    if state & v.STATE != (v.READ_ONLY if w.s.actor[who, v.A_LEAF] != 0 else v.UNMAPPED):
+        return 0
+    ahead = 0
+    while ahead < most and w.page[last + 1 + ahead] == state:
+        ahead += 1
+    return ahead
+
+
+@kernel
 def periods(w: World, unit: int, step: int) -> int:
     """How many periods of ``step`` pages all actors can go on as they did in the last, and meet the same."""
     span = w.s.control[v.TABLE_PAGES] if unit == 0 else w.s.control[v.BLOCK_PAGES]
@@ -124,10 +137,7 @@ def periods(w: World, unit: int, step: int) -> int:
             return 0
         times = min(times, (span - 1 - last % span) // step, (a[v.A_LEFT] - a[v.A_PLANNED] - 1) // step)
         if times > 0 and leads(w, who):
-            ahead = 0
-            while ahead < times * step and w.page[last + 1 + ahead] & v.STATE == v.UNMAPPED:
-                ahead += 1
-            times = ahead // step
+            times = alike(w, who, last, times * step) // step
         if times <= 0:
             return 0
     return int(times)

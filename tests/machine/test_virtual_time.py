@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from predicted import configuration, counted, going_on, logged_blocks, logged_tables, one_stage, platform_file, played
+from predicted import configuration, counted, logged_blocks, logged_tables, one_stage, platform_file, played
 
 from stress.errors import UsageError
 from stress.orders import NAMED_ORDERS, Order, Step, parse_order
 from stress.platforms import Shape, Work
 from stress.predict import passes
 from stress.predict import virtual as v
-from stress.predict.passes import new_world, play_page_table_test
+from stress.predict.passes import new_world
 from stress.predict.virtual import World
 from stress.programs import ALWAYS, Program
 from stress.shm.mode import JIT_DISABLED
@@ -71,6 +71,42 @@ def test_one_vcpu_takes_the_sum_of_what_everything_costs(tmp_path: Path, order: 
     assert times(played(config, order)) == pytest.approx([blocks * create, blocks * update, blocks * adjust], abs=40)
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("locking", ["exclusive", "shared"])
+def test_dirty_log_perf_takes_the_sum_of_what_everything_costs(tmp_path: Path, locking: str, eager: bool) -> None:
+    file = platform_file(tmp_path, **COSTS)
+    options = {"scenario": "dirty-log-perf", "locking": locking, "orders": ["block-first"], "memory": "4M"}
+    config = configuration(file, vcpus=1, backing="thp", eager_split=eager, **options)
+    cost = config.platform_profile.cost
+    blocks, block, access = 2, Shape(bytes=config.block_size), cost(Work.MISS)
+    fault = cost(Work.EXIT) + cost(Work.FAULT)
+    page = cost(Work.MAP, Shape(entries=1)) + cost(Step.CLEAN, Shape(bytes=4096))
+    relaxed = fault + cost(Step.TLBI_IPA) + access
+    populate = fault + cost(Work.ZERO, block) + cost(Work.MAP, Shape(entries=1)) + cost(Step.CLEAN, block)
+    enable = cost(Work.MAP, Shape(entries=blocks)) + cost(Work.TLBI_RANGE)
+    dirty = cost(Step.TLBI_IPA) + cost(Work.SPLIT) + PAGES * (fault + page + access)
+    if eager:
+        enable += blocks * (cost(Step.TLBI_IPA) + cost(Work.SPLIT, Shape(entries=PAGES)))
+        dirty = PAGES * relaxed
+    clear = cost(Work.MAP, Shape(entries=blocks * PAGES)) + cost(Work.TLBI_RANGE)
+    rebuild = cost(Step.TLBI) + cost(Step.CLEAN, block) + cost(Step.UNMAP, Shape(entries=TABLE, tables=1))
+    run = played(config)
+    assert times(run) == pytest.approx(
+        [
+            blocks * (populate + PAGES * access),
+            enable,
+            *(blocks * dirty, 0, clear),
+            *(blocks * PAGES * relaxed, 0, clear),
+            0,
+            blocks * (fault + rebuild + PAGES * access),
+        ],
+        abs=40,
+    )
+    assert counted(run.stages[2])["splits"] == (0 if eager else blocks)
+    assert counted(run.stages[5])["permission"] == blocks * PAGES
+    assert run.stages[-1].rebuilds == blocks
+
+
 @pytest.mark.parametrize("vcpus", [1, 2, 3, 5, 8, 16])
 def test_an_exclusive_lock_is_a_closed_network_with_one_queue(tmp_path: Path, vcpus: int) -> None:
     """N customers, demand D under mmu_lock, think time Z: n rounds take n max(N D, D + Z), and at most a round more."""
@@ -82,7 +118,7 @@ def test_an_exclusive_lock_is_a_closed_network_with_one_queue(tmp_path: Path, vc
     bound = pages * max(vcpus * serial, serial + think)
     assert bound <= stage.duration_ns <= bound + vcpus * serial + think
     assert stage.duration_ns <= pages * (vcpus * serial + think)
-    waits, holds = counted(stage)["lock_wait_ns"] / 1000, counted(stage)["lock_hold_ns"] / 1000
+    waits, holds = counted(stage)["lock_wait_ns"], counted(stage)["lock_hold_ns"]
     assert holds == vcpus * pages * serial
     assert (waits == 0) == (vcpus == 1)
 
@@ -159,7 +195,7 @@ def test_under_an_exclusive_lock_who_waits_faults_once(tmp_path: Path) -> None:
     adjust = counted(run.stages[-1])
     assert adjust["rebuild"] == 1
     assert adjust["window"] + adjust["spurious"] == 2
-    assert adjust["lock_wait_ns"] / 1000 == pytest.approx(2 * 1_000_000, rel=0.01)
+    assert adjust["lock_wait_ns"] == pytest.approx(2 * 1_000_000, rel=0.01)
 
 
 def test_before_5_14_every_fault_cleans_under_the_lock(tmp_path: Path) -> None:
@@ -252,6 +288,7 @@ def test_what_is_added_at_once_is_what_would_have_been_played(
     draw = random.Random(seed)
     config = configuration(
         platform_file(tmp_path, **_random_costs(draw)),
+        scenario=draw.choice(["kvm-page-table-test", "dirty-log-perf"]),
         backing=draw.choice(["hugetlb-2m", "hugetlb-2m", "anonymous"]),
         memory=draw.choice(["2M", "2100K"] if JIT_DISABLED else ["2M", "4M", "5000K"]),
         vcpus=draw.choice([1, 2, 3] if JIT_DISABLED else [1, 2, 3, 4, 7]),
@@ -260,7 +297,7 @@ def test_what_is_added_at_once_is_what_would_have_been_played(
         fwb=draw.choice([True, False]),
     )
     order = draw.choice(list(NAMED_ORDERS.values()))
-    quick = play_page_table_test(config, order, going_on)
+    quick = played(config, order)
 
     def played_out(config: Any, order: Order) -> World:
         world = new_world(config, order)
@@ -268,10 +305,25 @@ def test_what_is_added_at_once_is_what_would_have_been_played(
         return world
 
     monkeypatch.setattr(passes, "new_world", played_out)
-    whole = play_page_table_test(config, order, going_on)
+    whole = played(config, order)
     assert times(quick) == times(whole)
     assert _same(quick.world, whole.world)
     assert quick.world.s.control[v.PLAYED] <= whole.world.s.control[v.PLAYED]
+
+
+@pytest.mark.parametrize("locking", ["exclusive", "shared"])
+def test_vcpus_on_memory_of_their_own_are_played_in_few_events(tmp_path: Path, locking: str) -> None:
+    config = configuration(
+        platform_file(tmp_path, **COSTS),
+        scenario="dirty-log-perf",
+        backing="thp",
+        vcpus=3,
+        memory="2M",
+        locking=locking,
+    )
+    run = played(config)
+    assert counted(run.stages[2])["accesses"] == counted(run.stages[5])["permission"] == 3 * PAGES
+    assert run.world.s.control[v.PLAYED] < 1_500
 
 
 def test_equal_faults_are_not_played_one_by_one(tmp_path: Path) -> None:

@@ -105,12 +105,24 @@ def test_the_same_seed_predicts_the_same() -> None:
     assert one == other
 
 
+def test_dirty_log_perf_prints_the_selftests_lines(stress: Command) -> None:
+    options = ("--scenario", "dirty-log-perf", "-s", "anonymous_thp", "-b", "16M", "-i", "3", "--locking", "shared")
+    code, out, err = stress("predict", "block-first", "--platform", "kunpeng920", "-v", "4", *options)
+    assert code == 0, err
+    assert re.search(r"^Populate memory time: \d+\.\d{9}s$", out, re.MULTILINE)
+    assert re.search(r"^Iteration 3 dirty memory time: \d+\.\d{9}s$", out, re.MULTILINE)
+    assert "Clear dirty log over 3 iterations took" in out
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("predict", "platform native models no costs, so everything would take no time; name one that does"),
         ("predict --platform kunpeng920 --scenario thp", "predict cannot play scenario thp"),
-        ("predict --platform kunpeng920 --rebuilder hypervisor --eager-split", "a rebuild by the hypervisor and eager"),
+        (
+            "predict --platform kunpeng920 --scenario dirty-log-perf --rebuilder hypervisor -f 2",
+            "a rebuild by the hypervisor and a write fraction",
+        ),
         ("predict --platform kunpeng920 --memslots 2", "several memslots"),
         ("predict nt --platform kunpeng920", "nt needs FEAT_BBM level 1, and the platform has 0"),
         ("predict --platform kunpeng", "did you mean kunpeng920"),
