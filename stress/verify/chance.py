@@ -21,7 +21,7 @@ class Chance:
         schedule = Schedule(self._system.actors)
         while True:
             self._system.reset()
-            schedule.clear()
+            schedule.cut(0)
             self._choices = []
             while enabled := self._system.enabled():
                 actor = self.choose(enabled)

@@ -44,6 +44,7 @@ class Dpor:
     def schedules(self) -> Iterator[Schedule]:
         """Yield each schedule when it was played to its end, with the system still there."""
         self._nodes = []
+        self._schedule.cut(0)
         self.cut = 0
         while True:
             fresh = max(len(self._nodes) - 1, 0)
@@ -64,14 +65,15 @@ class Dpor:
         """Play the choices made, then go on to the end; False if that was cut short."""
         system, schedule, nodes = self._system, self._schedule, self._nodes
         system.reset()
-        schedule.clear()
         last = len(nodes) - 1
+        schedule.cut(max(last, 0))
         for place, node in enumerate(nodes):
             access = system.step(node.chosen)
-            if place < last and access != node.access:
+            if place == last:
+                node.access = access
+                schedule.add(node.chosen, access)
+            elif access != node.access:
                 raise Diverged(f"step {place} of actor {node.chosen}: {node.access}, now {access}")
-            node.access = access
-            schedule.add(node.chosen, access)
         while True:
             enabled = tuple(system.enabled())
             if not enabled:

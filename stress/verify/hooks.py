@@ -36,6 +36,12 @@ class Stopping(Processor):
         self._world = world
         self.rmw_lock = world
 
+    def load(self, array: Any, index: Any) -> int:
+        """Load-acquire: as any other here."""
+        return array[index]  # type: ignore[no-any-return]
+
+    get = load
+
     def fence(self) -> None:
         """Sequentially consistent fence."""
         self._world.fence()

@@ -36,12 +36,17 @@ class Region:
 
     def place(self, index: Index) -> int:
         """The first word at an index."""
+        shape, strides = self.shape, self._strides
+        if type(index) is tuple and len(index) == 2:
+            first, second = index
+            if 0 <= first < shape[0] and 0 <= second < shape[1]:
+                return self._base + first * strides[0] + second * strides[1]
         at = self._base
         for depth, one in enumerate(index if isinstance(index, tuple) else (index,)):
-            extent = self.shape[depth]
+            extent = shape[depth]
             if not 0 <= one < extent:
                 raise IndexError(f"index {one} of {extent}")
-            at += one * self._strides[depth]
+            at += one * strides[depth]
         return at
 
     def __getitem__(self, index: Index) -> Any:

@@ -83,18 +83,22 @@ class Schedule:
 
     def __init__(self, actors: int) -> None:
         self._actors = actors
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all steps."""
         self.events: list[Event] = []
-        self._last: list[list[int]] = [[0] * self._actors for _ in range(self._actors)]
+        self._last: list[list[list[int]]] = [[[0] * actors] for _ in range(actors)]  # clocks of each actor's steps
         #: Word -> places of the steps that touched it, with whether they wrote it, oldest first.
         self.history: dict[int, list[tuple[int, bool]]] = {}
 
+    def cut(self, length: int) -> None:
+        """Forget all steps but the first ``length``."""
+        while len(self.events) > length:
+            event = self.events.pop()
+            self._last[event.actor].pop()
+            for word in {*event.access.reads, *event.access.writes}:
+                self.history[word].pop()
+
     def before(self, actor: int, access: Access) -> list[int]:
         """The clock of what must happen before a step of an actor, whatever the schedule."""
-        clock = self._last[actor]
+        clock = self._last[actor][-1]
         for place in access.after:
             clock = list(map(max, clock, self.events[place].clock))
         return clock
@@ -104,25 +108,22 @@ class Schedule:
         before = self.before(actor, access)
         clock = list(before)
         place = len(self.events)
-        for word in access.reads:
-            for earlier, wrote in reversed(self.history.get(word, ())):
-                if wrote:
-                    clock = list(map(max, clock, self.events[earlier].clock))
-                    break
-        for word in access.writes:
-            for earlier, wrote in reversed(self.history.get(word, ())):
-                clock = list(map(max, clock, self.events[earlier].clock))
-                if wrote:
-                    break
-        for word in access.reads:
-            if word not in access.writes:
-                self.history.setdefault(word, []).append((place, False))
-        for word in access.writes:
-            self.history.setdefault(word, []).append((place, True))
+        events = self.events
+        for word in {*access.reads, *access.writes}:
+            writes = word in access.writes
+            history = self.history.setdefault(word, [])
+            for earlier, wrote in reversed(history):
+                if writes or wrote:
+                    event = events[earlier]
+                    if clock[event.actor] < event.clock[event.actor]:
+                        clock = list(map(max, clock, event.clock))
+                    if wrote:
+                        break
+            history.append((place, writes))
         clock[actor] += 1
         event = Event(actor, access, before, clock)
-        self.events.append(event)
-        self._last[actor] = clock
+        events.append(event)
+        self._last[actor].append(clock)
         return event
 
     def happens_before(self, earlier: Event, clock: list[int]) -> bool:
