@@ -57,6 +57,7 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     show_default=True,
     help="Who rebuilds; with vcpu a fault does, too",
 )
+@click.option("--granule", default="64K", show_default=True, metavar="SIZE", help="Translation granule")
 @click.option("--inject", type=OneOf([*BUGS]), default=None, shell_complete=completing(bugs), help="Put in this bug")
 @click.option(
     "--memory", type=OneOf(["sc", "tso"]), default="tso", show_default=True, help="Memory model of the kernels' stores"
@@ -77,6 +78,7 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     help="Who chooses schedules; only dpor can prove",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of schedules by chance")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Orders verified at a time")
 @click.option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time  [by chance: 10s]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")
 @click.option(
@@ -105,6 +107,7 @@ def verify(
         # Kernels were imported to be compiled: another process steps them.
         return subprocess.call([sys.executable, "-m", "stress", *_arguments()], env={**os.environ, _PLAIN: "1"})
     os.environ[_PLAIN] = "1"
+    from stress.verify import replay as replaying
     from stress.verify import session
 
     def drawn(header: Any, rows: Any) -> str:
@@ -115,7 +118,9 @@ def verify(
     wanted, bug = session.orders_for(names, options["inject"])
     bounds = [session.bounds_for(order, options, bug) for order in wanted]
 
-    def tell(verified: Any, timeline: str) -> None:
+    def tell(verified: Any, timeline: Any) -> None:
+        if output is not None and verified.counterexample is not None:
+            replaying.write(output, verified.counterexample)
         if as_json:
             return
         verdict = {"proved": "PROVED", "violation": "VIOLATION: " + ", ".join(sorted(verified.kinds))}
@@ -124,15 +129,15 @@ def verify(
         emit(f"  bounds     {session.in_words(verified.bounds)}")
         emit(f"  schedules  {verified.schedules} in {format_ns(verified.elapsed_ns)}")
         emit(f"  seen       {session.seen_in_words(verified)}")
-        if timeline:
+        if timeline is not None:
             emit("")
-            emit(timeline)
+            emit(timeline.drawn(drawn))
             if output is not None:
                 emit(f"To play it again: stress verify --replay {output}")
         emit("")
 
-    chosen = options["scheduler"], options["seed"]
-    results, code = session.verify_orders(wanted, bounds, limit_ns, *chosen, output, tell, drawn)
+    how = limit_ns, options["scheduler"], options["seed"]
+    results, code = session.verify_orders(wanted, bounds, how, options["jobs"], tell)
     if as_json:
         emit(json.dumps({"orders": [each.document() for each in results]}, indent=2))
     for each in results:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from stress.arch.geometry import BLOCK_SIZES
 from stress.bugs import BUGS, Bug
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
+from stress.units import parse_size
 from stress.verify.columns import RULES, Columns
 from stress.verify.hooks import Hooks
-from stress.verify.replay import follow, read, simplify, stage, write
+from stress.verify.replay import follow, read, simplify, stage
 from stress.verify.scene import Bounds
 from stress.verify.search import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
 
@@ -36,6 +41,9 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
     pages, populated = options["pages"], options["populated"]
     if pages < 2 or pages & (pages - 1) or pages > 16:
         raise UsageError(f"a block of {pages} pages cannot be made", "use --pages 2, 4, 8 or 16")
+    granule = parse_size(options["granule"])
+    if granule not in BLOCK_SIZES:
+        raise UsageError(f"there is no granule of {options['granule']}", "use --granule 4K, 16K or 64K")
     if not 0 <= populated <= pages:
         raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
     return Bounds(
@@ -50,6 +58,7 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         shared=options["locking"] == SHARED,
         vcpu_rebuilds=options["rebuilder"] == VCPU,
         inject=bug.flag if bug else 0,
+        granule=granule,
         tso=options["memory"] == "tso",
         speculating=options["speculating"] if options["speculation"] else 0,
     )
@@ -67,12 +76,25 @@ def orders_for(names: Sequence[str], inject: str | None) -> tuple[list[Order], B
     return [bug.rewrite(order) for order in orders], bug
 
 
-def play(hooks: Hooks, order: Order, example: Counterexample, table: Table) -> str:
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A counterexample as it is printed: a table, and the rules that it breaks."""
+
+    header: list[str]
+    rows: list[list[str]]
+    rules: list[str]
+
+    def drawn(self, table: Table) -> str:
+        """As text."""
+        return "\n".join([table(self.header, self.rows), *self.rules])
+
+
+def play(hooks: Hooks, order: Order, example: Counterexample) -> Timeline:
     """The timeline of a counterexample, and what it breaks."""
     columns = Columns(stage(hooks, order, example))
     columns.play(example.choices)
     rules = [f"{kind}: {RULES[kind]}" for kind in example.kinds if kind in RULES]
-    return "\n".join([table(columns.header, columns.rows), *rules])
+    return Timeline(columns.header, columns.rows, rules)
 
 
 def replay(path: Path, table: Table, emit: Callable[[str], None]) -> int:
@@ -80,7 +102,7 @@ def replay(path: Path, table: Table, emit: Callable[[str], None]) -> int:
     order, example = read(path)
     with Hooks() as hooks:
         _, found, _ = follow(stage(hooks, order, example), example.choices)
-        emit(play(hooks, order, example, table))
+        emit(play(hooks, order, example).drawn(table))
     gone = sorted(set(example.kinds) - found)
     if gone:
         emit(f"not found again: {', '.join(gone)}; the program changed since the file was written")
@@ -89,30 +111,45 @@ def replay(path: Path, table: Table, emit: Callable[[str], None]) -> int:
     return ExitCode.CHECK_FAILED
 
 
+def verify_one(
+    order: Order, bounds: Bounds, limit_ns: int | None, scheduler: str, seed: int
+) -> tuple[Verified, Timeline | None]:
+    """Verify an order; what was found, and its counterexample made simpler."""
+    with Hooks() as hooks:
+        verified = verify(hooks, order, bounds, limit_ns, Scheduler(scheduler), seed)
+        if verified.counterexample is None:
+            return verified, None
+        verified.counterexample = simplify(hooks, order, verified.counterexample)
+        return verified, play(hooks, order, verified.counterexample)
+
+
 def verify_orders(
     orders: Sequence[Order],
     bounds: Sequence[Bounds],
-    limit_ns: int | None,
-    scheduler: str,
-    seed: int,
-    output: Path | None,
-    told: Callable[[Verified, str], None],
-    table: Table,
+    how: tuple[int | None, str, int],
+    jobs: int,
+    told: Callable[[Verified, Timeline | None], None],
 ) -> tuple[list[Verified], int]:
-    """Verify orders one after the other, telling of each; what was found, and the exit code."""
+    """Verify orders, up to ``jobs`` at a time, telling of each in turn; what was found, and the exit code.
+
+    ``how`` is the limit in ns, the scheduler and the seed.
+    """
     results = []
-    with Hooks() as hooks:
-        for order, its in zip(orders, bounds, strict=True):
-            verified = verify(hooks, order, its, limit_ns, Scheduler(scheduler), seed)
-            timeline = ""
-            if verified.counterexample is not None:
-                verified.counterexample = simplify(hooks, order, verified.counterexample)
-                timeline = play(hooks, order, verified.counterexample, table)
-                if output is not None:
-                    write(output, verified.counterexample)
-            told(verified, timeline)
-            results.append(verified)
+    for verified, timeline in _each(orders, bounds, how, min(jobs, len(orders))):
+        told(verified, timeline)
+        results.append(verified)
     return results, weightiest(_CODES[each.judgement] for each in results)
+
+
+def _each(
+    orders: Sequence[Order], bounds: Sequence[Bounds], how: tuple[int | None, str, int], jobs: int
+) -> Iterator[tuple[Verified, Timeline | None]]:
+    if jobs == 1:
+        for order, its in zip(orders, bounds, strict=True):
+            yield verify_one(order, its, *how)
+        return
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
+        yield from pool.map(verify_one, orders, bounds, *([each] * len(orders) for each in how))
 
 
 def in_words(bounds: Bounds) -> str:

@@ -23,6 +23,8 @@ def is_wrong(arguments: list[str]) -> bool:
     if "--inject" in arguments:
         return True
     lists = [argument.removeprefix("--order=") for argument in arguments if argument.startswith("--order=")]
+    if arguments[0] == "verify":
+        lists += [argument for argument in arguments if "," in argument]
     right = {order.steps for order in NAMED_ORDERS.values()}
     return any(parse_order(text).steps not in right for text in lists)
 
@@ -57,7 +59,8 @@ def shortened(arguments: list[str]) -> list[str]:
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 8
     assert {command.split()[0] for command in COMMANDS} >= {
-        "run", "compare", "sweep", "show", "bench", "report", "orders", "platforms", "bugs", "doctor", "clean",
+        "run", "compare", "verify", "sweep", "show", "bench", "report",
+        "orders", "platforms", "bugs", "doctor", "clean",
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ SMALL = ("--vcpus", "1", "--accesses", "1")
 
 
 def test_two_orders_are_proved() -> None:
-    done = process("verify", "block-first", "clean-first", *SMALL, capture_output=True)
+    done = process("verify", "block-first", "clean-first", *SMALL, "--jobs", "2", capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "block-first: PROVED" in done.stdout
     assert "clean-first: PROVED" in done.stdout
@@ -58,6 +58,7 @@ def test_no_time_proves_nothing() -> None:
         ((), "give orders"),
         (("no-order",), "unknown order"),
         (("block-first", "--pages", "3"), "--pages 2, 4, 8 or 16"),
+        (("block-first", "--granule", "8K"), "--granule 4K, 16K or 64K"),
         (("block-first", "--populated", "3"), "--populated 0 to 2"),
         (("bbml2", "--inject", "no-break"), "cannot act"),
         (("--replay", "/dev/null"), "not a counterexample"),
