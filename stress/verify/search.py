@@ -14,6 +14,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
+from stress import interrupt
 from stress.kernels.codes import RETRY, WINDOW
 from stress.orders import Order
 from stress.shm import accounts
@@ -198,7 +199,8 @@ def verify(
                             )
                     if best is not None:
                         left -= 1
-                    out_of_time = share_ns is not None and time.monotonic_ns() - began > share_ns
+                    late = share_ns is not None and time.monotonic_ns() - began > share_ns
+                    out_of_time = late or interrupt.requested.is_set()
                     if left == 0 or out_of_time:
                         break
                 break
@@ -208,7 +210,7 @@ def verify(
                 verified.why = f"{endless} tries again for ever, and never meets what it met before"
                 verified.elapsed_ns = time.monotonic_ns() - began
                 return verified
-        if (out_of_time and not by_chance) or (best is not None and best[0][0] == 0):
+        if (out_of_time and (not by_chance or interrupt.requested.is_set())) or (best is not None and best[0][0] == 0):
             break
     verified.elapsed_ns = time.monotonic_ns() - began
     if best is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stress import interrupt
 from stress.bugs import BUGS
 from stress.errors import UsageError
 from stress.kernels import grace, tlbi
@@ -322,6 +323,12 @@ def test_chance_leads_nowhere_that_the_reduction_did_not(
     by_chance = {end() for _ in islice(Chance(scene.world, 5).schedules(), 1000)}
     assert by_chance <= reduced
     assert len(by_chance) > 1
+
+
+def test_an_interrupt_ends_the_search(hooks: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt.requested, "is_set", lambda: True)
+    result = verified(hooks, "block-first")
+    assert (result.judgement, result.schedules) == (Judgement.UNFINISHED, 1)
 
 
 def test_kernels_are_themselves_again_afterwards() -> None:
