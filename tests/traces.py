@@ -35,5 +35,6 @@ def verdict(s: Machine) -> str:
 def traced_run(path: Path, *arguments: str) -> dict[str, Any]:
     """Run a command that writes its trace to ``path``; its document. There was no violation."""
     document = run_json(*arguments, "--trace", str(path))
-    assert (document["exit"], document["violations"], document["complete"]) == (0, [], True)
+    found = (document["exit"], document["violations"], document["complete"])
+    assert found == (0, [], True), (found, document["failure"], document["untested"])
     return document
