@@ -3,6 +3,9 @@
 Numba links what was compiled before as functions that another module may replace, of which the optimiser may assume
 nothing. Each call made room for a result and for an exception, cleared both, and asked afterwards whether there was an
 exception, in kernels that raise none. Made private to the entry point, they are known to raise nothing.
+
+Private, not internal: LLVM's linker finds internal functions by name, too. What another program called by that name
+would then be this one's, whose arguments the optimiser has changed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ class _WholeProgram(JITCodeLibrary):
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage == llvm.Linkage.linkonce_odr:
-                function.linkage = llvm.Linkage.internal
+                function.linkage = llvm.Linkage.private
         super()._optimize_final_module()
 
 

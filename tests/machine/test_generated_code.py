@@ -79,8 +79,24 @@ def test_an_entry_point_and_what_it_calls_are_one_program() -> None:
     entry_point = njit(pipeline_class=WholeProgramCompiler)(caller)
     assert entry_point(100) == 1234500
     (text,) = entry_point.inspect_llvm().values()
-    assert re.search(r"define internal .*rare", text)
+    assert re.search(r"define private .*rare", text)
     assert re.search(r"call [^@]*void @\S*rare", text)  # no word of an exception comes back
+
+
+def test_no_other_program_calls_what_is_private_to_an_entry_point() -> None:
+    """LLVM's linker knows functions by name, and in a whole program they have other arguments."""
+
+    @kernel
+    def rare(values: Any, at: int) -> int:
+        cold()
+        return int(values[at]) * 12345
+
+    def caller(values: Any) -> int:
+        return int(rare(values, 1))
+
+    values = np.array([2, 3])
+    assert njit(pipeline_class=WholeProgramCompiler)(caller)(values) == 37035
+    assert kernel(caller)(values) == 37035
 
 
 MACHINE = small_machine(blocks=1, vcpus=1)
