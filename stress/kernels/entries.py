@@ -120,6 +120,16 @@ def settle_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: i
 
 
 @kernel
+def may_settle(s: Machine, issued: bool, left: int) -> bool:
+    """Whether a broken entry may become ``left``: a TLBI was issued for it, and not left out by an injected bug.
+
+    Without one the entry stays as it was broken, and the break-before-make rule sees who makes it. An entry
+    given away under a shared mmu_lock becomes ``left`` in any case: nobody could own and make a broken one.
+    """
+    return issued or (left == 0 and s.geo.shared != 0)
+
+
+@kernel
 def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int) -> None:
     """Invalidate by IPA all that a broken entry may have left in a TLB or walk cache; then ``left`` stands there.
 
@@ -127,10 +137,7 @@ def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int
     """
     pages = pages_at(s.geo, level)
     start = gfn & ~(pages - 1)
-    issued = tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
-    # Without one the entry stays as it was broken: the rule sees who makes it. Given away under a shared mmu_lock
-    # nobody ever could.
-    if issued or (left == 0 and s.geo.shared != 0):
+    if may_settle(s, tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY), left):
         settle_entry(s, index, level, gfn, left, who)
 
 

@@ -10,7 +10,7 @@ from stress.bugs import REFERENCE_KEPT
 from stress.kernels.clean import count_not_at_poc
 from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import is_leaf, is_table, next_page, pages_at
-from stress.kernels.entries import break_entry, find, page_of, settle_entry, tlbi_entry
+from stress.kernels.entries import break_entry, find, may_settle, page_of, settle_entry, tlbi_entry
 from stress.kernels.grace import grace, grace_clock, judge_free
 from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
@@ -37,36 +37,44 @@ DONE = 0
 
 
 @kernel
-def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
-    """Break every leaf that maps guest frames [first, end), invalidate them, leave their entries empty; how many.
+def break_leaves(s: Machine, first: int, end: int, who: int) -> tuple[int, int, int]:
+    """Break every leaf that maps guest frames [first, end); how many, and the frames [low, high) that they mapped.
 
     A block that reaches beyond the range goes as a whole.
     """
-    count = 0
-    low, high = first, end
-    for settling in range(2):  # break all; one TLBI for the range; then no TLB can hold them
-        gfn = first
-        while gfn < end:
-            index, level = find(s, gfn, LAST_LEVEL)
-            pages = pages_at(s.geo, level)
-            last = min(end, (gfn | ((1 << s.geo.index_bits) - 1)) + 1) if level == LAST_LEVEL else gfn + 1
-            while gfn < last:
-                descriptor = load(s.tables, index)
-                if settling == 0:
-                    if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, gfn, 0, who):
-                        if not injected(s, REFERENCE_KEPT):
-                            put_page(s, page_of(s, index))
-                        low = min(low, gfn & ~(pages - 1))
-                        high = max(high, (gfn | (pages - 1)) + 1)
-                        count += 1
-                else:
-                    settle_entry(s, index, level, gfn, 0, who)
-                index += 1
-                gfn = (gfn | (pages - 1)) + 1
-        if settling == 0:
-            if count == 0:
-                return 0
-            tlbi_range(s, low, high, who)
+    count, low, high = 0, first, end
+    gfn = first
+    while gfn < end:
+        index, level = find(s, gfn, LAST_LEVEL)
+        pages = pages_at(s.geo, level)
+        begins = gfn & ~(pages - 1)
+        descriptor = load(s.tables, index)
+        if is_leaf(descriptor, level) and break_entry(s, index, descriptor, level, gfn, 0, who):
+            if not injected(s, REFERENCE_KEPT):
+                put_page(s, page_of(s, index))
+            low = min(low, begins)
+            high = max(high, begins + pages)
+            count += 1
+        gfn = begins + pages
+    return count, low, high
+
+
+@kernel
+def settle_leaves(s: Machine, first: int, end: int, who: int) -> None:
+    """Leave every broken entry for guest frames [first, end) empty: a TLBI of the range has been completed."""
+    gfn = first
+    while gfn < end:
+        index, level = find(s, gfn, LAST_LEVEL)
+        settle_entry(s, index, level, gfn, 0, who)
+        gfn = (gfn | (pages_at(s.geo, level) - 1)) + 1
+
+
+@kernel
+def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
+    """Unmap every leaf that maps guest frames [first, end), with one TLBI for all; how many."""
+    count, low, high = break_leaves(s, first, end, who)
+    if count != 0 and may_settle(s, tlbi_range(s, low, high, who), 0):
+        settle_leaves(s, low, high, who)
     return count
 
 

@@ -117,6 +117,9 @@ def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> bool:
 
 
 @kernel
-def tlbi_range(s: Machine, start: int, end: int, who: int) -> None:
-    """Invalidate by IPA every page of guest frames [start, end) and wait (``__kvm_tlb_flush_vmid_ipa``)."""
-    tlbi_ipas(s, start, end, who, _RANGE)
+def tlbi_range(s: Machine, start: int, end: int, who: int) -> bool:
+    """Invalidate by IPA every page of guest frames [start, end) and wait (``__kvm_tlb_flush_vmid_ipa``).
+
+    Returns whether a TLBI was issued, as ``tlbi_ipas``.
+    """
+    return tlbi_ipas(s, start, end, who, _RANGE)

@@ -323,6 +323,17 @@ def test_a_missing_tlbi_shows_in_each_operation(operation: str, injected: bool, 
 
 
 @pytest.mark.parametrize("injected", [True, False])
+def test_the_rule_sees_who_maps_what_the_notifier_unmapped_without_a_tlbi(injected: bool) -> None:
+    """No TLB holds the page, so no access can show it. Under a shared mmu_lock its entry is given away."""
+    s = small_machine(vcpus=1, spare_blocks=1, inject=BUGS["missing-tlbi"].flag if injected else 0)
+    assert populate(s, s.geo.hypervisor, s.geo.base_gfn) == 0
+    assert invalidate_start(s, s.geo.hypervisor, s.geo.base_gfn, 0, BLOCK) == 0
+    assert invalidate_end(s, s.geo.hypervisor, 0, BLOCK, 0, 0, 1) == 0
+    execute(s, new_cpu(), 0, program(4), 1)
+    assert violations(s) == ({"bbm": 1} if injected else {})
+
+
+@pytest.mark.parametrize("injected", [True, False])
 def test_a_relaxation_without_its_tlbi_shows_in_another_vcpu(injected: bool) -> None:
     """Its TLB forbids what the entry allows. The one that faulted drops its own translation."""
     s = small_machine(vcpus=2, inject=BUGS["missing-tlbi"].flag if injected else 0)
