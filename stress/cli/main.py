@@ -27,6 +27,7 @@ _COMMANDS = (
     "compare",
     "predict",
     "verify",
+    "search",
     "sweep",
     "bench",
     "show",
@@ -45,7 +46,7 @@ _STARTING = ("run", "compare")
 _MEASURING = (*_STARTING, "sweep", "bench")
 
 #: Those that need numpy alone.
-_COUNTING = ("predict", "show", "report", "doctor")
+_COUNTING = ("predict", "search", "show", "report", "doctor")
 
 
 class _Commands(click.Group):

@@ -70,9 +70,14 @@ def simplify(hooks: Hooks, order: Order, example: Counterexample) -> Counterexam
     return replace(example, choices=tuple(best), stops=tuple(sorted(scene.world.visible)))
 
 
+def as_kept(example: Counterexample) -> dict[str, Any]:
+    """What a file with a counterexample holds, as JSON has it."""
+    return {"magic": MAGIC, "version": VERSION, **asdict(example)}
+
+
 def write(path: Path, example: Counterexample) -> None:
     """Keep a counterexample."""
-    path.write_text(json.dumps({"magic": MAGIC, "version": VERSION, **asdict(example)}, indent=1) + "\n")
+    path.write_text(json.dumps(as_kept(example), indent=1) + "\n")
 
 
 def read(path: Path) -> tuple[Order, Counterexample]:

@@ -1,0 +1,82 @@
+"""The verdict on an order, by `stress verify`: one schedule at first, which refutes most; all of them if it does not.
+
+Runs where kernels are plain Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from stress.orders import Step
+from stress.search.classes import Steps, order_of
+from stress.search.verdicts import OPEN, PROVED, REFUTED, UNDECIDED, Verdict
+from stress.verify.accesses import Shared
+from stress.verify.hooks import FOUND, Hooks
+from stress.verify.replay import as_kept, follow, simplify
+from stress.verify.scene import Bounds, Scene
+from stress.verify.search import Counterexample, Judgement, verify
+
+
+def machines_of(steps: Steps, bounds: Bounds) -> list[Bounds]:
+    """The machines that an order is proved on: where it looks again, also one on which what it looked at moves."""
+    looks_again = order_of(steps).looks_again
+    return [bounds, replace(bounds, vcpu_rebuilds=True)] if looks_again else [bounds]
+
+
+def screen(steps: Steps, limits: Mapping[str, Any]) -> Verdict:
+    """Play one schedule, in which the rebuilder is through before a vCPU begins; OPEN if that does not refute it.
+
+    ``limits`` are fields of `Bounds`.
+    """
+    order = order_of(steps)
+    bounds = replace(Bounds(**limits), vcpus=1, speculating=0)
+    with Hooks() as hooks:
+        scene = Scene(hooks, order, bounds, None)
+        begun: list[str] = []  # steps, up to the first violation
+        notes: list[str] = []
+
+        def listen(_: int, text: str) -> None:
+            notes.append(text)
+
+        scene.world.listener = listen
+        while True:
+            notes.clear()
+            try:
+                _, kinds, _ = follow(scene, ())
+                break
+            except Shared:  # one more word before whose accesses actors stop
+                continue
+        if not kinds:
+            return Verdict(OPEN)
+        stops = tuple(sorted(scene.world.visible))
+    for text in notes:
+        if text.startswith(FOUND):
+            break
+        if text.startswith("["):
+            begun.append(text)
+    beginning = len(begun) if any(text.startswith(FOUND) for text in notes) else 0
+    # A lock taken at once is no step of the interpreter; and unlock looks at the steps after it.
+    beginning = 0 if f"[{Step.UNLOCK}]" in begun else beginning + int(beginning > 0 and steps[0] is Step.LOCK)
+    example = Counterexample(order.name, bounds, None, stops, (), tuple(sorted(kinds)))
+    return Verdict(REFUTED, tuple(sorted(kinds)), counterexample=as_kept(example), beginning=beginning)
+
+
+def explore(steps: Steps, limits: Mapping[str, Any], limit_ns: int | None) -> Verdict:
+    """Explore all schedules on an order's machines; the first violation ends it, made as simple as it gets."""
+    order = order_of(steps)
+    schedules, elapsed_ns = 0, 0
+    with Hooks() as hooks:
+        for bounds in machines_of(steps, Bounds(**limits)):
+            verified = verify(hooks, order, bounds, limit_ns)
+            schedules += verified.schedules
+            elapsed_ns += verified.elapsed_ns
+            if verified.judgement is Judgement.PROVED:
+                continue
+            kinds = tuple(sorted(verified.kinds))
+            if verified.counterexample is None:
+                return Verdict(UNDECIDED, kinds, verified.why, schedules, elapsed_ns)
+            example = simplify(hooks, order, verified.counterexample)
+            return Verdict(REFUTED, kinds, "", schedules, elapsed_ns, as_kept(example))
+    return Verdict(PROVED, (), "", schedules, elapsed_ns)

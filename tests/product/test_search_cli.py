@@ -1,0 +1,61 @@
+"""``stress search`` from the command line: counts, constraints, the document, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from commands import process
+
+SMALL = ("search", "--fwb", "--proof-accesses", "1")
+FOUR = ("--steps", "invalidate,tlbi,install,unmap")
+
+
+def test_a_search_with_its_document_and_counterexamples(tmp_path: Path) -> None:
+    kept, output = tmp_path / "examples", tmp_path / "found.json"
+    fresh = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    arguments = (*SMALL, *FOUR, "--counterexamples", str(kept), "--output", str(output))
+    done = process(*arguments, capture_output=True, env=fresh)
+    assert done.returncode == 0
+    assert "49 orders, 49 programs: 2 proved, 47 refuted" in done.stdout
+    assert "tlbi before install" in done.stdout
+    found = json.loads(output.read_text())
+    assert [each["steps"] for each in found["correct"]] == [
+        ["invalidate", "tlbi", "install", "unmap"],
+        ["invalidate", "tlbi", "unmap", "install"],
+    ]
+    assert "block-first" in found["correct"][0]["named"]
+    [one] = [each for each in found["constraints"] if each["text"] == "tlbi before install"]
+    assert {"bbm", "tlb-conflict"} <= {*one["kinds"]}
+    again = process("verify", "--replay", str(kept / "tlbi-before-install.json"), capture_output=True)
+    assert again.returncode == 1
+    assert "found again: bbm, tlb-conflict" in again.stdout
+    second = process(*arguments, "--json", capture_output=True, env=fresh)
+    assert {**json.loads(second.stdout), "elapsed_ns": 0} == {**found, "elapsed_ns": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--steps", "invalidat,install"), "did you mean 'invalidate'"),
+        (("--steps", "tlbi"), "add one of them to --steps"),
+        (("--limit", "soon"), "soon"),
+        (("--output", "/no/such/place"), "create the directory first"),
+        (("--counterexamples", "/dev/null/x"), "cannot write"),
+    ],
+)
+def test_nonsense_is_refused(arguments: tuple[str, ...], words: str) -> None:
+    done = process(*SMALL, *arguments, capture_output=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_time_decides_nothing(tmp_path: Path) -> None:
+    fresh = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = process(*SMALL, *FOUR, "--limit", "1ns", "--jobs", "1", capture_output=True, env=fresh)
+    assert done.returncode == 4
+    assert "0 proved, 47 refuted, 2 undecided" in done.stdout
+    assert "proved nothing" in done.stdout
