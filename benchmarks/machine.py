@@ -11,7 +11,7 @@ from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import GIB, Geometry
 from stress.errors import RunBroken
 from stress.kernels.split import DONE, split
-from stress.kernels.tlb import R_RANDOM, R_SEEN, Cpu, new_cpu
+from stress.kernels.tlb import CPU_RANDOM, CPU_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
 from stress.shm.accounts import PHASE, PHASE_SLOT_BITS
@@ -64,8 +64,8 @@ def machine_of(
 def cpu_for(machine: Machine, seed: int = 1) -> Cpu:
     """A vCPU with an empty TLB that has seen every TLBI so far."""
     cpu = new_cpu()
-    cpu.registers[R_SEEN] = machine.control[SEQUENCE]
-    cpu.registers[R_RANDOM] = seed_for(seed, VCPU)
+    cpu.registers[CPU_SEEN] = machine.control[SEQUENCE]
+    cpu.registers[CPU_RANDOM] = seed_for(seed, VCPU)
     return cpu
 
 

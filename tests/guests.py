@@ -12,7 +12,7 @@ from machines import block_gfn, fault, small_machine, split_block
 
 from stress.kernels.codes import POPULATION
 from stress.kernels.split import DONE
-from stress.kernels.tlb import R_PAGE, R_RANDOM, R_SEEN, Cpu, new_cpu
+from stress.kernels.tlb import CPU_PAGE, CPU_RANDOM, CPU_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import run
 from stress.kernels.workload import Pattern, Workload, scatter_for, seed_for
 from stress.shm.accounts import C_ACCESSES, C_FAULTS, C_HITS, C_REDONE, C_WALKS, C_WRITES, FAULT_KINDS
@@ -31,8 +31,8 @@ def workload(s: Machine, pattern: Pattern = Pattern.SEQUENTIAL, write_below: int
 def cpu_at(page: int = 0) -> Cpu:
     """A vCPU whose last access was to ``page``: a sequential one goes on with the next."""
     cpu = new_cpu()
-    cpu.registers[R_PAGE] = page
-    cpu.registers[R_RANDOM] = seed_for(1, 0)
+    cpu.registers[CPU_PAGE] = page
+    cpu.registers[CPU_RANDOM] = seed_for(1, 0)
     return cpu
 
 
@@ -53,7 +53,7 @@ def mapped(share: int | None = None, **options: Any) -> Machine:
 
 def caught_up(s: Machine, cpu: Cpu) -> Cpu:
     """The same vCPU, having seen every TLBI."""
-    cpu.registers[R_SEEN] = s.control[SEQUENCE]
+    cpu.registers[CPU_SEEN] = s.control[SEQUENCE]
     return cpu
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stress.kernels.tlb import R_LEFT, R_PAGE, Cpu
+from stress.kernels.tlb import CPU_LEFT, CPU_PAGE, Cpu
 from stress.kernels.vcpu import FINISHED, run
 from stress.kernels.workload import Pattern, Workload
 from stress.shm.layout import Machine
@@ -15,6 +15,6 @@ def program(first: int, group: int = 1, head: int = 0, skip: int = 0, each: int 
 
 def execute(s: Machine, cpu: Cpu, vcpu: int, work: Workload, accesses: int) -> None:
     """Let a vCPU run the first accesses of a program."""
-    cpu.registers[R_PAGE] = 0
-    cpu.registers[R_LEFT] = accesses
+    cpu.registers[CPU_PAGE] = 0
+    cpu.registers[CPU_LEFT] = accesses
     assert run(s, cpu, work, vcpu, accesses + 1) == FINISHED

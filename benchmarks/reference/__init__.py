@@ -69,7 +69,6 @@ def _integers() -> Iterator[tuple[str, int]]:
     """Name and value of every constant that C may use; a field is its mask in place and its lowest bit."""
     for prefix, enum in _ENUMS.items():
         yield from ((f"{prefix}_{member.name}", int(member)) for member in enum)
-    registers = {name: value for name, value in vars(tlb).items() if name.startswith("R_")}
     for module in _CONSTANTS:
         for name, value in vars(module).items():
             if not name.isupper() or name[0] == "_":
@@ -78,8 +77,7 @@ def _integers() -> Iterator[tuple[str, int]]:
                 yield f"FIELD_{name}", value.mask
                 yield f"{name}_LO", value.lo
             elif isinstance(value, int):
-                # A vCPU's registers and the words of a record share a prefix.
-                yield (f"CPU_{name}" if registers.get(name) == value else name), int(value)
+                yield name, int(value)
 
 
 def _header() -> str:

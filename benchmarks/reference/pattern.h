@@ -17,7 +17,7 @@ static inline bool is_write(const struct workload *work, int64_t state)
 	return ((state >> 20) & 0xfff) < work->write_below;
 }
 
-static inline int64_t next_page(const struct workload *work, int64_t pattern, int64_t page, int64_t state)
+static inline int64_t page_after(const struct workload *work, int64_t pattern, int64_t page, int64_t state)
 {
 	const int64_t drawn = (state >> 32) & 0xffffffff;
 
@@ -38,7 +38,7 @@ static inline struct position draw_by(const struct workload *work, int64_t patte
 {
 	for (int i = 0; i < CHUNK; i++) {
 		at.state = advance(at.state);
-		at.page = next_page(work, pattern, at.page, at.state);
+		at.page = page_after(work, pattern, at.page, at.state);
 		upcoming[i] = at.page << 1 | is_write(work, at.state);
 	}
 	return at;

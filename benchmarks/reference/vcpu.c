@@ -124,8 +124,8 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		.watched = geo->poc_checked != 0 ? ~VALUE_MASK : ~(VALUE_MASK | NOT_AT_POC),
 		.fenced = load(&m.control[FENCED]) != 0,
 	};
-	struct position at = {cpu.registers[CPU_R_PAGE], cpu.registers[CPU_R_RANDOM]};
-	int64_t seen = cpu.registers[CPU_R_SEEN], left = cpu.registers[CPU_R_LEFT];
+	struct position at = {cpu.registers[CPU_PAGE], cpu.registers[CPU_RANDOM]};
+	int64_t seen = cpu.registers[CPU_SEEN], left = cpu.registers[CPU_LEFT];
 	int64_t *state = &m.states[vcpu * STATE_WORDS];
 	int64_t status = RAN;
 
@@ -214,9 +214,9 @@ int64_t vcpu_run(const struct machine *machine, const struct cpu *private, const
 		if (unlikely(state[FIRST_ACCESS_NS] == 0))
 			abort(); /* the benchmark is not the first */
 	}
-	cpu.registers[CPU_R_SEEN] = seen;
-	cpu.registers[CPU_R_PAGE] = at.page;
-	cpu.registers[CPU_R_RANDOM] = at.state;
-	cpu.registers[CPU_R_LEFT] = left;
+	cpu.registers[CPU_SEEN] = seen;
+	cpu.registers[CPU_PAGE] = at.page;
+	cpu.registers[CPU_RANDOM] = at.state;
+	cpu.registers[CPU_LEFT] = left;
 	return status;
 }

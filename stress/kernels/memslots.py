@@ -9,17 +9,17 @@ from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.words import HOST_SEQUENCE, SLOT_BASE, SLOT_FIRST, SLOT_LOGGING, SLOT_PAGES
 
-NO_SLOT = -1
+NOWHERE = -1  # slot of a guest frame that is in no memslot
 
 
 @kernel
 def slot_of(s: Machine, gfn: int) -> int:
-    """Number of the memslot that holds guest frame ``gfn``, or NO_SLOT: KVM would exit to the VMM for MMIO."""
+    """Number of the memslot that holds guest frame ``gfn``, or NOWHERE: KVM would exit to the VMM for MMIO."""
     for slot in range(s.geo.memslots):
         base = load(s.memslots, (slot, SLOT_BASE))
         if base <= gfn < base + load(s.memslots, (slot, SLOT_PAGES)):
             return slot
-    return NO_SLOT
+    return NOWHERE
 
 
 @kernel

@@ -54,7 +54,7 @@ def zipf_rank(uniform: int, pages: int, exponent: float) -> int:
 
 
 @inline
-def next_page(work: Workload, pattern: int, page: int, state: int) -> int:
+def page_after(work: Workload, pattern: int, page: int, state: int) -> int:
     """Page in [0, pages) that follows ``page``; ``state`` is this access's random word."""
     if pattern == _SEQUENTIAL:
         page += 1
@@ -73,7 +73,7 @@ def draw_by(work: Workload, pattern: int, upcoming: Any, page: int, state: int) 
     """``draw_accesses`` for one pattern: called with a constant, so that the loop does not ask for it."""
     for i in range(len(upcoming)):
         state = advance(state)
-        page = next_page(work, pattern, page, state)
+        page = page_after(work, pattern, page, state)
         # These random bits decide on nothing else: uniform and Zipf use the upper half.
         upcoming[i] = page << 1 | ((state >> 20) & 0xFFF < work.write_below)
     return page, state

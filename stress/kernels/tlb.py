@@ -29,10 +29,10 @@ MISS = 0  # a translation without permissions
 CHUNK = 128  # accesses drawn at a time
 
 # Cpu.registers
-R_SEEN = 0  # number of the newest TLBI applied
-R_PAGE = 1  # page of the last access; in a program the position of the next
-R_RANDOM = 2
-R_LEFT = 3  # accesses left in a stage; negative: no end
+CPU_SEEN = 0  # number of the newest TLBI applied
+CPU_PAGE = 1  # page of the last access; in a program the position of the next
+CPU_RANDOM = 2
+CPU_LEFT = 3  # accesses left in a stage; negative: no end
 
 
 class Cpu(NamedTuple):
@@ -75,7 +75,7 @@ def new_cpu() -> Cpu:
     cpu = Cpu(*np.split(words[start : start + size], np.cumsum(list(_LENGTHS.values()))[:-1]))
     cpu.key[:] = EMPTY
     cpu.walk_key[:] = EMPTY
-    cpu.registers[R_LEFT] = -1
+    cpu.registers[CPU_LEFT] = -1
     return cpu
 
 

@@ -33,11 +33,11 @@ from stress.kernels.oracle import report
 from stress.kernels.pattern import draw_accesses
 from stress.kernels.tlb import (
     CHUNK,
+    CPU_LEFT,
+    CPU_PAGE,
+    CPU_RANDOM,
+    CPU_SEEN,
     MISS,
-    R_LEFT,
-    R_PAGE,
-    R_RANDOM,
-    R_SEEN,
     Cpu,
     catch_up,
     fill,
@@ -236,10 +236,10 @@ def build_run(checked: bool) -> Callable[..., Any]:
         watched = (~VALUE_MASK) if geo.poc_checked != 0 else ~(VALUE_MASK | NOT_AT_POC)
         if not checked:
             watched = 0
-        seen = cpu.registers[R_SEEN]
-        page = cpu.registers[R_PAGE]
-        random = cpu.registers[R_RANDOM]
-        left = cpu.registers[R_LEFT]
+        seen = cpu.registers[CPU_SEEN]
+        page = cpu.registers[CPU_PAGE]
+        random = cpu.registers[CPU_RANDOM]
+        left = cpu.registers[CPU_LEFT]
         status = RAN
         for _ in range(chunks):
             if load(s.control, STOP) != 0:
@@ -381,10 +381,10 @@ def build_run(checked: bool) -> Callable[..., Any]:
                 s.states[vcpu, FIRST_ACCESS_NS] = clock_ns()
             if status != RAN:
                 break
-        cpu.registers[R_SEEN] = seen
-        cpu.registers[R_PAGE] = page
-        cpu.registers[R_RANDOM] = random
-        cpu.registers[R_LEFT] = left
+        cpu.registers[CPU_SEEN] = seen
+        cpu.registers[CPU_PAGE] = page
+        cpu.registers[CPU_RANDOM] = random
+        cpu.registers[CPU_LEFT] = left
         return status
 
     return entry(run)

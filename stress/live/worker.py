@@ -7,7 +7,7 @@ import time
 
 from stress.errors import RunBroken
 from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
-from stress.kernels.tlb import R_LEFT, R_PAGE, R_RANDOM, Cpu, new_cpu
+from stress.kernels.tlb import CPU_LEFT, CPU_PAGE, CPU_RANDOM, Cpu, new_cpu
 from stress.kernels.vcpu import FINISHED, await_stage, run
 from stress.kernels.workload import Pattern, Workload, pattern_over
 from stress.live.hypervisor import Hypervisor, Stopped
@@ -67,8 +67,8 @@ def vcpu_main(name: str, plan: Plan, vcpu: int) -> None:
     """Run guest accesses until the run stops."""
     machine = _enter(name, plan, vcpu).machine
     cpu = new_cpu()
-    cpu.registers[R_PAGE] = plan.first_page(vcpu)
-    cpu.registers[R_RANDOM] = plan.random_state(vcpu)
+    cpu.registers[CPU_PAGE] = plan.first_page(vcpu)
+    cpu.registers[CPU_RANDOM] = plan.random_state(vcpu)
     _await_start(machine, vcpu)
     if plan.staged:
         _run_stages(machine, cpu, plan, vcpu)
@@ -98,7 +98,7 @@ def _run_stages(machine: Machine, cpu: Cpu, plan: Plan, vcpu: int) -> None:
             continue
         stage = now
         workload, accesses = _of_stage(machine, plan, vcpu)
-        cpu.registers[R_PAGE], cpu.registers[R_LEFT] = 0, accesses
+        cpu.registers[CPU_PAGE], cpu.registers[CPU_LEFT] = 0, accesses
         if not _run_guest(machine, cpu, workload, vcpu):
             return
         machine.states[vcpu, STAGE_END_NS] = time.monotonic_ns()

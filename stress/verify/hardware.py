@@ -10,7 +10,7 @@ from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.codes import WALKED
 from stress.kernels.oracle import report
-from stress.kernels.tlb import MISS, R_SEEN, Cpu, fill, lookup, sizes_held
+from stress.kernels.tlb import CPU_SEEN, MISS, Cpu, fill, lookup, sizes_held
 from stress.kernels.vcpu import fill_block, translate
 from stress.kernels.walk import cache_walk, walk
 from stress.shm.accounts import Kind
@@ -28,7 +28,7 @@ def speculate(world: World, s: Machine, cpu: Cpu, vcpu: int, gfn: int, tlb: int)
     """
     with world.one_step("walks by itself"):
         world.touch((tlb,), ())
-        bits, seen = s.geo.index_bits, cpu.registers[R_SEEN]
+        bits, seen = s.geo.index_bits, cpu.registers[CPU_SEEN]
         if s.control[SEQUENCE] != seen or lookup(cpu, bits, gfn, sizes_held(cpu)) != MISS:
             return False
         own = cpu._replace(path=[0] * len(cpu.path))  # type: ignore[arg-type]  # the vCPU may be in a walk itself

@@ -130,8 +130,8 @@ class Hooks:
         """Apply what was published, in one step; what hardware fills from here on was walked after that."""
         with self.world.one_step("applies what was invalidated"):
             self.world.touch((), (self.tlbs[id(cpu.registers)],))
-            cpu.registers[tlb.R_SEEN] = int(self._catch_up(s, cpu, seen))
-        return int(cpu.registers[tlb.R_SEEN])
+            cpu.registers[tlb.CPU_SEEN] = int(self._catch_up(s, cpu, seen))
+        return int(cpu.registers[tlb.CPU_SEEN])
 
     def publish(self, s: Machine, start: int, end: int) -> int:
         """Publish an invalidation. One of all there is, in one step: whoever meets half of it drops all there is."""

@@ -19,7 +19,7 @@ from stress.kernels import tlbi
 from stress.kernels.audit import audit
 from stress.kernels.codes import POOL_EXHAUSTED
 from stress.kernels.descriptor import next_page
-from stress.kernels.tlb import R_LEFT, R_SEEN, Cpu, new_cpu
+from stress.kernels.tlb import CPU_LEFT, CPU_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import run
 from stress.kernels.workload import Pattern, Workload
 from stress.orders import Order
@@ -150,8 +150,8 @@ class Scene:
             for part, fresh in zip(cpu, _EMPTY, strict=True):
                 if part is not cpu.upcoming:
                     part[:] = fresh
-            cpu.registers[R_SEEN] = seen
-            cpu.registers[R_LEFT] = self.bounds.accesses
+            cpu.registers[CPU_SEEN] = seen
+            cpu.registers[CPU_LEFT] = self.bounds.accesses
 
     def _accounts(self, at: int) -> bool:
         name, index = self.world.about(at)
@@ -179,7 +179,7 @@ class Scene:
 
     def _speculate(self, vcpu: int, gfn: int, tlb: int) -> None:
         if speculate(self.world, self.s, self.cpus[vcpu], vcpu, gfn, tlb):
-            first = self.cpus[vcpu].registers[R_SEEN] == self._published
+            first = self.cpus[vcpu].registers[CPU_SEEN] == self._published
             self.filled.append("before" if first else "after")
 
     def judge(self) -> tuple[dict[str, int], bool]:

@@ -84,7 +84,7 @@ def play(monkeypatch: pytest.MonkeyPatch, s: Machine, order: Order, points: list
             patch.setattr(fault, "sched_yield", rebuilder.hand_over)
             patch.setattr(grace, "back_off", back_off)
         cpu = caught_up(s, tlb.new_cpu())
-        cpu.registers[tlb.R_RANDOM] = 99
+        cpu.registers[tlb.CPU_RANDOM] = 99
         work_of_guest = Workload(int(pattern), 512, 7, 0.99, 5, 2048)
         assert vcpu.run(s, cpu, work_of_guest, 0, 2) == vcpu.RAN
         while not rebuilder.done:

@@ -15,7 +15,7 @@ from machines import assert_sound, block_leaf, set_order, small_machine, violati
 from stress.kernels.codes import PERMISSION, POPULATION, REBUILT
 from stress.kernels.dirty import set_logging
 from stress.kernels.pattern import draw_accesses
-from stress.kernels.tlb import CHUNK, R_LEFT, R_PAGE, Cpu
+from stress.kernels.tlb import CHUNK, CPU_LEFT, CPU_PAGE, Cpu
 from stress.kernels.vcpu import FINISHED, RAN, run
 from stress.kernels.workload import Pattern, Workload, seed_for
 from stress.orders import BLOCK_FIRST
@@ -107,9 +107,9 @@ def test_adjust_reads_every_page_in_order() -> None:
 def stage(s: Machine, cpu: Cpu, work: Workload, accesses: int) -> None:
     """Run a program to its end, and no further."""
     before = counters(s)["accesses"]
-    cpu.registers[R_PAGE], cpu.registers[R_LEFT] = 0, accesses
+    cpu.registers[CPU_PAGE], cpu.registers[CPU_LEFT] = 0, accesses
     assert run(s, cpu, work, 0, 1000) == FINISHED
-    assert cpu.registers[R_LEFT] == 0
+    assert cpu.registers[CPU_LEFT] == 0
     assert counters(s)["accesses"] == before + accesses
 
 
@@ -149,9 +149,9 @@ def test_the_selftests_stages_fault_as_on_real_kernels() -> None:
 def test_a_program_goes_on_where_the_last_call_left_it() -> None:
     s = small_machine()
     cpu = cpu_at()
-    cpu.registers[R_PAGE], cpu.registers[R_LEFT] = 0, 1000
+    cpu.registers[CPU_PAGE], cpu.registers[CPU_LEFT] = 0, 1000
     assert run(s, cpu, ADJUST, 0, 4) == RAN, "it is half through"
-    assert cpu.registers[R_LEFT] == 1000 - 4 * CHUNK
+    assert cpu.registers[CPU_LEFT] == 1000 - 4 * CHUNK
     assert run(s, cpu, ADJUST, 0, 1000) == FINISHED
     assert counters(s) == {"accesses": 1000, "writes": 0, "hits": 998, "walks": 2, "redone": 0}
     assert run(s, cpu, ADJUST, 0, 1000) == FINISHED, "nothing is left"

@@ -26,7 +26,7 @@ from stress.kernels.codes import PERMISSION, POOL_EXHAUSTED, POPULATION, SPURIOU
 from stress.kernels.entries import find
 from stress.kernels.pattern import draw_accesses
 from stress.kernels.pool import allocate_table
-from stress.kernels.tlb import CHUNK, MISS, R_PAGE, R_RANDOM, R_SEEN, Cpu, fill, lookup, sizes_held
+from stress.kernels.tlb import CHUNK, CPU_PAGE, CPU_RANDOM, CPU_SEEN, MISS, Cpu, fill, lookup, sizes_held
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.walk import walk
@@ -48,7 +48,7 @@ from stress.shm.words import FENCED, NOT_AT_POC, PARK, PARKED, POOL_HEAD, POOL_T
 def drawn(work: Workload, cpu: Cpu, count: int) -> tuple[Any, Any]:
     """(pages, writes) of the next accesses of a vCPU."""
     upcoming = np.zeros(count, np.int64)
-    draw_accesses(work, upcoming, cpu.registers[R_PAGE], cpu.registers[R_RANDOM])
+    draw_accesses(work, upcoming, cpu.registers[CPU_PAGE], cpu.registers[CPU_RANDOM])
     return upcoming >> 1, upcoming & 1
 
 
@@ -69,7 +69,7 @@ def test_accesses_add_up_and_writes_land(pattern: Pattern, write_below: int, sha
     assert found["accesses"] == chunks * CHUNK == found["hits"] + found["walks"]
     assert found["writes"] == writes.sum()
     assert found["walks"] >= (2 if share is None else 100)
-    assert cpu.registers[R_PAGE] == pages[-1]
+    assert cpu.registers[CPU_PAGE] == pages[-1]
 
     written = np.unique(pages[writes == 1])
     changed = np.flatnonzero(s.cells != before)
@@ -113,7 +113,7 @@ def test_counters_go_where_the_phase_says() -> None:
     assert list(s.counters[0, :, C_ACCESSES]) == [CHUNK, 0, 3 * CHUNK, 4 * CHUNK, 5 * CHUNK]
     assert s.states[0, HEARTBEAT] == 13
     assert s.states[0, FIRST_ACCESS_NS] > 0
-    assert s.states[0, AT_GFN] == s.geo.base_gfn + cpu.registers[R_PAGE]
+    assert s.states[0, AT_GFN] == s.geo.base_gfn + cpu.registers[CPU_PAGE]
 
 
 def test_a_chunk_of_faults_shows_that_it_lives() -> None:
@@ -177,7 +177,7 @@ def test_an_access_that_a_tlbi_overtook_is_redone(fenced: int) -> None:
     tlbi_vmid(s, 0)
     assert run(s, cpu, workload(s), 0, 8) == RAN
     after = counters(s)
-    assert cpu.registers[R_SEEN] == 1
+    assert cpu.registers[CPU_SEEN] == 1
     assert after["redone"] == before["redone"] + 1
     assert after["walks"] == before["walks"] + 2, "the TLB was flushed"
     assert after["accesses"] == before["accesses"] + 8 * CHUNK
@@ -201,7 +201,7 @@ def test_far_behind_the_ring() -> None:
     for _ in range(1000):
         publish(s, 1, 2)
     assert run(s, cpu, workload(s), 0, 8) == RAN
-    assert cpu.registers[R_SEEN] == 1000
+    assert cpu.registers[CPU_SEEN] == 1000
     assert counters(s)["walks"] == 4
 
 

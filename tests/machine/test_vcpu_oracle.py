@@ -14,7 +14,7 @@ from stress.kernels.dirty import harvest, set_logging
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table, free_table
 from stress.kernels.split import DONE
-from stress.kernels.tlb import CHUNK, R_PAGE, fill
+from stress.kernels.tlb import CHUNK, CPU_PAGE, fill
 from stress.kernels.tlbi import tlbi_range, tlbi_vmid
 from stress.kernels.vcpu import RAN, run
 from stress.kernels.walk import cache_walk
@@ -42,7 +42,7 @@ def test_a_translation_to_another_frame_is_noticed_until_it_is_flushed() -> None
     assert run(s, cpu, workload(s), 0, 1) == RAN
     assert violations(s) == {"stale-translation": 1}
     tlbi_range(s, s.geo.base_gfn + 100, s.geo.base_gfn + 101, 0)
-    cpu.registers[R_PAGE] = 99
+    cpu.registers[CPU_PAGE] = 99
     assert run(s, cpu, workload(s), 0, 1) == RAN
     assert violations(s) == {"stale-translation": 1}
 
@@ -182,7 +182,7 @@ def test_a_write_through_what_a_harvest_protected_is_lost(bug: int) -> None:
     assert run(s, cpu, workload(s, write_below=ALWAYS), 0, 1) == RAN
     assert violations(s) == {}
     harvest(s, s.geo.hypervisor, found)
-    cpu.registers[R_PAGE] = 0
+    cpu.registers[CPU_PAGE] = 0
     assert run(s, cpu, workload(s, write_below=ALWAYS), 0, 1) == RAN
     lost = violations(s).get("lost-dirty", 0)
     assert (lost > 0) == bool(bug)

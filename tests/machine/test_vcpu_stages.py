@@ -15,7 +15,7 @@ from stress.kernels import vcpu
 from stress.kernels.codes import POPULATION, RETRY, STOPPED
 from stress.kernels.notifier import move_memslots
 from stress.kernels.split import DONE
-from stress.kernels.tlb import CHUNK, R_LEFT, R_PAGE
+from stress.kernels.tlb import CHUNK, CPU_LEFT, CPU_PAGE
 from stress.kernels.vcpu import FINISHED, RAN, await_stage, run
 from stress.kernels.workload import Pattern
 from stress.shm.accounts import AT_GFN, C_FAULTS, HEARTBEAT, STATE, Kind, State
@@ -30,7 +30,7 @@ from stress.shm.words import HOST_MOVING, PARK, PARKED, SLOT_BASE, STAGE, STOP, 
 def test_a_stage_ends_after_its_accesses(left: int) -> None:
     s = mapped()
     cpu = caught_up(s, cpu_before(s, 0))
-    cpu.registers[R_LEFT] = left
+    cpu.registers[CPU_LEFT] = left
     assert run(s, cpu, workload(s, write_below=ALWAYS), 0, 100) == FINISHED
     assert counters(s)["accesses"] == counters(s)["writes"] == left
     assert (s.cells & VALUE_MASK)[:left].all(), "the first ones, in order"
@@ -42,9 +42,9 @@ def test_a_stage_ends_after_its_accesses(left: int) -> None:
 def test_a_stage_that_is_not_over_goes_on() -> None:
     s = mapped()
     cpu = cpu_at()
-    cpu.registers[R_LEFT] = 5 * CHUNK
+    cpu.registers[CPU_LEFT] = 5 * CHUNK
     assert run(s, cpu, workload(s), 0, 3) == RAN
-    assert (cpu.registers[R_LEFT], counters(s)["accesses"]) == (2 * CHUNK, 3 * CHUNK)
+    assert (cpu.registers[CPU_LEFT], counters(s)["accesses"]) == (2 * CHUNK, 3 * CHUNK)
     assert run(s, cpu, workload(s), 0, 2) == RAN, "it has not looked further"
     assert run(s, cpu, workload(s), 0, 1) == FINISHED
     assert counters(s)["accesses"] == 5 * CHUNK
@@ -53,19 +53,19 @@ def test_a_stage_that_is_not_over_goes_on() -> None:
 def test_without_an_end_there_is_none() -> None:
     s = mapped()
     cpu = cpu_at()
-    assert cpu.registers[R_LEFT] < 0
+    assert cpu.registers[CPU_LEFT] < 0
     assert run(s, cpu, workload(s), 0, 50) == RAN
     assert counters(s)["accesses"] == 50 * CHUNK
-    assert cpu.registers[R_LEFT] < 0
+    assert cpu.registers[CPU_LEFT] < 0
 
 
 def test_a_stage_that_is_cut_short_is_not_finished() -> None:
     s = mapped()
     cpu = cpu_at()
-    cpu.registers[R_LEFT] = 3 * CHUNK
+    cpu.registers[CPU_LEFT] = 3 * CHUNK
     s.control[STOP] = 1
     assert run(s, cpu, workload(s), 0, 50) == STOPPED
-    assert (cpu.registers[R_LEFT], counters(s)["accesses"]) == (3 * CHUNK, 0)
+    assert (cpu.registers[CPU_LEFT], counters(s)["accesses"]) == (3 * CHUNK, 0)
 
 
 @pytest.mark.parametrize("pattern", [Pattern.SEQUENTIAL, Pattern.PROGRAM])
@@ -76,8 +76,8 @@ def test_the_frame_it_works_on_is_known(pattern: Pattern) -> None:
     cpu = cpu_before(s, 640)
     if pattern == Pattern.PROGRAM:
         work = work._replace(first=512, group=512, head=0, skip=256, run=100)
-        cpu.registers[R_PAGE] = 0
-    cpu.registers[R_LEFT] = 90
+        cpu.registers[CPU_PAGE] = 0
+    cpu.registers[CPU_LEFT] = 90
     assert run(s, cpu, work, 0, 1) == RAN
     last = 640 + 89 if pattern == Pattern.SEQUENTIAL else 512 + 256 + 89
     assert s.states[0, AT_GFN] == s.geo.base_gfn + last
