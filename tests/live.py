@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,8 @@ from stress.shm.stale import SHM
 COMMAND = (sys.executable, "-m", "stress")
 # How long to wait for what must come to pass: on one core beside other work, far longer than it takes.
 PATIENCE_S = 90.0
+#: A run long enough for whatever is done to it.
+RUN = ("run", "--vcpus", "2", "--blocks", "2", "--dwell", "1ms", "--duration", "60s")
 
 
 def segments_of(pid: int) -> list[str]:
@@ -201,3 +204,14 @@ def run_json(*arguments: str, timeout_s: float = 150.0) -> dict[str, Any]:
     assert document["exit_code"] == code
     document["exit"] = code
     return document
+
+
+def partial(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    assert document["complete"] is False
+    assert any(warning["name"] == "incomplete" for warning in document["warnings"])
+    return document
+
+
+def interrupt(run: LiveRun) -> None:
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: the whole foreground group

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from live import PATIENCE_S, LiveRun, live_run, segments_of, wait_until
+from live import PATIENCE_S, RUN, LiveRun, interrupt, live_run, partial, segments_of, wait_until
 from sabotage import COMMAND as SABOTAGED
 from sabotage import STARTING
 
-from stress.live.pulse import Watch
-from stress.shm import accounts, words
+from stress.shm import words
 
 pytestmark = pytest.mark.alone
 
 # Ctrl-C ends a run within 2 s of the command's own time (`LiveRun.finish`), a death still sooner; on a machine of half
 # the speed that is 4 s. What would be wrong takes longer: the watchdog 5 s, a worker's grace 10 s, the run 60 s.
 PROMPT_S = 4.5
-RUN = ("run", "--vcpus", "2", "--blocks", "2", "--dwell", "1ms", "--duration", "60s")
-
-
-def partial(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    assert document["complete"] is False
-    assert any(warning["name"] == "incomplete" for warning in document["warnings"])
-    return document
-
-
-def interrupt(run: LiveRun) -> None:
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
 
 
 def test_ctrl_c_ends_in_order_with_a_partial_result(tmp_path: Path) -> None:
@@ -187,71 +171,6 @@ def test_sigkill_while_holding_mmu_lock(tmp_path: Path) -> None:
     assert failure["state"] == "lock-held"
 
 
-def hung(path: Path) -> str:
-    """Who hung, as the result says."""
-    failure = partial(path)["failure"]
-    assert failure["what"] == "hung"
-    return str(failure["process"])
-
-
-def test_watchdog_finds_a_stopped_vcpu(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    with live_run(*RUN, "--watchdog", "1s", "--output", str(path)) as run:
-        run.wait_for_guest()
-        run.workers()[1].send_signal(signal.SIGSTOP)
-        code, out, _, _ = run.finish()
-    assert code == 4
-    assert hung(path) == "vcpu 1"
-    assert "vcpu 1" in out
-
-
-@pytest.mark.soak  # needs a machine that others keep busy: an idle one lets the vCPU have its turns (see test_pulse)
-def test_watchdog_leaves_a_vcpu_alone_that_gets_no_processor(tmp_path: Path) -> None:
-    """It is runnable, and others have the cores: the run is slow, and nobody hangs."""
-    path = tmp_path / "result.json"
-    # So many that a process with a weight of 3 beside theirs of 1024 each has its turn every few seconds.
-    busy = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(6 * len(os.sched_getaffinity(0)))
-    ]
-    try:
-        with live_run(*RUN, "--watchdog", "300ms", "--output", str(path)) as run:
-            machine = run.wait_for_guest()
-            os.sched_setscheduler(run.workers()[1].pid, os.SCHED_IDLE, os.sched_param(0))
-            watch = Watch()
-            wait_until(
-                lambda: watch.unchanged_s(int(machine.states[1, accounts.HEARTBEAT])) > 1.5, PATIENCE_S, "starvation"
-            )
-            assert run.process.poll() is None
-            interrupt(run)
-            code, _, _, _ = run.finish()
-    finally:
-        for each in busy:
-            each.kill()
-            each.wait()
-    assert (code, partial(path)["failure"]) == (130, None)
-
-
-@pytest.mark.parametrize("point", STARTING)
-def test_watchdog_finds_who_is_stopped_while_starting(point: str, tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    with live_run(point, *RUN, "--watchdog", "1s", "--output", str(path), command=SABOTAGED) as run:
-        code, _, err, _ = run.finish()
-    assert code == 4, err
-    assert hung(path) == STARTING[point]
-
-
-@pytest.mark.parametrize("starting", [True, False])
-def test_watchdog_finds_a_stopped_forkserver(starting: bool, tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    with live_run(*RUN, "--watchdog", "1s", "--output", str(path)) as run:
-        if not starting:
-            run.wait_for_guest()
-        wait_until(run.server, PATIENCE_S, "start of the forkserver").send_signal(signal.SIGSTOP)
-        code, _, err, _ = run.finish()
-    assert code == 4, err
-    assert hung(path) == "forkserver"
-
-
 def test_a_killed_forkserver_ends_the_run(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     with live_run(*RUN, "--output", str(path)) as run:
@@ -260,22 +179,6 @@ def test_a_killed_forkserver_ends_the_run(tmp_path: Path) -> None:
         code, _, _, _ = run.finish()
     assert code == 4
     assert partial(path)["failure"] == {"process": "forkserver", "what": "died", "how": "killed by SIGKILL"}
-
-
-def test_a_run_that_was_stopped_and_continued_goes_on(tmp_path: Path) -> None:
-    # As with Ctrl-Z and fg: nobody hung.
-    path = tmp_path / "result.json"
-    with live_run(*RUN, "--watchdog", "1s", "--output", str(path)) as run:
-        machine = run.wait_for_guest()
-        os.killpg(run.pid, signal.SIGSTOP)
-        time.sleep(2.0)  # longer than the watchdog's patience
-        before = int(machine.totals[0, accounts.T_REBUILDS])
-        os.killpg(run.pid, signal.SIGCONT)
-        wait_until(lambda: machine.totals[0, accounts.T_REBUILDS] > before + 3, PATIENCE_S, "rebuilds afterwards")
-        interrupt(run)
-        code, _, _, _ = run.finish()
-    assert code == 130
-    assert partial(path)["failure"] is None
 
 
 @pytest.mark.parametrize(
