@@ -49,9 +49,9 @@ SECTIONS: Final = {
 
 #: The same of a prediction.
 PREDICTED: Final = {
-    WHAT: ("scenario", "iterations", "rebuilder", "locking", "eager_split", "get_clears", "clear_chunk"),
+    WHAT: tuple(field for field in SECTIONS[WHAT] if field not in ("duration_ns", "passes")),
     _MEMORY: SECTIONS[_MEMORY],
-    _ACCESSES: ("vcpus", "overlap", "write_fraction", "seed"),
+    _ACCESSES: SECTIONS[_ACCESSES],
     _MACHINE: ("platform", "fwb", "bbm_level", "cmo"),
 }
 

@@ -36,8 +36,9 @@ def predict(
 ) -> int:
     """Predict ORDERS on the machine of --platform, without running anything; unmap-first and block-first if none.
 
-    The stages of kvm-page-table-test, or of dirty-log-perf, pass in virtual time: faults, mmu_lock's queue, TLBIs and
-    rebuilds take what they cost there (stress platforms NAME). Nothing is checked: stress run does that.
+    The stages of kvm-page-table-test or dirty-log-perf, or with --scenario rebuild --rebuilds cycles (200 if left out),
+    pass in virtual time: faults, mmu_lock's queue, TLBIs and rebuilds take what they cost there (stress platforms
+    NAME). Nothing is checked: stress run does that.
     """
     asked = {**options, "orders": orders or None}
     defaults = {"orders": COMPARED, "scenario": Scenario.PAGE_TABLE_TEST}

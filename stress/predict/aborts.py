@@ -159,6 +159,7 @@ def map_entry(w: World, who: int, now: int) -> None:
         wake(w, number, -1 - number, now)
     else:
         w.page[a[v.A_PAGE]] = w.page[a[v.A_PAGE]] & v.HAS_HOST | (v.WRITABLE if writable else v.READ_ONLY)
+        block[v.B_MAPPED] += 1
         w.s.counters[who, a[v.A_INSIDE], C_MAPPED_PAGES] += 1
         wake(w, number, a[v.A_PAGE], now)
     done(w, who, POPULATION, now)

@@ -60,15 +60,24 @@ def schedule(w: World, who: int, time: int) -> None:
 
 
 @kernel
+def take_off(w: World, who: int) -> None:
+    """Take an actor off the agenda, if it is there."""
+    at = w.s.actor[who, v.A_AT]
+    if at < 0:
+        return
+    w.s.control[v.EVENTS] -= 1
+    last = w.s.agenda[w.s.control[v.EVENTS]]
+    w.s.actor[who, v.A_AT] = -1
+    if last != who:
+        put(w, at, last)
+        sift(w, at)
+
+
+@kernel
 def pop(w: World) -> int:
     """Take the actor that acts next off the agenda, which is not empty."""
     first = w.s.agenda[0]
-    w.s.control[v.EVENTS] -= 1
-    count = w.s.control[v.EVENTS]
-    w.s.actor[first, v.A_AT] = -1
-    if count > 0:
-        put(w, 0, w.s.agenda[count])
-        sift(w, 0)
+    take_off(w, first)
     return int(first)
 
 

@@ -10,6 +10,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.predict import virtual as v
 from stress.predict.agenda import schedule
 from stress.predict.jit import kernel
+from stress.predict.roaming import after_change, arrives, before_change, follow, plan, returns
 from stress.predict.virtual import World
 from stress.results.data import COUNTERS
 
@@ -85,7 +86,10 @@ def enter_rebuild(w: World, now: int, change: int) -> None:
     if (w.s.control[v.INSIDE] > 0) != (w.s.control[v.INSIDE] + change > 0):
         for who in range(w.s.control[v.VCPUS]):
             if w.s.actor[who, v.A_PHASE] == v.GUEST:
-                count(w, who, done_by(w, who, now, 0))
+                if w.s.actor[who, v.P_PATTERN] != v.ONCE:
+                    follow(w, who, now)
+                else:
+                    count(w, who, done_by(w, who, now, 0))
         if w.s.control[v.INSIDE] > 0:
             w.s.sums[v.S_INSIDE_PS] += now - w.s.control[v.INSIDE_SINCE]
         w.s.control[v.INSIDE_SINCE] = now
@@ -97,11 +101,15 @@ def cut_rows(w: World, number: int, now: int) -> None:
     """The entry of a block was broken: whoever accesses it faults at its next access."""
     for who in range(w.s.control[v.VCPUS]):
         a = w.s.actor[who]
+        if a[v.P_PATTERN] != v.ONCE:
+            continue
         if a[v.A_PHASE] == v.GUEST and a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES] == number:
             done = done_by(w, who, now, 1)
             if done < a[v.A_PLANNED]:
                 a[v.A_PLANNED] = done
                 schedule(w, who, a[v.A_SINCE] + done * w.s.cost[v.K_ACCESS])
+    before_change(w, now)
+    after_change(w, now)
 
 
 @kernel
@@ -151,6 +159,10 @@ def fault(w: World, who: int, now: int) -> None:
 def go_on(w: World, who: int, now: int) -> None:
     """Plan the accesses that come next; the first may fault, and there may be none left."""
     a = w.s.actor[who]
+    if a[v.P_PATTERN] != v.ONCE:
+        if returns(w, who, now):
+            fault(w, who, now)
+        return
     if not find_row(w, who):
         a[v.A_PHASE] = v.IDLE
         a[v.A_ENDED] = now
@@ -169,6 +181,12 @@ def go_on(w: World, who: int, now: int) -> None:
 def end_row(w: World, who: int, now: int) -> None:
     """The accesses planned are done."""
     a = w.s.actor[who]
+    if a[v.P_PATTERN] != v.ONCE:
+        if arrives(w, who, now):
+            fault(w, who, now)
+        else:
+            plan(w, who, now)
+        return
     count(w, who, a[v.A_PLANNED])
     a[v.A_PAGE] += a[v.A_PLANNED]
     a[v.A_LEFT] -= a[v.A_PLANNED]

@@ -13,7 +13,7 @@ from stress.errors import UsageError
 from stress.orders import Order, Step
 from stress.platforms import Shape, Work
 from stress.predict import virtual as v
-from stress.predict.play import DONE, MORE, STUCK, play
+from stress.predict.play import DONE, MORE, NOBODY, PROGRAMS, STUCK, play
 from stress.predict.prices import prices
 from stress.predict.virtual import World, empty_world
 from stress.programs import ALWAYS, NEVER, NO_HEAD, WRITE_HEAD, Program, own_part, page_table_test
@@ -30,11 +30,13 @@ _AT_ONCE: Final = 200_000
 
 @dataclass(slots=True)
 class Played:
-    """A pass that was played, complete unless ``interrupted``."""
+    """What was played under an order, complete unless ``interrupted``."""
 
     world: World
     order: Order
     stages: list[StageData] = field(default_factory=list)
+    #: Of each cycle its time in ps and all vCPUs' accesses; a pass is one.
+    cycles: list[tuple[int, int]] = field(default_factory=list)
     interrupted: bool = False
 
 
@@ -43,12 +45,12 @@ def large_pages(config: RunConfig) -> int:
     return 1 if config.backing is Backing.ANONYMOUS else config.block_size // config.granule
 
 
-def new_world(config: RunConfig, order: Order) -> World:
-    """The machine of a configuration, with nothing mapped and nothing touched."""
+def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> World:
+    """The machine of a configuration, nothing mapped or touched; room for a rebuild of each block, or for so many."""
     size = config.block_size // config.granule
     blocks = -(-config.pages // size)
     # The last block may be cut off by memory's end: its pages are there, but never touched.
-    world = empty_world(blocks, blocks * size, blocks)
+    world = empty_world(blocks, blocks * size, rebuilds or blocks)
     world.s.cost[:] = prices(config)
     control = world.s.control
     control[v.VCPUS] = config.vcpus
@@ -62,6 +64,7 @@ def new_world(config: RunConfig, order: Order) -> World:
     control[v.VCPU_REBUILDS] = int(config.rebuilder is Rebuilder.VCPU)
     control[v.PAGE_BACKED] = int(config.backing is Backing.ANONYMOUS)
     control[v.CYCLE] = 1
+    control[v.PAGES] = config.pages
     control[v.REPEATABLE] = 1
     world.block[: config.blocks, v.B_ALLOWED] = int(config.has_blocks)
     world.s.order[: len(order.codes)] = order.codes
@@ -86,24 +89,34 @@ class EndAskedError(Exception):
     """Somebody wants the prediction to end."""
 
 
+def left_invalid() -> UsageError:
+    """The end of a prediction that has none."""
+    return UsageError(
+        "the order leaves an entry invalid, and vCPUs would wait for ever",
+        "predict orders that stress run finds correct",
+    )
+
+
+def play_out(world: World, begins: int, going_on: Callable[[World], bool]) -> None:
+    """Play what begins to its end. `EndAskedError` if ``going_on`` says no meanwhile."""
+    state = play(world, _AT_ONCE, begins)
+    while state == MORE:
+        if not going_on(world):
+            raise EndAskedError
+        state = play(world, _AT_ONCE, NOBODY)
+    if state == STUCK:
+        raise left_invalid()
+    if state != DONE:
+        raise UsageError("the guest would run for more than 30 days", "predict less memory, or a faster platform")
+
+
 def play_stage(world: World, program: Callable[[int], Program], going_on: Callable[[World], bool]) -> int:
     """Let all vCPUs play their programs; what that took, in ps. `EndAskedError` if ``going_on`` says no meanwhile."""
     vcpus = int(world.s.control[v.VCPUS])
     for vcpu in range(vcpus):
         _give(world, vcpu, program(vcpu))
     start = int(world.s.control[v.NOW])
-    state = play(world, _AT_ONCE, True)
-    while state == MORE:
-        if not going_on(world):
-            raise EndAskedError
-        state = play(world, _AT_ONCE, False)
-    if state == STUCK:
-        raise UsageError(
-            "the order leaves an entry invalid, and vCPUs would wait for ever",
-            "predict orders that stress run finds correct",
-        )
-    if state != DONE:
-        raise UsageError("the guest would run for more than 30 days", "predict less memory, or a faster platform")
+    play_out(world, PROGRAMS, going_on)
     end = int(world.s.actor[:vcpus, v.A_ENDED].max())
     world.s.control[v.NOW] = end
     return end - start
@@ -139,6 +152,14 @@ class _Pass:
         self._world.s.control[v.NOW] += round(took_ns * PS_PER_NS)
         nothing = np.zeros(len(COUNTERS), np.int64)
         self.played.stages.append(StageData(name, iteration, 0, round(took_ns), nothing, 0))
+
+    def ended(self) -> Played:
+        """What was played."""
+        if not self.played.interrupted:
+            s = self._world.s
+            accesses = s.counters[:, :, COUNTERS.index("accesses")].sum()
+            self.played.cycles.append((int(s.control[v.NOW]), int(accesses)))
+        return self.played
 
     def enable_logging(self) -> float:
         """Write-protect all that is mapped; with eager splitting blocks become pages now. What that costs, in ns."""
@@ -192,7 +213,7 @@ def play_page_table_test(config: RunConfig, order: Order, going_on: Callable[[Wo
             this.stage(stage.name, stage.program)
     except EndAskedError:
         this.played.interrupted = True
-    return this.played
+    return this.ended()
 
 
 def play_dirty_log_perf(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
@@ -218,7 +239,7 @@ def play_dirty_log_perf(config: RunConfig, order: Order, going_on: Callable[[Wor
         this.stage("recover", own(some))
     except EndAskedError:
         this.played.interrupted = True
-    return this.played
+    return this.ended()
 
 
 #: What plays a pass of each scenario that there is.

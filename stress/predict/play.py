@@ -6,6 +6,7 @@ from stress.predict import virtual as v
 from stress.predict.aborts import act_after_clean, broken, leave, look, map_entry, relaxed, split
 from stress.predict.agenda import pop
 from stress.predict.guest_time import end_row, go_on
+from stress.predict.host import begin_task, go_on_with_task
 from stress.predict.jit import entry
 from stress.predict.rebuilding import step_done
 from stress.predict.repeats import look_back
@@ -14,25 +15,35 @@ from stress.predict.virtual import World
 DONE, MORE, STUCK, TOO_LONG = range(4)
 
 
-@entry
-def play(w: World, events: int, starts: bool) -> int:
-    """Play at most so many events; with ``starts`` every vCPU begins its program first.
+#: Who begins something: the vCPUs their programs; or the hypervisor a task, by number from here on.
+NOBODY, PROGRAMS, TASKS = range(3)
 
-    DONE; MORE if there are events left; STUCK if vCPUs wait for what will not come, because an order leaves an entry
-    invalid; TOO_LONG behind `LONGEST_PS`.
+
+@entry
+def play(w: World, events: int, begins: int) -> int:
+    """Play at most so many events, once whoever begins (NOBODY, PROGRAMS, TASKS + task) has begun.
+
+    DONE when every program, or the task, is done; MORE if there are events left; STUCK if vCPUs wait for what will not
+    come, because an order leaves an entry invalid; TOO_LONG behind `LONGEST_PS`.
     """
     control = w.s.control
-    if starts:
+    if begins == PROGRAMS:
         control[v.RUNNING] = control[v.VCPUS]
         control[v.REFERENCE] = 0
         w.s.watch[:] = 0
         for who in range(control[v.VCPUS]):
             w.s.actor[who, v.A_GROUP] = w.s.actor[who, v.A_PART] = w.s.actor[who, v.A_LEFT] = 0
+    if begins != NOBODY:
         for who in range(control[v.VCPUS]):
-            go_on(w, who, control[v.NOW])
+            if w.s.actor[who, v.A_PHASE] == v.IDLE:
+                go_on(w, who, control[v.NOW])
+    if begins >= TASKS:
+        begin_task(w, begins - TASKS, control[v.NOW])
     for _ in range(events):
+        if control[v.RUNNING] == 0:
+            return DONE
         if control[v.EVENTS] == 0:
-            return DONE if control[v.RUNNING] == 0 else STUCK
+            return STUCK
         now = w.s.actor[w.s.agenda[0], v.A_TIME]
         if now > v.LONGEST_PS:
             return TOO_LONG
@@ -58,7 +69,9 @@ def play(w: World, events: int, starts: bool) -> int:
             split(w, who, now)
         elif phase == v.STEP:
             step_done(w, who, now)
-        if who == control[v.REFERENCE]:
+        elif phase >= v.DWELL:
+            go_on_with_task(w, phase, now)
+        if control[v.REPEATABLE] != 0 and who == control[v.REFERENCE]:
             reached = w.s.actor[who, v.A_PHASE]
             if reached == v.EXIT and phase != v.EXIT:
                 look_back(w, now)

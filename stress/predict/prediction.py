@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,9 @@ from stress.config import Pattern, Rebuilder, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError
 from stress.platforms import Origin
 from stress.predict import virtual as v
+from stress.predict.cycles import play_rebuild
 from stress.predict.passes import PASSES, PS_PER_NS, TIMES, Played
 from stress.results.data import (
-    COUNTERS,
     CYCLE_ROW,
     NOT_MEASURED,
     PREDICT,
@@ -29,6 +29,9 @@ from stress.results.data import (
 from stress.results.schema import Tables
 from stress.results.warnings import RunWarning
 from stress.shm.edges import lower_edges
+
+#: What plays each scenario that there is.
+PLAYERS: Final = {Scenario.REBUILD: play_rebuild, **PASSES}
 
 #: Told how far a prediction is: the order's name, the virtual time in ns, the events played so far.
 Progress = Callable[[str, int, int], None]
@@ -42,13 +45,22 @@ def check(config: RunConfig) -> None:
             f"platform {platform.name} models no costs, so everything would take no time",
             "name one that does (--platform; stress platforms)",
         )
+    if config.scenario is Scenario.REBUILD and not (platform.hit_ns > 0 and platform.walk_ns > 0):
+        raise UsageError(
+            f"platform {platform.name} does not say what guest accesses cost, of which vCPUs make many meanwhile",
+            "give it hit-ns and walk-ns, or predict another scenario",
+        )
     wrong = {
-        f"scenario {config.scenario}": config.scenario not in PASSES,
-        "a rebuild by the hypervisor": config.rebuilder is Rebuilder.HYPERVISOR,
+        f"scenario {config.scenario}": config.scenario not in PLAYERS,
+        "a rebuild by the hypervisor": (
+            config.scenario is not Scenario.REBUILD and config.rebuilder is Rebuilder.HYPERVISOR
+        ),
         "a write fraction between 0 and 1": (
             config.scenario is Scenario.DIRTY_LOG_PERF and config.write_fraction not in (0, 1)
         ),
-        f"pattern {config.pattern}": config.pattern is not Pattern.SEQUENTIAL,
+        f"pattern {config.pattern}": (
+            config.scenario is not Scenario.REBUILD and config.pattern is not Pattern.SEQUENTIAL
+        ),
         "several memslots": config.memslots > 1,
         "an injected bug": config.inject is not None,
     }
@@ -56,7 +68,7 @@ def check(config: RunConfig) -> None:
     if unknown:
         raise UsageError(
             f"predict cannot play {' and '.join(unknown)}",
-            f"it plays scenarios {' and '.join(PASSES)}, in which vCPUs rebuild; stress run plays the others",
+            f"it plays scenarios {', '.join(PLAYERS)}; stress run plays the others",
         )
     for order in config.parsed_orders:
         if order.bbm_level > config.bbm_level:
@@ -84,7 +96,7 @@ def predict(config: RunConfig, progress: Progress | None = None) -> RunData:
                     progress(name, int(control[v.NOW]) // PS_PER_NS, before + int(control[v.PLAYED]))
                 return not asked.is_set()
 
-            played = PASSES[config.scenario](config, order, going_on)
+            played = PLAYERS[config.scenario](config, order, going_on)
             events += int(played.world.s.control[v.PLAYED])
             elapsed += int(played.world.s.control[v.NOW]) // PS_PER_NS
             memory = max(memory, sum(part.nbytes for part in played.world))
@@ -106,7 +118,7 @@ def predict(config: RunConfig, progress: Progress | None = None) -> RunData:
         scenario=str(config.scenario),
         orders=orders,
         stages=stages,
-        passes=1,
+        passes=int(bool(stages)),
         violations=[],
         started_at=started_at,
         elapsed_ns=elapsed,
@@ -135,9 +147,10 @@ def _order(played: Played, config: RunConfig) -> OrderData:
     edges = lower_edges()
     total_ns = int(control[v.NOW]) // PS_PER_NS
     inside_ns = int(sums[v.S_INSIDE_PS]) // PS_PER_NS
-    cycles = np.zeros(int(not played.interrupted), CYCLE_ROW)
-    cycles["number"], cycles["time_ns"] = 1, total_ns
-    cycles["accesses"] = counters[:, :, COUNTERS.index("accesses")].sum()
+    cycles = np.zeros(len(played.cycles), CYCLE_ROW)
+    cycles["number"] = np.arange(1, cycles.size + 1)
+    for row, (time_ps, accesses) in zip(cycles, played.cycles, strict=True):
+        row["time_ns"], row["accesses"] = time_ps // PS_PER_NS, accesses
     return OrderData(
         order=played.order,
         cycle_count=cycles.size,

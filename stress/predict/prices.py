@@ -36,4 +36,7 @@ def prices(config: RunConfig) -> Words:
     found[v.K_HAND_OVER_WAITING] = ps(Work.HAND_OVER, Shape(waiting=1)) - ps(Work.HAND_OVER)
     # Programs touch each page once: no TLB and no cache holds it.
     found[v.K_ACCESS] = ps(Work.MISS)
+    # A pattern comes back to each page: of blocks the TLB holds all, of pages hardly any.
+    found[v.K_HIT] = ps(Work.HIT)
+    found[v.K_WALK] = ps(Work.WALK)
     return found

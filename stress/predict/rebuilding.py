@@ -15,6 +15,7 @@ from stress.predict.accounting import (
 from stress.predict.agenda import ask, give_back, grace, schedule, tlbi, tlbi_done
 from stress.predict.guest_time import cut_rows, enter_rebuild
 from stress.predict.jit import kernel
+from stress.predict.roaming import after_change, before_change
 from stress.predict.virtual import World
 
 _LOCK = Step.LOCK.code
@@ -181,6 +182,7 @@ def end_step(w: World, who: int, now: int) -> bool:
             return False
         if a[v.A_BROKEN] == 0:
             a[v.A_TABLES] = tables_below(w, number)
+        before_change(w, now)
         size = w.s.control[v.BLOCK_PAGES]
         for page in range(number * size, (number + 1) * size):
             w.page[page] &= v.HAS_HOST
@@ -190,6 +192,7 @@ def end_step(w: World, who: int, now: int) -> bool:
         draft[v.R_VALID] = now
         wake(w, number, -1 - number, now)
         block[v.B_WINDOW] = 0
+        after_change(w, now)
     elif _TLBIS >> code & 1:
         tlbi_done(w)
     elif _TEAR_DOWNS >> code & 1:
@@ -219,4 +222,8 @@ def end_rebuild(w: World, who: int, lost: bool, now: int) -> None:
             w.s.control[v.REBUILT] += 1
         else:
             w.s.control[v.BEYOND] += 1
+    if who == w.s.control[v.VCPUS]:
+        a[v.A_PHASE] = v.IDLE
+        w.s.control[v.RUNNING] = 0
+        return
     done(w, who, RETRY if lost else REBUILD, now)

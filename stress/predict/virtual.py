@@ -35,6 +35,14 @@ SPLIT = 8  # puts the table there
 STEP = 9  # does a step of a rebuild
 GRACE = 10  # waits for the end of others' read-side sections
 SPIN = 11  # faults again and again, until an entry's owner is done with it
+# Of the hypervisor alone, see `stress.predict.host`:
+DWELL = 12  # lets the guest run
+FILL = 13  # waits for mmu_lock, fills a table
+SPLIT_BREAK = 14  # replaces a block by that table, waits for the TLBI
+PROTECT = 15  # waits for mmu_lock, takes write permission from a block's pages
+PROTECTED = 16  # waits for the TLBI of that
+APPROACH = 17  # waits for mmu_lock, if its rebuild begins with it
+BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -84,8 +92,19 @@ SPIN = 11  # faults again and again, until an entry's owner is done with it
     P_SKIP,
     P_RUN,
     P_RUN_WRITES,
+    # or its pattern, see `stress.predict.roaming`
+    P_PATTERN,
+    A_NEXT,  # page that it may fault at, once the accesses planned are done
+    A_NEXT_WRITES,
+    A_PRICE,  # of an access, on average, where pages are drawn
+    A_LEAVES,  # of 2**WEIGHT_BITS accesses drawn, those to blocks
+    A_RANDOM,  # state of its generator
     ACTOR_WORDS,
-) = range(45)
+) = range(51)
+
+#: What an actor does in the guest: its program once, or accesses by a pattern without end.
+ONCE, LAPS, UNIFORM, ZIPF = range(4)
+WEIGHT_BITS: Final = 30
 
 # -- words of a block --------------------------------------------------------------------
 (
@@ -97,8 +116,10 @@ SPIN = 11  # faults again and again, until an entry's owner is done with it
     B_ALLOWED,  # it may be mapped as a block
     B_HOST,  # from this time on the host's memory is there; -1: nobody has touched it
     B_SPINNERS,
+    B_MAPPED,  # pages that its table maps; kept where vCPUs roam
+    B_WEIGHT,  # of 2**WEIGHT_BITS accesses drawn, those to it
     BLOCK_WORDS,
-) = range(9)
+) = range(11)
 EMPTY, LEAF, TABLE = range(3)
 
 #: States of a page below a table; the host's memory behind it is there if HAS_HOST is set, too.
@@ -141,8 +162,15 @@ STATE, HAS_HOST = 3, 4
     VCPU_REBUILDS,
     PAGE_BACKED,  # the host's memory comes page by page
     CYCLE,
+    PAGES,  # of guest memory
+    STRIDE,  # pages from one access to the next, where vCPUs make laps
+    SCATTER,  # spreads Zipf's popular ranks
+    WRITE_BELOW,  # of ALWAYS accesses by a pattern, those that write
+    SHARE,  # of 2**20 pages of a block, those that a split maps
+    TASK_BLOCK,  # of the hypervisor's task
+    TASK_PS,
     CONTROL_WORDS,
-) = range(34)
+) = range(41)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(9)
@@ -164,9 +192,11 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSI
     K_UNMAP_TABLE,  # per table, with all its entries
     K_HAND_OVER,
     K_HAND_OVER_WAITING,  # more, per vCPU that waits on
-    K_ACCESS,
+    K_ACCESS,  # of a program's page, which no cache holds
+    K_HIT,
+    K_WALK,
     COST_WORDS,
-) = range(17)
+) = range(19)
 
 # -- words of a rebuild's record ---------------------------------------------------------
 (
@@ -203,6 +233,7 @@ STATE_TYPE: Final = np.dtype(
     [
         ("control", np.int64, CONTROL_WORDS),
         ("cost", np.int64, COST_WORDS),
+        ("zipf", np.float64, 1),  # its exponent
         ("actor", np.int64, (ACTORS, ACTOR_WORDS)),
         ("agenda", np.int64, ACTORS),  # a heap of those with a next event
         ("queue", np.int64, ACTORS),  # a ring of those who wait for mmu_lock

@@ -56,8 +56,7 @@ def comparison(document: dict[str, Any], fmt: str) -> str:
         tables = [_table(baseline, others[start : start + size], fmt) for start in range(0, len(others), size)]
         if max(len(line) for text in tables for line in text.splitlines()) <= WIDTH:
             break
-    predicted = document.get("executor") == PREDICT
-    return joined(*tables, _notes(compared, predicted), wrapped(finding(document["orders"])))
+    return joined(*tables, _notes(document), wrapped(finding(document["orders"])))
 
 
 def _table(baseline: Order, others: Sequence[tuple[Order, dict[str, Any]]], fmt: str) -> str:
@@ -76,12 +75,13 @@ def _table(baseline: Order, others: Sequence[tuple[Order, dict[str, Any]]], fmt:
     return table(headers, rows, fmt)
 
 
-def _notes(compared: Sequence[dict[str, Any]], predicted: bool) -> str:
-    intervals = (
-        "a prediction has no noise, and its errors no interval."
-        if predicted
-        else "intervals come from resampling cycles. If an interval holds 1, this run shows no difference."
-    )
+def _notes(document: dict[str, Any]) -> str:
+    compared = document["comparison"]
+    intervals = "intervals come from resampling cycles. If an interval holds 1, this run shows no difference."
+    if document.get("executor") == PREDICT:
+        intervals = "a prediction has no noise, and its errors no interval."
+        if not document.get("stages"):
+            intervals = "intervals tell what more cycles could change, and nothing of a prediction's errors."
     lines = [wrapped(f"Ratios are over {compared[0]['baseline']}; {intervals}")]
     for each in compared:
         titles: dict[str, list[str]] = {}

@@ -210,7 +210,7 @@ def _comparison(data: RunData) -> list[dict[str, Any]]:
         for each, seed in zip(data.orders, seeds, strict=True)
     ]
     (baseline_name, baseline), *others = measured
-    compared = ratios if data.executor != PREDICT else exact_ratios
+    compared = exact_ratios if data.executor == PREDICT and data.stages else ratios
     return [
         {
             "baseline": baseline_name,

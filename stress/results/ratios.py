@@ -79,7 +79,7 @@ def ratios(
 def exact_ratios(
     baseline_name: str, baseline: dict[str, Estimate], name: str, other: dict[str, Estimate]
 ) -> dict[str, dict[str, Any]]:
-    """The same of predictions: there is no noise that an interval would tell of, so none is missing."""
+    """The same of passes predicted: nothing is drawn, and there is no noise that an interval would tell of."""
     found = ratios(baseline_name, baseline, name, other)
     for each in found.values():
         if each["ratio"] is not None:

@@ -1,0 +1,153 @@
+"""The hypervisor as an actor in virtual time: it lets the guest run, splits a block, ends its logging, rebuilds it.
+
+One task at a time, the other actors go on meanwhile. It takes mmu_lock alone, but for a rebuild under a shared one.
+"""
+
+from __future__ import annotations
+
+from stress.arch.geometry import LAST_LEVEL
+from stress.orders import Step
+from stress.predict import virtual as v
+from stress.predict.accounting import clean, wake
+from stress.predict.agenda import ask, give_back, schedule, tlbi, tlbi_done
+from stress.predict.jit import kernel
+from stress.predict.rebuilding import begin_rebuild
+from stress.predict.roaming import after_change, before_change, follow, pages_of, roams
+from stress.predict.virtual import World
+
+_LOCK = Step.LOCK.code
+
+#: What the hypervisor is told to do.
+TO_DWELL, TO_SPLIT, TO_STOP_LOGGING, TO_REBUILD = range(4)
+
+
+@kernel
+def begin_task(w: World, task: int, now: int) -> None:
+    """Begin what comes next."""
+    control, cost = w.s.control, w.s.cost
+    who = control[v.VCPUS]
+    a = w.s.actor[who]
+    a[v.A_WAIT] = a[v.A_HOLD] = a[v.A_LOCKS] = 0
+    control[v.RUNNING] = 1
+    size = control[v.BLOCK_PAGES]
+    tables = 1 if control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + size // control[v.TABLE_PAGES]
+    if task == TO_DWELL:
+        a[v.A_PHASE] = v.DWELL
+        schedule(w, who, now + control[v.TASK_PS])
+    elif task == TO_SPLIT:
+        a[v.A_PHASE] = v.FILL
+        mapped = size * control[v.SHARE] >> 20
+        ask(w, who, now, cost[v.K_SPLIT] + (mapped + tables - 1) * cost[v.K_MAP], 1)
+    elif task == TO_STOP_LOGGING:
+        a[v.A_PHASE] = v.PROTECT
+        ask(w, who, now, w.block[control[v.TASK_BLOCK], v.B_MAPPED] * cost[v.K_MAP], 1)
+    else:
+        a[v.A_PHASE] = v.APPROACH
+        if w.s.order[0] == _LOCK:
+            ask(w, who, now, 0, int(control[v.SHARED] == 0))
+        else:
+            a[v.A_ASKED] = now
+            schedule(w, who, now)
+
+
+@kernel
+def end_task(w: World, now: int) -> None:
+    """The task is done."""
+    who = w.s.control[v.VCPUS]
+    if w.s.actor[who, v.A_LOCKED] >= 0:
+        give_back(w, who, now)
+    w.s.actor[who, v.A_PHASE] = v.IDLE
+    w.s.control[v.RUNNING] = 0
+
+
+@kernel
+def filled(w: World, now: int) -> None:
+    """The table is filled: break the block; what is a table already stays one."""
+    who, number = w.s.control[v.VCPUS], w.s.control[v.TASK_BLOCK]
+    block = w.block[number]
+    if block[v.B_KIND] != v.LEAF or block[v.B_OWNER] != 0:
+        end_task(w, now)
+        return
+    before_change(w, now)
+    block[v.B_OWNER] = who + 1
+    block[v.B_VERSION] += 1
+    after_change(w, now)
+    w.s.actor[who, v.A_PHASE] = v.SPLIT_BREAK
+    schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI_IPA], now))
+
+
+@kernel
+def linked(w: World, now: int) -> None:
+    """No TLB holds the block any more: the table takes its place."""
+    tlbi_done(w)
+    before_change(w, now)
+    number, size, share = w.s.control[v.TASK_BLOCK], w.s.control[v.BLOCK_PAGES], w.s.control[v.SHARE]
+    block = w.block[number]
+    mapped = 0
+    for page in range(size):
+        there = ((page + 1) * share) >> 20 != (page * share) >> 20
+        w.page[number * size + page] = v.HAS_HOST | (v.WRITABLE if there else v.UNMAPPED)
+        mapped += int(there)
+    block[v.B_KIND], block[v.B_WRITABLE], block[v.B_OWNER], block[v.B_MAPPED] = v.TABLE, 1, 0, mapped
+    block[v.B_VERSION] += 1
+    # Every last-level table is there, whatever it maps.
+    tables = 1 if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + size // w.s.control[v.TABLE_PAGES]
+    w.s.sums[v.S_ALLOCATED] += tables
+    wake(w, number, -1 - number, now)
+    end_task(w, now)
+    after_change(w, now)
+
+
+@kernel
+def protected(w: World, now: int) -> None:
+    """No TLB lets the guest write the block's pages any more, and faults may map blocks again."""
+    tlbi_done(w)
+    before_change(w, now)
+    number, size = w.s.control[v.TASK_BLOCK], w.s.control[v.BLOCK_PAGES]
+    w.s.control[v.LOGGING] = 0
+    if w.block[number, v.B_KIND] == v.TABLE:
+        for page in range(number * size, number * size + pages_of(w, number)):
+            if w.page[page] & v.STATE == v.WRITABLE:
+                w.page[page] = v.HAS_HOST | v.READ_ONLY
+        w.block[number, v.B_WRITABLE] = 0
+    end_task(w, now)
+    after_change(w, now)
+
+
+@kernel
+def approach(w: World, now: int) -> None:
+    """The hypervisor looks at what it is to rebuild. Before v5.14 it cleaned next."""
+    who, number = w.s.control[v.VCPUS], w.s.control[v.TASK_BLOCK]
+    if w.block[number, v.B_KIND] != v.TABLE or w.block[number, v.B_OWNER] != 0:
+        end_task(w, now)
+        return
+    takes = clean(w, w.s.control[v.BLOCK_PAGES]) if w.s.control[v.CMO_PER_FAULT] != 0 else 0
+    w.s.actor[who, v.A_PHASE] = v.BEFORE
+    if takes > 0:
+        schedule(w, who, now + takes)
+    else:
+        begin_rebuild(w, who, number, now)
+
+
+@kernel
+def go_on_with_task(w: World, phase: int, now: int) -> None:
+    """What the hypervisor was at takes no longer."""
+    who = w.s.control[v.VCPUS]
+    if phase == v.DWELL:
+        for vcpu in range(who):
+            if roams(w, vcpu):
+                follow(w, vcpu, now)  # the cycle may end here
+        end_task(w, now)
+    elif phase == v.FILL:
+        filled(w, now)
+    elif phase == v.SPLIT_BREAK:
+        linked(w, now)
+    elif phase == v.PROTECT:
+        w.s.actor[who, v.A_PHASE] = v.PROTECTED
+        schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI], now))
+    elif phase == v.PROTECTED:
+        protected(w, now)
+    elif phase == v.APPROACH:
+        approach(w, now)
+    elif phase == v.BEFORE:
+        begin_rebuild(w, who, w.s.control[v.TASK_BLOCK], now)

@@ -1,0 +1,200 @@
+"""The scenario ``rebuild`` in virtual time against closed forms: what steps take, whom a window hits, who waits."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from predicted import going_on, platform_file
+
+from stress.config import RunConfig, from_sources
+from stress.errors import UsageError
+from stress.orders import NAMED_ORDERS, Order, Step, parse_order
+from stress.platforms import Shape
+from stress.predict import briefly, check
+from stress.predict import virtual as v
+from stress.predict.cycles import play_rebuild
+from stress.predict.passes import Played
+from stress.results.data import COUNTERS
+from stress.shm.mode import JIT_DISABLED
+
+pytestmark = pytest.mark.timeout(900)  # the event loop may have to be compiled first
+
+NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
+COSTS = {
+    "clean_bytes_per_s": 4096e6,  # a page takes a microsecond
+    "unmap_ns": 3,
+    "free_ns": 70,
+    "tlbi_ns": 1_100,
+    "exit_ns": 2_000,
+    "fault_ns": 310,
+    "map_ns": 17,
+    "hit_ns": 2,
+    "walk_ns": 5,
+}
+
+
+def configuration(path: Path, costs: dict[str, float] | None = None, **options: Any) -> RunConfig:
+    """Four blocks of 2 MiB, three rebuilds, dwells of 100 us."""
+    given = {"scenario": "rebuild", "block_size": "2M", "vcpus": 1, "rebuilds": 3, "dwell": "100us"}
+    given["orders"] = ["block-first"]
+    return from_sources(None, {**given, "platform": platform_file(path, **(costs or COSTS)), **options})
+
+
+def played(config: RunConfig, order: Order | None = None) -> Played:
+    check(config)
+    return play_rebuild(config, order or config.parsed_orders[0], going_on)
+
+
+def counted(run: Played) -> dict[str, int]:
+    return dict(zip(COUNTERS, map(int, run.world.s.counters.sum(axis=(0, 1))), strict=True))
+
+
+@pytest.mark.parametrize(("rebuilder", "locking"), [("hypervisor", "exclusive"), ("vcpu", "shared")])
+@pytest.mark.parametrize("order", NAMED)
+def test_a_rebuild_takes_what_its_steps_cost(tmp_path: Path, order: Order, locking: str, rebuilder: str) -> None:
+    config = configuration(tmp_path, populated=0.5, locking=locking, rebuilder=rebuilder, dwell="10us", rebuilds=2)
+    cost, pages = config.platform_profile.cost, 512
+    run = played(config, order)
+    rows = run.world.record[: run.world.s.control[v.REBUILT]]
+    assert len(rows) == 2
+    for row in rows:
+        shape = {
+            Step.CLEAN_UNMAPPED: Shape(bytes=(pages - int(row[v.R_MAPPED])) * 4096),
+            Step.UNMAP_DEFERRED: Shape(),
+        }
+        whole = Shape(bytes=pages * 4096, entries=pages, tables=1)
+        took = {step: cost(step, shape.get(step, whole)) for step in order.steps}
+        executed = [took.get(step, 0) for step in order.executed]
+        waits = order.executed.index(Step.LOCK) if order.looks_again else -1
+        for at, ps in enumerate(row[v.R_STEPS : v.R_STEPS + len(executed)]):
+            # Who frees tables under a shared lock waits for handlers that may still walk them.
+            slack = 2_500 if locking == "shared" and order.executed[at].facts.tears_down else 0
+            if at != waits:
+                assert executed[at] - 1 <= ps / 1000 <= executed[at] + slack + 1
+        if Step.INVALIDATE in order.steps:
+            first, last = order.executed.index(Step.INVALIDATE), order.executed.index(Step.INSTALL)
+            assert row[v.R_VALID] - row[v.R_INVALID] == row[v.R_STEPS + first : v.R_STEPS + last + 1].sum()
+        begin, end = order.executed.index(Step.LOCK), order.executed.index(Step.UNLOCK)
+        held = row[v.R_UNLOCKED] - row[v.R_LOCKED]
+        looked = 310_000 if rebuilder == "vcpu" and waits < 0 else 0  # the fault handler, before
+        assert held == row[v.R_STEPS + begin + 1 : v.R_STEPS + end].sum() + looked
+
+
+@pytest.mark.parametrize("pattern", ["sequential", "uniform", "zipf", "strided"])
+def test_who_meets_no_fault_accesses_memory_all_the_time(tmp_path: Path, pattern: str) -> None:
+    """With a hit as dear as a walk, accesses and stalls make up the time of every vCPU."""
+    costs = COSTS | {"hit_ns": 4, "walk_ns": 4}
+    run = played(configuration(tmp_path, costs, vcpus=2, pattern=pattern, rebuilds=6))
+    stalled = sum(int(row[v.F_STALL]) for row in run.world.faults[: run.world.s.control[v.KEPT]])
+    in_guest = 2 * int(run.world.s.control[v.NOW]) - stalled
+    assert counted(run)["accesses"] == pytest.approx(in_guest / 4_000, rel=0.01)
+    assert counted(run)["tlb_hits"] + counted(run)["walks"] == counted(run)["accesses"]
+    assert counted(run)["tlb_hits"] > counted(run)["walks"] > 0
+
+
+def test_what_is_not_populated_is_mapped_once(tmp_path: Path) -> None:
+    """Each page that a split left out faults once, whoever comes first, and is mapped by the time of the rebuild."""
+    run = played(configuration(tmp_path, vcpus=2, populated=0.75, dwell="2ms"))
+    found = counted(run)
+    assert found["population"] == found["mapped_pages"] == 3 * 128
+    assert [int(row[v.R_MAPPED]) for row in run.world.record] == [512] * 3
+
+
+@pytest.mark.parametrize(("pattern", "stride"), [("sequential", 1), ("strided", 5), ("uniform", 1), ("zipf", 1)])
+def test_a_window_hits_whom_chance_leads_there(tmp_path: Path, pattern: str, stride: int) -> None:
+    """One vCPU, a window of W accesses: a lap of 2,048 pages is in it with 1/4 + W/2048; a draw with 1 - (1-q)**W."""
+    accesses = 100
+    costs: dict[str, float] = {"tlbi_ns": 4 * accesses, "hit_ns": 4, "walk_ns": 4, "exit_ns": 10}
+    rebuilds = 60 if JIT_DISABLED else 400
+    options = {"fwb": True, "pattern": pattern, "stride": stride, "rebuilds": rebuilds, "zipf_exponent": 0.5}
+    run = played(configuration(tmp_path, costs, **options))
+    share = np.mean(run.world.record[:, v.R_FAULTS] > 0)
+    weight = run.world.block[:, v.B_WEIGHT] / (1 << v.WEIGHT_BITS)
+    assert weight.sum() == pytest.approx(1)
+    expected = float(np.mean(1 - (1 - weight) ** accesses))
+    if pattern == "sequential":
+        expected = 1 / 4 + accesses / 2048
+    elif pattern == "strided":  # a lap of every fifth page
+        expected = 1 / 4 + accesses * 5 / 2048
+    assert share == pytest.approx(expected, abs=4 * math.sqrt(max(expected * (1 - expected), 0.01) / rebuilds))
+
+
+def test_under_an_exclusive_lock_a_stall_lasts_until_the_tear_down_is_done(tmp_path: Path) -> None:
+    """block-first empties the window, and who fell into it waits all the same; unlocked tear-downs keep nobody."""
+    costs = COSTS | {"free_ns": 500_000}
+    worst = {}
+    for name in ("block-first", "clean-first-unlocked"):
+        run = played(configuration(tmp_path, costs, vcpus=4, rebuilds=20, fwb=True), parse_order(name))
+        kept = run.world.faults[: run.world.s.control[v.KEPT]]
+        assert (kept[:, v.F_CLASS] == 0).any()
+        worst[name] = int(kept[kept[:, v.F_CLASS] == 0, v.F_STALL].max()) // 1000
+    assert worst["block-first"] == pytest.approx(500_000, rel=0.02)
+    assert worst["clean-first-unlocked"] < 10_000
+
+
+def test_under_a_shared_lock_a_stall_is_short_and_comes_again(tmp_path: Path) -> None:
+    costs = COSTS | {"free_ns": 500_000}
+    faults = {}
+    for locking in ("exclusive", "shared"):
+        run = played(configuration(tmp_path, costs, vcpus=4, rebuilds=10, locking=locking), parse_order("unmap-first"))
+        faults[locking] = run.world.record[:, v.R_FAULTS].mean()
+    assert faults["exclusive"] <= 4 < 100 < faults["shared"]
+
+
+def test_the_first_vcpu_that_writes_rebuilds(tmp_path: Path) -> None:
+    run = played(configuration(tmp_path, vcpus=3, rebuilder="vcpu", write_fraction=0.5, rebuilds=8))
+    found = counted(run)
+    assert run.world.s.sums[v.S_REBUILDS] == found["rebuild"] == 8
+    assert run.world.s.sums[v.S_FREED] == run.world.s.sums[v.S_ALLOCATED] == 8
+
+
+def test_who_only_reads_never_rebuilds(tmp_path: Path) -> None:
+    run = played(configuration(tmp_path, vcpus=2, rebuilder="vcpu", write_fraction=0, rebuilds=8))
+    assert run.world.s.sums[v.S_REBUILDS] == 0
+    assert run.world.s.sums[v.S_ALLOCATED] == 4, "each block became a table once, and stayed one"
+
+
+def test_an_order_that_looks_again_begins_anew_where_another_was_faster(tmp_path: Path) -> None:
+    config = configuration(tmp_path, vcpus=4, rebuilder="vcpu", write_fraction=1, rebuilds=4)
+    run = played(config, parse_order("clean-unlocked"))
+    assert run.world.s.sums[v.S_REBUILDS] == 4
+    assert run.world.s.sums[v.S_RESTARTS] > 0
+
+
+def test_cycles_add_up(tmp_path: Path) -> None:
+    run = played(configuration(tmp_path, vcpus=2, rebuilds=5))
+    times, accesses = zip(*run.cycles, strict=True)
+    assert sum(times) == run.world.s.control[v.NOW]
+    assert sum(accesses) == counted(run)["accesses"]
+
+
+def test_the_same_seed_plays_the_same_and_another_does_not(tmp_path: Path) -> None:
+    one, same, other = (played(configuration(tmp_path, vcpus=2, pattern="uniform", seed=seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one.world.s.counters, same.world.s.counters)
+    assert not np.array_equal(one.world.s.counters, other.world.s.counters)
+
+
+def test_an_order_that_leaves_the_entry_invalid_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leaves an entry invalid"):
+        played(configuration(tmp_path, vcpus=2), parse_order("install,invalidate,unmap"))
+
+
+def test_accesses_must_cost_something(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not say what guest accesses cost"):
+        played(configuration(tmp_path, {"exit_ns": 10}))
+
+
+def test_a_search_gets_four_figures_of_each_order(tmp_path: Path) -> None:
+    config = configuration(tmp_path, vcpus=4, rebuilds=8, fwb=True)
+    found = {order.name: brief for order, brief in briefly(config, [NAMED_ORDERS["unmap-first"], NAMED_ORDERS["nt"]])}
+    tlbi, tear_down = 1_100, 512 * 3 + 70
+    assert found["unmap-first"].window_ns == found["unmap-first"].rebuild_ns == tlbi + tear_down
+    assert found["nt"].window_ns == 0
+    assert found["nt"].lock_hold_ns == tlbi + tear_down
+    assert found["unmap-first"].hit_share == 1
+    assert found["nt"].hit_share == 0
+    assert found["unmap-first"].worst_stall_ns > tear_down
