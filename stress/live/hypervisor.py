@@ -158,15 +158,21 @@ class Hypervisor:
             close_cycle(machine, *grown)
 
     def let_guests_see(self) -> None:
-        """Wait until every vCPU has run on the table as it is now: what came last is tested as well as what came first.
+        """Wait until every vCPU has run on the table as it is now: what came last is tested as what came first is."""
+        self._attribute_to_nobody()
+        self.let_guests_run(lambda: False)
+
+    def let_guests_run(self, enough: Callable[[], bool]) -> None:
+        """Wait until every vCPU has run on the table as it is now, or there is ``enough``.
 
         Of two chunks of accesses that a vCPU completes, the second was begun after we looked.
         """
         accesses = self.machine.counters[:, :, C_ACCESSES]
-        self._attribute_to_nobody()
         for _ in range(2):
             before = accesses.sum(axis=1)
-            self.wait_until(lambda before=before: self.finishing or bool((accesses.sum(axis=1) > before).all()))  # type: ignore[misc]
+            self.wait_until(
+                lambda before=before: self.finishing or enough() or bool((accesses.sum(axis=1) > before).all())  # type: ignore[misc]
+            )
 
     def _attribute_to_nobody(self) -> None:
         """What vCPUs do from here on counts for no order."""

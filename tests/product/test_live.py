@@ -143,6 +143,13 @@ def test_wrong_orders_are_caught(wrong: str, size: str) -> None:
         assert violation["evidence"]
 
 
+def test_as_many_rebuilds_as_asked_for_are_made_by_vcpus() -> None:
+    """However late they come to it: without a dwell the next cycle would begin before one of them wrote anything."""
+    small = ("--block-size", "2M", "--dwell", "0ms", "--pattern", "uniform", "--rebuilds", "3")
+    document = run_json("run", "--rebuilder", "vcpu", "-v", "3", *small)
+    assert (document["exit"], document["orders"][0]["rebuilds"]) == (0, 3)
+
+
 def test_a_missing_clean_is_harmless_with_fwb() -> None:
     document = run_json(
         "run",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from stress.kernels.rebuild import rebuild
-from stress.kernels.split import populate, write_unmapped
+from stress.kernels.split import is_split, populate, write_unmapped
 from stress.live.scenarios.logging import LoggingScenario
 
 
@@ -34,3 +34,5 @@ class Rebuild(LoggingScenario):
         else:
             hypervisor.check(rebuild(machine, self.who, gfn))
         hypervisor.dwell_around(plan.dwell_ns)
+        if plan.geo.vcpu_rebuilds and plan.duration_ns is None:  # so many rebuilds were asked for, not so much time
+            hypervisor.let_guests_run(lambda: not is_split(machine, gfn))
