@@ -21,11 +21,14 @@ def world_of(program: Program, *, tso: bool, words: int) -> World:
     """A world whose actors each run one line of a program, and note what they read in words of their own."""
     world = World(tso=tso)
     memory = world.region("memory", (words,))
+    sequence = world.region("sequence", (1,))
     noted = world.region("noted", (len(program), 16))
+    world.split = range(memory.place(0), memory.place(0) + words), 1
 
     def work(me: int, operations: Sequence[Operation]) -> Callable[[], None]:
         def run() -> None:
             notes = []
+            seen = 0
             for what, *rest in operations:
                 at, *values = map(int, rest or (0,))
                 if what == "load":
@@ -36,6 +39,18 @@ def world_of(program: Program, *, tso: bool, words: int) -> World:
                     notes.append(int(compare_exchange(memory, at, values[0], values[1])))
                 elif what == "add":
                     notes.append(fetch_add(memory, at, values[0]))
+                elif what == "publish":
+                    fetch_add(sequence, 0, 1)
+                elif what == "try":  # loads that count only if the sequence has not moved, as an access of a vCPU
+                    while True:
+                        world.attempt(sequence.place(0))
+                        tried = [load(memory, place) & ~1 for place in (at, *values)]
+                        if load(sequence, 0) == seen:
+                            break
+                        world.attempt_ends(well=False)
+                        seen = load(sequence, 0)
+                    world.attempt_ends(well=True)
+                    notes += tried
                 elif what == "fence":
                     world.fence()
                 elif what == "barrier":
@@ -116,6 +131,10 @@ def random_program(random: Random, words: int) -> list[list[Operation]]:
                 operations.append(("fence",))
             elif chance < 0.88:
                 operations.append(("barrier",))
+            elif chance < 0.92:
+                operations.append(("publish",))
+            elif chance < 0.96:
+                operations.append(("try", at, random.randrange(words)))
             else:
                 operations.append(("await", at, random.randint(0, 2)))
         if random.random() < 0.3:

@@ -78,7 +78,13 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     help="Who chooses schedules; only dpor can prove",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of schedules by chance")
-@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Orders verified at a time")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="processors",
+    help="Orders verified at a time",
+)
 @click.option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time  [by chance: 10s]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")
 @click.option(

@@ -9,15 +9,15 @@ without a stop. When a second one turns up, the exploration begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
 from greenlet import getcurrent, greenlet
 
-from stress.verify.actors import Actor, Does
-from stress.verify.system import Changed
+from stress.verify.actors import LOW, Actor, Does
+from stress.verify.system import Access, Changed, Words
 
 #: A word that nobody stores to.
 NOBODY = -(1 << 32)
@@ -46,6 +46,11 @@ class Accesses:
         self.touched_reads: list[int] = []
         self.touched_writes: list[int] = []
         self.after: list[int] = []
+        self._moot: list[tuple[int, Words]] = []
+        #: Words whose low part, by this mask, whoever loads them ignores, unless it goes on to update them.
+        self.split: tuple[range, int] = range(0), 0
+        self._script: Sequence[int] = ()  # the choices that are being played again
+        self._again: list[Access] = []  # what the steps touched
         self._main: greenlet = getcurrent()
         #: Told what an actor does: its number, a verb, a word and its value.
         self.watcher: Callable[[int, str, int, int], None] | None = None
@@ -61,7 +66,29 @@ class Accesses:
     def _stop(self, one: Actor, does: Does, at: int) -> None:
         one.does = does
         one.at = at
-        self._main.switch()
+        following = self.place + 1
+        if following < len(self._script) and self._script[following] == one.number:
+            self._again.append(self.end_step())  # no need to ask whose turn it is
+            self.begin_step(one)
+        else:
+            self._main.switch()
+
+    def begin_step(self, one: Actor | None) -> None:
+        """A step begins, of an actor or of a buffer; what the actor waited for belongs to it."""
+        self.touched_reads, self.touched_writes, self.after = [], [], []
+        if one is not None and one.waits:
+            self.touched_reads.extend(one.waits)
+            one.waits = {}
+
+    def end_step(self) -> Access:
+        """The step is over; what it touched."""
+        self.place += 1
+        return Access(tuple(self.touched_reads), tuple(self.touched_writes), tuple(self.after))
+
+    def moot(self) -> list[tuple[int, Words]]:
+        """Places of steps, and what they read although nothing depends on it, found since this was last asked."""
+        found, self._moot = self._moot, []
+        return found
 
     def shared(self, one: Actor, at: int, write: bool) -> bool:
         """Whether an access needs a stop. Keeps who uses a word; raises `Shared` if that is news."""
@@ -93,7 +120,7 @@ class Accesses:
         if one.at_once:
             value = self._seen_by(one, at)
             if one.noted and self.shared(one, at, False):
-                self.touched_reads.append(at)
+                self.touched_reads.extend(self._parts(at))
                 if self.watcher is not None:
                     self.watcher(one.number, "loads", at, value)
             return value
@@ -102,7 +129,7 @@ class Accesses:
         if not self.shared(one, at, False):
             return self.words.get(at, 0)
         self._stop(one, Does.LOAD, at)
-        self.touched_reads.append(at)
+        self._reads(one, self._parts(at))
         value = self._seen_by(one, at)
         one.read_since[at] = value
         one.turn.append((at, value))
@@ -118,7 +145,7 @@ class Accesses:
             return
         if one.at_once:
             if one.noted and self.shared(one, at, True):
-                self.touched_writes.append(at)
+                self.touched_writes.extend(self._parts(at))
                 if self.watcher is not None:
                     self.watcher(one.number, "sets", at, value)
             self.words[at] = value
@@ -130,6 +157,7 @@ class Accesses:
             self.words[at] = value
             return
         self._stop(one, Does.STORE, at)
+        self._moot += one.act()
         one.read_since = {}
         if self.watcher is not None:
             self.watcher(one.number, "stores", at, value)
@@ -139,8 +167,36 @@ class Accesses:
             one.buffer.append((at, value, self.place))
             one.stored += 1
         else:
-            self.touched_writes.append(at)
-            self.words[at] = value
+            self._set(at, value)
+
+    def _parts(self, at: int) -> Words:
+        return (at, at + LOW) if at in self.split[0] else (at,)
+
+    def _set(self, at: int, value: int) -> None:
+        """Change memory. To store what is there anyway is to load it, as far as others can tell."""
+        changed = self.words.get(at, 0) ^ value
+        self.words[at] = value
+        parts = self._parts(at)
+        for part in parts:
+            counts = changed if len(parts) == 1 else changed & (self.split[1] if part >= LOW else ~self.split[1])
+            (self.touched_writes if counts else self.touched_reads).append(part)
+
+    def _reads(self, one: Actor, words: Words) -> None:
+        """A step that only reads: part of an attempt, but for what its actor waited for, which matters in any case."""
+        if one.attempt is not None and not self.touched_reads:
+            words = one.attempt_reads(self.place, words)
+        self.touched_reads.extend(words)
+
+    def attempt(self, validation: int) -> None:
+        """The current actor begins an attempt, as `stress.verify.actors` has it, that a load of a word validates."""
+        if self.current is not None:
+            self._moot += self.current.end_attempt(well=True)
+            self.current.begin_attempt(validation)
+
+    def attempt_ends(self, *, well: bool) -> None:
+        """It is over."""
+        if self.current is not None:
+            self._moot += self.current.end_attempt(well=well)
 
     def barrier_word(self, one: Actor) -> int:
         """A word that stands for how many stores of an actor a membarrier finds."""
@@ -151,7 +207,7 @@ class Accesses:
             self._stop(one, Does.UPDATE, at)
             if one.landings:
                 self.after.append(one.landings[-1])
-            self.touched_reads.append(at)
+            self.touched_reads.extend(self._parts(at))
         elif not one.stopped:
             self.fence()  # as one of any word does
         one.stopped = True
@@ -164,10 +220,12 @@ class Accesses:
         return value
 
     def _end_update(self, one: Actor, at: int, value: int) -> None:
-        self.words[at] = value
-        if at in self.visible:
+        if at not in self.visible:
+            self.words[at] = value
+        else:
+            self._set(at, value)
             one.read_since = {}
-            self.touched_writes.append(at)
+            self._moot += one.act()
             if self.watcher is not None:
                 self.watcher(one.number, "sets", at, value)
 
@@ -248,7 +306,10 @@ class Accesses:
             return
         one.reads, one.writes = reads, writes
         self._stop(one, Does.TOUCH, 0)
-        self.touched_reads.extend(reads)
+        if writes:
+            self.touched_reads.extend(reads)
+        else:
+            self._reads(one, reads)
         one.turn.extend((at, self.words.get(at, 0)) for at in reads)
         self.touched_writes.extend(writes)
 

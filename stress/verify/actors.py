@@ -1,4 +1,10 @@
-"""What an actor is between its steps: where it stands, what it waits for, what it stored that is not in memory yet."""
+"""What an actor is between its steps: where it stands, what it waits for, what it stored that is not in memory yet.
+
+An attempt is a row of loads without effect, unless the last of them, the validation, finds a value that is known, and
+that never comes back once it is gone. Whatever an attempt that does not end well has loaded, its actor would be in the
+same state; and to begin when the value is gone, or to see it go, is the same, too. So what an attempt loaded matters if
+it ended well, and its validation then counts as its first load; if it did not, nothing but the validation matters.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +31,12 @@ class Does(IntEnum):
 AFTER_OWN_STORES = frozenset((Does.UPDATE, Does.FENCE, Does.BARRIER, Does.LOCK, Does.ALONE))
 
 
+#: From a word to what stands for its low part.
+LOW = 1 << 32
+
+Words = tuple[int, ...]
+
+
 class Actor:
     """A function that stops before each step, and the stores on their way from it to memory."""
 
@@ -42,8 +54,8 @@ class Actor:
         self.done = False
         self.does = Does.TOUCH
         self.at = 0
-        self.reads: tuple[int, ...] = ()
-        self.writes: tuple[int, ...] = ()
+        self.reads: Words = ()
+        self.writes: Words = ()
         self.ready: Callable[[], bool] = bool
         #: Words that must not all be as they were for it to go on, if it spins.
         self.waits: dict[int, int] = {}
@@ -58,5 +70,44 @@ class Actor:
         self.barrier: list[int] = []  # the others' stores that a membarrier waits for
         self.atomic = False  # within a read-modify-write
         self.stopped = False  # and it has had its stop
+        #: Places of the loads of the attempt under way, and their words; they only count if it ends well.
+        self.attempt: list[tuple[int, Words]] | None = None
+        self.validation = 0  # the word whose load ends it
+        self.turn_before = 0  # length of ``turn`` when it began
         self.at_once = False  # what it does now is part of the step it is in
         self.noted = False  # and is noted
+
+    def begin_attempt(self, validation: int) -> None:
+        """An attempt begins, with no loads yet."""
+        self.attempt = []
+        self.validation = validation
+        self.turn_before = len(self.turn)
+
+    def attempt_reads(self, place: int, words: Words) -> Words:
+        """A load of the attempt, by its place in the schedule; what it counts as."""
+        assert self.attempt is not None
+        if not self.attempt:
+            words = (*words, self.validation)
+        self.attempt.append((place, words))
+        return words
+
+    def end_attempt(self, *, well: bool) -> list[tuple[int, Words]]:
+        """The attempt, if any, is over; places of its loads, and the words of each on which nothing depends.
+
+        Of a word with a low part the latter never matters to an attempt.
+        """
+        attempt, self.attempt = self.attempt, None
+        if not attempt:
+            return []
+        if not well:
+            del self.turn[self.turn_before : -1]
+            return attempt[:-1]
+        moot = [(place, its[1:2]) for place, its in attempt if len(its) > 1 and its[1] >= LOW]
+        if len(attempt) > 1 and attempt[-1][1] == (self.validation,):
+            moot.append(attempt[-1])
+        return moot
+
+    def act(self) -> list[tuple[int, Words]]:
+        """A store: the attempt, if any, has an effect, and is none."""
+        attempt, self.attempt = self.attempt, None
+        return [(attempt[0][0], (self.validation,))] if attempt else []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from stress.verify.system import Access, Changed, Schedule, System, dependent
+from stress.verify.system import Access, Changed, Schedule, System, Words, dependent
 
 
 class Diverged(Exception):  # noqa: N818 - tells what happened
@@ -21,7 +21,7 @@ class Diverged(Exception):  # noqa: N818 - tells what happened
 class _Node:
     """A state on the way to the end of the schedule under way."""
 
-    __slots__ = ("access", "backtrack", "chosen", "done", "enabled", "sleep")
+    __slots__ = ("access", "backtrack", "chosen", "done", "enabled", "moot", "sleep")
 
     def __init__(self, enabled: tuple[int, ...], sleep: dict[int, Access], chosen: int) -> None:
         self.enabled = enabled
@@ -30,6 +30,12 @@ class _Node:
         self.done: set[int] = set()
         self.chosen = chosen
         self.access = Access((), ())
+        self.moot: Words = ()  # what it read although nothing depends on it
+
+    def matters(self) -> Access:
+        """What the step touched, as far as races go."""
+        reads, writes, after = self.access
+        return Access(tuple(word for word in reads if word not in self.moot), writes, after)
 
 
 class Dpor:
@@ -39,21 +45,23 @@ class Dpor:
         self._system = system
         self._schedule = Schedule(system.actors)
         self._nodes: list[_Node] = []
+        self._moot: list[tuple[int, list[int]]] = []  # which steps showed that, and of which ones
         self.cut = 0  # schedules given up because all that was left was seen elsewhere
 
     def schedules(self) -> Iterator[Schedule]:
         """Yield each schedule when it was played to its end, with the system still there."""
         self._nodes = []
         self._schedule.cut(0)
+        self._moot = []
         self.cut = 0
         while True:
-            fresh = max(len(self._nodes) - 1, 0)
+            kept = self._reopen(max(len(self._nodes) - 1, 0))
             whole = self._play()
+            self._find_races(self._set_clocks(kept))
             if whole:
                 yield self._schedule
             else:
                 self.cut += 1
-            self._find_races(fresh)
             if not self._next():
                 return
 
@@ -63,17 +71,14 @@ class Dpor:
 
     def _play(self) -> bool:
         """Play the choices made, then go on to the end; False if that was cut short."""
-        system, schedule, nodes = self._system, self._schedule, self._nodes
-        system.reset()
-        last = len(nodes) - 1
-        schedule.cut(max(last, 0))
-        for place, node in enumerate(nodes):
-            access = system.step(node.chosen)
-            if place == last:
-                node.access = access
-                schedule.add(node.chosen, access)
-            elif access != node.access:
+        system, nodes = self._system, self._nodes
+        choices = self.choices()
+        again = system.replay(choices[:-1])
+        for place, (node, access) in enumerate(zip(nodes, again, strict=False)):
+            if access != node.access:
                 raise Diverged(f"step {place} of actor {node.chosen}: {node.access}, now {access}")
+        if nodes:
+            self._step(nodes[-1])
         while True:
             enabled = tuple(system.enabled())
             if not enabled:
@@ -82,10 +87,38 @@ class Dpor:
             awake = [actor for actor in enabled if actor not in sleep]
             if not awake:
                 return False
-            node = _Node(enabled, sleep, awake[0])
-            nodes.append(node)
-            node.access = system.step(node.chosen)
-            schedule.add(node.chosen, node.access)
+            nodes.append(_Node(enabled, sleep, awake[0]))
+            self._step(nodes[-1])
+
+    def _step(self, node: _Node) -> None:
+        node.access = self._system.step(node.chosen)
+        node.moot = ()
+        moot = self._system.moot()
+        if moot:
+            self._moot.append((len(self._nodes) - 1, [place for place, _ in moot]))
+            for place, reads in moot:
+                self._nodes[place].moot = reads
+
+    def _reopen(self, kept: int) -> int:
+        """Only the first ``kept`` steps stay: what later ones showed is open again. How many are as they were."""
+        first = kept
+        while self._moot and self._moot[-1][0] >= kept:
+            _, places = self._moot.pop()
+            first = min(first, places[0])
+            for node in (self._nodes[place] for place in places if place < kept):
+                node.moot = ()
+        return first
+
+    def _set_clocks(self, kept: int) -> int:
+        """Bring the schedule up to date from place ``kept`` on, or an earlier one that is now moot; returns where."""
+        for shown, places in reversed(self._moot):
+            if shown < kept:
+                break
+            kept = min(kept, places[0])
+        self._schedule.cut(kept)
+        for node in self._nodes[kept:]:
+            self._schedule.add(node.chosen, node.matters())
+        return kept
 
     def _inherited(self) -> dict[int, Access]:
         """What sleeps in the state that the last node leads to."""

@@ -72,6 +72,7 @@ class Hooks:
         self.world = World()
         #: What stands for a vCPU's TLB and walk cache, by the identity of its registers.
         self.tlbs: dict[int, int] = {}
+        self.sequence = 0  # the word with the TLBI number
         self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
         self._perform, self._keep, self._handle = steps.perform, oracle.keep, fault.handle
         self._too_late = tlbi.too_late
@@ -123,11 +124,21 @@ class Hooks:
 
     def lookup(self, cpu: tlb.Cpu, bits: int, gfn: int, sizes: int) -> int:
         """The TLB's answer now, whatever its vCPU last knew to be in it: hardware may have filled it since."""
+        one = self.world.current
+        if one is not None and (one.attempt is None or one.turn[-1:] == [(self.sequence, cpu.registers[tlb.CPU_SEEN])]):
+            self.world.attempt(self.sequence)  # else the one under way goes on: its hit was not validated
         self.world.touch((self.tlbs[id(cpu.registers)],), ())
         return int(self._lookup(cpu, bits, gfn, tlb.sizes_held(cpu)))
 
     def catch_up(self, s: Machine, cpu: tlb.Cpu, seen: int) -> int:
-        """Apply what was published, in one step; what hardware fills from here on was walked after that."""
+        """Apply what was published, in one step; what hardware fills from here on was walked after that.
+
+        The access that comes here is thrown away. If that is because the number moved, and as it never comes back,
+        whatever the access had read it would have been.
+        """
+        one = self.world.current
+        last = one.turn[-1:] if one is not None else []
+        self.world.attempt_ends(well=not last or last[0][0] != self.sequence or last[0][1] == seen)
         with self.world.one_step("applies what was invalidated"):
             self.world.touch((), (self.tlbs[id(cpu.registers)],))
             cpu.registers[tlb.CPU_SEEN] = int(self._catch_up(s, cpu, seen))
@@ -159,6 +170,7 @@ class Hooks:
 
     def handle(self, s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level: int) -> int:
         """Exit with a fault."""
+        self.world.attempt_ends(well=True)
         self.world.note(f"faults at page {gfn - s.geo.base_gfn}")
         return int(self._handle(s, vcpu, gfn, write, descriptor, level))
 
@@ -170,6 +182,7 @@ class Hooks:
 
     def _changes_the_tlb(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def change(*arguments: Any) -> Any:
+            self.world.attempt_ends(well=True)
             for each in arguments:
                 if isinstance(each, tlb.Cpu):
                     self.world.touch((), (self.tlbs[id(each.registers)],))

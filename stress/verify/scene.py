@@ -103,11 +103,15 @@ class Scene:
         geo = geo_of(bounds)
         self.s = machine_on(world, geo)
         world.accounts = self._accounts  # type: ignore[method-assign]
+        cells: Region = self.s.cells  # type: ignore[assignment]
+        world.split = range(cells.place(0), cells.place(0) + len(cells)), words.VALUE_MASK
         self._set_up()
         #: Page of the table to be replaced.
         self.table = next_page(geo, self.s.tables[geo.base_gfn >> geo.index_bits])
         self.results: list[int] = []
         self.filled: list[str] = []  # "before" or "after" the rebuild's TLBI
+        control: Region = self.s.control  # type: ignore[assignment]
+        hooks.sequence = control.place(words.SEQUENCE)
         self._published = self.s.control[words.SEQUENCE]
         self.cpus = [self._new_cpu() for _ in range(bounds.vcpus)]
         for vcpu, cpu in enumerate(self.cpus):

@@ -117,7 +117,7 @@ def look_around(scene: Scene) -> None:
     left = _QUIET
     while left:
         try:
-            for _ in Chance(scene.world, left).schedules():
+            for _ in Pct(scene.world, left).schedules():
                 left -= 1
                 if left == 0:
                     break

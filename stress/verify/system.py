@@ -51,6 +51,12 @@ class System(Protocol):
     def step(self, actor: int) -> Access:
         """Let an enabled actor take its step; what it touched."""
 
+    def replay(self, choices: Sequence[int]) -> Sequence[Access]:
+        """Begin anew and take these steps again; what each touched."""
+
+    def moot(self) -> Sequence[tuple[int, Words]]:
+        """Places of steps, and what they read although nothing depends on it, found since this was last asked."""
+
     def blocked(self) -> Iterable[Pending]:
         """The actors that have not ended and cannot go on."""
 

@@ -6,7 +6,7 @@ lets it go on. Store buffers are actors, too: each of their steps lets one store
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from greenlet import getcurrent, greenlet
 
@@ -85,6 +85,8 @@ class World(Accesses):
     def reset(self) -> None:
         """Begin anew."""
         self.dispose()
+        self._script = ()
+        self._moot = []
         self.words = dict(self._image)
         self.place = 0
         self.last = None
@@ -114,16 +116,11 @@ class World(Accesses):
         one.done = True
 
     def enabled(self) -> list[int]:
-        """The actors that can go on: full buffers first, then whoever went last."""
+        """The actors that can go on: full buffers first, then who is within an attempt, then whoever went last."""
         count = len(self.team)
-        found = [count + one.number for one in self.team if one.buffer]
-        for one in self.team:
-            if not one.done and self._can_go_on(one):
-                if one.number == self.last:
-                    found.insert(len(found) - sum(each < count for each in found), one.number)
-                else:
-                    found.append(one.number)
-        return found
+        able = [one for one in self.team if not one.done and self._can_go_on(one)]
+        able.sort(key=lambda one: (not one.attempt, one.number != self.last))
+        return [count + one.number for one in self.team if one.buffer] + [one.number for one in able]
 
     def _can_go_on(self, one: Actor) -> bool:
         does = one.does
@@ -142,28 +139,36 @@ class World(Accesses):
     def step(self, actor: int) -> Access:
         """Let an enabled actor take its step; what it touched."""
         count = len(self.team)
-        self.touched_reads, self.touched_writes, self.after = [], [], []
         if actor >= count:
+            self.begin_step(None)
             self._land(self.team[actor - count])
         else:
             one = self.team[actor]
-            self.touched_reads.extend(one.waits)
-            one.waits = {}
+            self.begin_step(one)
             self.current = one
             self._greenlets[actor].switch()
             self.current = None
             self.last = actor
-        self.place += 1
-        return Access(tuple(self.touched_reads), tuple(self.touched_writes), tuple(self.after))
+        return self.end_step()
+
+    def replay(self, choices: Sequence[int]) -> list[Access]:
+        """Begin anew and take these steps again; what each touched."""
+        self.reset()
+        self._again = []
+        self._script = choices
+        while self.place < len(choices):
+            self._again.append(self.step(choices[self.place]))
+        self._script = ()
+        self._moot = []
+        return self._again
 
     def _land(self, one: Actor) -> None:
         """The oldest store in a buffer reaches memory."""
         word, value, place = one.buffer.popleft()
         self.after.append(place)
-        self.touched_writes.append(word)
         if self.watcher is not None:
             self.watcher(one.number, "lands", word, value)
-        self.words[word] = value
+        self._set(word, value)
         one.landed += 1
         one.landings.append(self.place)
 

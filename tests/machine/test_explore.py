@@ -130,3 +130,18 @@ def test_a_word_that_is_found_shared_begins_the_exploration_anew() -> None:
             list(Dpor(world).schedules())
         assert world.visible == {0}
         assert len(list(Dpor(world).schedules())) == 2
+
+
+def test_what_an_attempt_read_that_is_thrown_away_is_not_explored() -> None:
+    """It is thrown away whatever it read: once. One that counts may have read 0 or 2 from either word."""
+    program: Program = [[("store", 0, 2), ("store", 1, 2), ("publish",)], [("try", 0, 1)]]
+    assert {values for _, values in by_actor(outcomes(program, tso=False))} == {(0, 0), (0, 2), (2, 0), (2, 2)}
+    world = world_of(program, tso=False, words=2)
+    assert reduced(world)[1] == 5
+
+
+def test_the_low_part_of_a_word_that_nobody_looks_at_is_not_explored() -> None:
+    world = world_of([[("add", 0, 1)], [("try", 0)]], tso=False, words=1)
+    assert reduced(world)[1] == 1
+    world = world_of([[("add", 0, 2)], [("try", 0)]], tso=False, words=1)
+    assert reduced(world)[1] == 2
