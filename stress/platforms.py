@@ -228,7 +228,7 @@ class Platform(BaseModel):
                     Figure(
                         key=key,
                         means=(Platform.model_fields[field].description or "").partition(";")[0],
-                        value=_as_written(field, value),
+                        value=as_written(field, value),
                         origin=origin or "",
                         source=self._sources(origin)[key] if origin else "",
                         spun=field in SPUN,
@@ -243,7 +243,8 @@ COSTS: Final = tuple(name for name, field in Platform.model_fields.items() if fi
 SPUN: Final = ("clean_bytes_per_s", "icache_ns", "unmap_ns", "free_ns", "tlbi_ns", "tlbi_ipa_ns", "exit_ns")
 
 
-def _as_written(field: str, value: float) -> str:
+def as_written(field: str, value: float) -> str:
+    """A cost as people read it."""
     if field.endswith("_bytes_per_s"):
         return f"{format_bytes(value)}/s"
     return f"{value:.3g} ns" if value < 100 else format_ns(value)

@@ -26,6 +26,7 @@ _COMMANDS = (
     "run",
     "compare",
     "predict",
+    "calibrate",
     "verify",
     "search",
     "sweep",
@@ -46,7 +47,7 @@ _STARTING = ("run", "compare")
 _MEASURING = (*_STARTING, "sweep", "bench")
 
 #: Those that need numpy alone.
-_COUNTING = ("predict", "search", "show", "report", "doctor")
+_COUNTING = ("predict", "calibrate", "search", "show", "report", "doctor")
 
 
 class _Commands(click.Group):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -12,8 +12,10 @@ from stress.cli.completion import VALUES, Shipped, completing, words
 from stress.cli.help import SectionOption
 from stress.cli.output import say
 from stress.cli.selftest import LETTERS, access_options, meaningless_options, mode_options, translated
-from stress.config import RunConfig, from_sources
+from stress.config import RunConfig, from_sources, load_toml
 from stress.config.keys import Form, as_written, key
+from stress.config.loading import KEYS
+from stress.errors import UsageError
 from stress.shipped import Kind, names
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -59,7 +61,8 @@ PREDICTED: Final = {
 _METAVARS: Final = {Form.DURATION: "DURATION", Form.SIZE: "SIZE", Form.TEXT: "NAME"}
 
 
-def _config_option(field: str, section: str) -> Callable[[_Command], _Command]:
+def config_option(field: str, section: str) -> Callable[[_Command], _Command]:
+    """Add the option of one key."""
     about = key(RunConfig, field)
     metavar = about.name.upper() if about.form is Form.WORD else _METAVARS.get(about.form)
     default = RunConfig.model_fields[field].get_default(call_default_factory=True, validated_data={})
@@ -93,7 +96,7 @@ def config_options(command: _Command) -> _Command:
         if section in extra:
             command = extra[section](section)(command)
         for field in reversed(fields):
-            command = _config_option(field, section)(command)
+            command = config_option(field, section)(command)
     return _file_option(command)
 
 
@@ -104,7 +107,7 @@ def prediction_options(command: _Command) -> _Command:
         if section in extra:
             command = extra[section](section)(command)
         for field in reversed(fields):
-            command = _config_option(field, section)(command)
+            command = config_option(field, section)(command)
     return _file_option(command)
 
 
@@ -127,3 +130,24 @@ def configured(file: Path | None, options: Mapping[str, Any], defaults: Mapping[
     for note in notes:
         say(note)
     return config
+
+
+def written_options(command: click.Command, words: Sequence[str]) -> dict[str, Any]:
+    """The keys of a run that ``words`` say to a command with `config_options`; a mode (``-m``) is left out.
+
+    Raises `UsageError`.
+    """
+    try:
+        given = dict(command.make_context(command.name, [*words]).params)
+    except click.UsageError as error:
+        raise UsageError(error.format_message().rstrip("."), "write the command line as it was") from None
+    except click.exceptions.Exit:
+        raise UsageError("the command line asks for help", "write the one of the run") from None
+    file = given.pop("config_file", None)
+    given |= {"mode": None, "selftest_kernel": None}
+    keys, problems, _ = translated({name: value for name, value in given.items() if value is not None and value != ()})
+    if problems:
+        raise UsageError(problems[0], "write the command line as it was")
+    known = {name.replace("_", "-"): value for name, value in keys.items()}
+    table = load_toml(file).get("run", {}) if file else {}
+    return {**table, **{name: value for name, value in known.items() if name in KEYS}}

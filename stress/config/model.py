@@ -358,6 +358,12 @@ class RunConfig(BaseModel):
         """The platform's features and costs. `fwb` and `bbm_level` here overrule its own."""
         return self._platform
 
+    def on(self, platform: Platform) -> Self:
+        """The same configuration with the costs of another machine; features that followed from its own stay."""
+        moved = self.model_copy()
+        moved._platform = platform
+        return moved
+
     @property
     def geometry(self) -> Geometry:
         """The table's geometry."""
