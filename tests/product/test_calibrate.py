@@ -255,13 +255,14 @@ def test_logs_in_a_platform_out_a_prediction_with_it(
     stress: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("run.log").write_text(PAGE_TABLE_TEST.replace("vCPUs: 20", "vCPUs: 2").replace("0x500000000", "0x80000000"))
+    hugepages = ("-b", "2G", "-v", "2", "-s", "anonymous_hugetlb_1gb")
+    Path("run.log").write_text(stress("predict", "unmap-first", "--platform", "kunpeng920", *hugepages)[1])
     code, out, err = stress("calibrate", "run.log", "--no-fwb", "-o", "mine.toml")
     assert code == 0, err
     assert "run.log says nothing of order unmap-first, locking exclusive, cmo per-install: assumed" in err
     assert "clean-bytes-per-s" in out
     assert "only with" in out
-    code, out, err = stress("predict", "unmap-first", "--platform", "mine.toml", "-b", "1G", "-v", "2")
+    code, out, err = stress("predict", "unmap-first", "--platform", "mine.toml", *hugepages)
     assert code == 0, err
     assert "PREDICTED for mine" in out
     assert stress("platforms", "mine.toml")[0] == 0
