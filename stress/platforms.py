@@ -76,7 +76,7 @@ class Shape:
     entries: int = 0
     #: Table pages freed.
     tables: int = 0
-    #: Others that wait meanwhile: for mmu_lock, or with a TLBI of their own.
+    #: Others that wait meanwhile, for mmu_lock, or with a TLBI or misses of their own.
     waiting: int = 0
     #: A TLBI for this core alone, not broadcast.
     local: bool = False
@@ -154,6 +154,7 @@ class Platform(BaseModel):
     hit_ns: Cost = Field(default=0, description="guest access that hits the TLB")
     walk_ns: Cost = Field(default=0, description="guest access that walks the tables")
     miss_ns: Cost = Field(default=0, description="guest access that walks, to data that no cache holds")
+    miss_shared_ns: Cost = Field(default=0, description="of it, what memory serves for one core at a time")
 
     #: For each key of a cost, the source of its figure, under how far it can be trusted.
     published: Mapping[str, Line] = {}
@@ -197,7 +198,7 @@ class Platform(BaseModel):
             case Work.WALK:
                 return self.walk_ns
             case Work.MISS:
-                return self.miss_ns
+                return max(self.miss_ns, (1 + shape.waiting) * self.miss_shared_ns)
         facts = step.facts
         ns = 0.0
         if facts.cleans:

@@ -70,3 +70,9 @@ def logged_blocks(world: World) -> None:
     world.s.control[v.LOGGING] = 1
     world.block[:, v.B_KIND] = v.LEAF
     world.block[:, v.B_HOST] = 0
+
+
+def all_mapped(world: World) -> None:
+    """Every block is mapped, and may be written."""
+    world.block[:, v.B_KIND] = v.LEAF
+    world.block[:, v.B_HOST], world.block[:, v.B_WRITABLE] = 0, 1

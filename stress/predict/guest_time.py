@@ -2,6 +2,10 @@
 
 A row is planned when it begins. A page that is mapped meanwhile changes nothing, for the row ends where it was not and
 is then planned on; an entry that is broken cuts the rows short that go through it.
+
+Long rows share memory, which serves a part of each miss for one core at a time: with n of them an access takes
+max(miss, n x that part), the asymptotic bound of a closed network (Denning and Buzen, Computing Surveys 10, 1978), met
+where nothing is random. Whenever there is one more or less, the others' times are worked out anew.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from stress.results.data import COUNTERS
 C_ACCESSES = COUNTERS.index("accesses")
 C_WRITES = COUNTERS.index("writes")
 C_WALKS = COUNTERS.index("walks")
+
+#: Rows of fewer accesses than this leave memory to others: faults take longer.
+LONG = 64
 
 
 @kernel
@@ -73,11 +80,31 @@ def count(w: World, who: int, done: int) -> None:
 def done_by(w: World, who: int, now: int, begun: int) -> int:
     """Accesses of a row that have ended at a time; with ``begun`` 1 those that have begun."""
     a = w.s.actor[who]
-    if w.s.cost[v.K_ACCESS] == 0:
+    if a[v.A_PRICE] == 0:
         return int(a[v.A_PLANNED])
     since = now - a[v.A_SINCE]
-    whole = (since + begun * (w.s.cost[v.K_ACCESS] - 1)) // w.s.cost[v.K_ACCESS]
+    whole = (since + begun * (a[v.A_PRICE] - 1)) // a[v.A_PRICE]
     return int(min(a[v.A_PLANNED], whole))
+
+
+@kernel
+def share_memory(w: World, now: int) -> None:
+    """There is one long row more or less: from now on an access takes as long as so many of them let it."""
+    price = w.s.access[w.s.control[v.LONG_ROWS]]
+    for who in range(w.s.control[v.VCPUS]):
+        a = w.s.actor[who]
+        if a[v.A_LONG] == 0 or a[v.A_PRICE] == price:
+            continue
+        done = done_by(w, who, now, 0)
+        count(w, who, done)
+        begun = now - a[v.A_SINCE] - done * a[v.A_PRICE]  # of the next access so much has passed
+        a[v.A_PAGE] += done
+        a[v.A_LEFT] -= done
+        a[v.A_PLANNED] -= done
+        a[v.A_COUNTED] = 0
+        a[v.A_SINCE] = now - begun * price // max(1, a[v.A_PRICE])
+        a[v.A_PRICE] = price
+        schedule(w, who, max(now, a[v.A_SINCE] + a[v.A_PLANNED] * price))
 
 
 @kernel
@@ -107,7 +134,7 @@ def cut_rows(w: World, number: int, now: int) -> None:
             done = done_by(w, who, now, 1)
             if done < a[v.A_PLANNED]:
                 a[v.A_PLANNED] = done
-                schedule(w, who, a[v.A_SINCE] + done * w.s.cost[v.K_ACCESS])
+                schedule(w, who, a[v.A_SINCE] + done * a[v.A_PRICE])
     before_change(w, now)
     after_change(w, now)
 
@@ -174,7 +201,12 @@ def go_on(w: World, who: int, now: int) -> None:
         return
     a[v.A_PHASE] = v.GUEST
     a[v.A_SINCE], a[v.A_PLANNED], a[v.A_COUNTED] = now, planned, 0
-    schedule(w, who, now + planned * w.s.cost[v.K_ACCESS])
+    a[v.A_PRICE] = w.s.access[w.s.control[v.LONG_ROWS] + 1]
+    schedule(w, who, now + planned * a[v.A_PRICE])
+    if planned >= LONG:
+        a[v.A_LONG] = 1
+        w.s.control[v.LONG_ROWS] += 1
+        share_memory(w, now)
 
 
 @kernel
@@ -187,6 +219,10 @@ def end_row(w: World, who: int, now: int) -> None:
         else:
             plan(w, who, now)
         return
+    if a[v.A_LONG] != 0:
+        a[v.A_LONG] = 0
+        w.s.control[v.LONG_ROWS] -= 1
+        share_memory(w, now)
     count(w, who, a[v.A_PLANNED])
     a[v.A_PAGE] += a[v.A_PLANNED]
     a[v.A_LEFT] -= a[v.A_PLANNED]

@@ -14,7 +14,7 @@ from stress.orders import Order, Step
 from stress.platforms import Shape, Work
 from stress.predict import virtual as v
 from stress.predict.play import DONE, MORE, NOBODY, PROGRAMS, STUCK, play
-from stress.predict.prices import prices
+from stress.predict.prices import access_prices, prices
 from stress.predict.virtual import World, empty_world
 from stress.programs import ALWAYS, NEVER, NO_HEAD, WRITE_HEAD, Program, own_part, page_table_test
 from stress.results.data import COUNTERS, StageData
@@ -52,6 +52,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     # The last block may be cut off by memory's end: its pages are there, but never touched.
     world = empty_world(blocks, blocks * size, rebuilds or blocks)
     world.s.cost[:] = prices(config)
+    world.s.access[:] = access_prices(config)
     control = world.s.control
     control[v.VCPUS] = config.vcpus
     control[v.BLOCK_PAGES] = size

@@ -34,9 +34,16 @@ def prices(config: RunConfig) -> Words:
     found[v.K_UNMAP_TABLE] = ps(Step.UNMAP, Shape(entries=config.geometry.entries, tables=1))
     found[v.K_HAND_OVER] = ps(Work.HAND_OVER)
     found[v.K_HAND_OVER_WAITING] = ps(Work.HAND_OVER, Shape(waiting=1)) - ps(Work.HAND_OVER)
-    # Programs touch each page once: no TLB and no cache holds it.
-    found[v.K_ACCESS] = ps(Work.MISS)
     # A pattern comes back to each page: of blocks the TLB holds all, of pages hardly any.
     found[v.K_HIT] = ps(Work.HIT)
     found[v.K_WALK] = ps(Work.WALK)
+    return found
+
+
+def access_prices(config: RunConfig) -> Words:
+    """ps of an access to a page that no TLB and no cache holds, as in programs, while n vCPUs do so, (ACTORS,)."""
+    cost = config.platform_profile.cost
+    found = np.zeros(v.ACTORS, np.int64)
+    for vcpus in range(1, config.vcpus + 2):
+        found[vcpus] = round(cost(Work.MISS, Shape(waiting=vcpus - 1)) * 1000)
     return found

@@ -37,6 +37,8 @@ def sign(w: World, now: int) -> int:
             v.A_PART,
             v.A_PLANNED,
             v.A_COUNTED,
+            v.A_PRICE,
+            v.A_LONG,
             v.A_READS,
             v.A_MET,
             v.A_LEVEL,
@@ -64,7 +66,7 @@ def sign(w: World, now: int) -> int:
     for i in range(w.s.control[v.QUEUED]):
         seen[n] = w.s.queue[(w.s.control[v.QUEUE_HEAD] + i) % w.s.queue.size]
         n += 1
-    for word in (v.HOLDER, v.READERS, v.QUEUED, v.TLBI_WAITING, v.INSIDE, v.GRACE_WAITERS, v.RUNNING):
+    for word in (v.HOLDER, v.READERS, v.QUEUED, v.TLBI_WAITING, v.INSIDE, v.GRACE_WAITERS, v.RUNNING, v.LONG_ROWS):
         seen[n] = w.s.control[word]
         n += 1
     seen[n] = max(0, w.s.control[v.TLBI_FREE] - now)

@@ -58,6 +58,8 @@ BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
     A_SINCE,  # begin of its accesses in a row, or of its spinning
     A_PLANNED,  # accesses in a row that do not fault, as far as is known
     A_COUNTED,  # of them
+    A_PRICE,  # of each, in ps; on average, where pages are drawn
+    A_LONG,  # they are many, and share memory with others' like them
     A_START,  # of its fault
     A_ASKED,  # for mmu_lock
     A_LOCKED,  # since when it holds it; -1: it does not
@@ -96,11 +98,10 @@ BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
     P_PATTERN,
     A_NEXT,  # page that it may fault at, once the accesses planned are done
     A_NEXT_WRITES,
-    A_PRICE,  # of an access, on average, where pages are drawn
     A_LEAVES,  # of 2**WEIGHT_BITS accesses drawn, those to blocks
     A_RANDOM,  # state of its generator
     ACTOR_WORDS,
-) = range(51)
+) = range(52)
 
 #: What an actor does in the guest: its program once, or accesses by a pattern without end.
 ONCE, LAPS, UNIFORM, ZIPF = range(4)
@@ -149,6 +150,7 @@ STATE, HAS_HOST = 3, 4
     REFERENCE,  # vCPU from whose place in its program one sees whether the machine repeats itself
     PLAYED,  # events
     REPEATABLE,  # nothing but vCPUs' programs goes on
+    LONG_ROWS,  # under way
     # the configuration
     VCPUS,
     BLOCK_PAGES,
@@ -170,7 +172,7 @@ STATE, HAS_HOST = 3, 4
     TASK_BLOCK,  # of the hypervisor's task
     TASK_PS,
     CONTROL_WORDS,
-) = range(41)
+) = range(42)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(9)
@@ -192,11 +194,10 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSI
     K_UNMAP_TABLE,  # per table, with all its entries
     K_HAND_OVER,
     K_HAND_OVER_WAITING,  # more, per vCPU that waits on
-    K_ACCESS,  # of a program's page, which no cache holds
     K_HIT,
     K_WALK,
     COST_WORDS,
-) = range(19)
+) = range(18)
 
 # -- words of a rebuild's record ---------------------------------------------------------
 (
@@ -234,6 +235,7 @@ STATE_TYPE: Final = np.dtype(
         ("control", np.int64, CONTROL_WORDS),
         ("cost", np.int64, COST_WORDS),
         ("zipf", np.float64, 1),  # its exponent
+        ("access", np.int64, ACTORS),  # to a page that no cache holds: ps while so many vCPUs do nothing else
         ("actor", np.int64, (ACTORS, ACTOR_WORDS)),
         ("agenda", np.int64, ACTORS),  # a heap of those with a next event
         ("queue", np.int64, ACTORS),  # a ring of those who wait for mmu_lock

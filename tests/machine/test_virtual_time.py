@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from predicted import configuration, counted, logged_blocks, logged_tables, one_stage, platform_file, played
+from predicted import all_mapped, configuration, counted, logged_blocks, logged_tables, one_stage, platform_file, played
 
 from stress.errors import UsageError
 from stress.orders import NAMED_ORDERS, Order, Step, parse_order
@@ -177,6 +177,29 @@ def test_a_hand_over_costs_more_the_more_wait_on(tmp_path: Path) -> None:
     assert stage.duration_ns == 4 * 1_000 + 120 + 110 + 100
 
 
+@pytest.mark.parametrize("vcpus", [1, 2, 3, 6])
+def test_readers_of_one_memory_share_it(tmp_path: Path, vcpus: int) -> None:
+    """Of 10 ns per miss memory serves 4 ns for one core at a time: N readers take max(10, 4 N) ns for each page."""
+    config = configuration(platform_file(tmp_path, miss_ns=10, miss_shared_ns=4), vcpus=vcpus, fwb=True)
+    world, stage = one_stage(config, lambda vcpu: Program(1, run=2 * PAGES), all_mapped)
+    assert stage.duration_ns == 2 * PAGES * max(10, 4 * vcpus)
+    assert counted(stage)["accesses"] == vcpus * 2 * PAGES
+    assert world.s.control[v.LONG_ROWS] == 0
+
+
+def test_the_last_reader_has_memory_to_itself(tmp_path: Path) -> None:
+    config = configuration(platform_file(tmp_path, miss_ns=10, miss_shared_ns=8), vcpus=2, fwb=True)
+    _, stage = one_stage(config, lambda vcpu: Program(1, run=(1 + vcpu) * PAGES), all_mapped)
+    assert stage.duration_ns == PAGES * 2 * 8 + PAGES * 10
+
+
+def test_faults_are_too_far_apart_to_share_memory(tmp_path: Path) -> None:
+    file = platform_file(tmp_path, miss_ns=20, miss_shared_ns=20, exit_ns=1_980)
+    config = configuration(file, vcpus=4, memory="16M", fwb=True, locking="shared")
+    _, stage = one_stage(config, lambda vcpu: Program(1, first=vcpu * PAGES, run=256), logged_tables)
+    assert stage.duration_ns == 256 * 2_000
+
+
 def test_who_loses_under_a_shared_lock_faults_until_the_winner_is_done(tmp_path: Path) -> None:
     file = platform_file(tmp_path, clean_bytes_per_s=(2 << 20) * 1e9 / 1_000_000, exit_ns=2_000, fault_ns=500)
     config = configuration(file, vcpus=3, memory="2M", locking="shared", orders=["block-first"])
@@ -272,6 +295,7 @@ def _random_costs(draw: random.Random) -> dict[str, float]:
         "hand_over_ns": draw.choice([0, 300]),
         "hand_over_waiting_ns": draw.choice([0, 180]),
         "miss_ns": draw.choice([0, 1, 20, 90.5]),
+        "miss_shared_ns": draw.choice([0, 0, 0.7, 12]),
     }
 
 
