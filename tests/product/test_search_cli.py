@@ -39,7 +39,7 @@ def test_a_search_with_its_document_and_counterexamples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--steps", "invalidat,install"), "did you mean 'invalidate'"),
+        (("--steps", "invalidat,install"), "did you mean invalidate"),
         (("--steps", "tlbi"), "add one of them to --steps"),
         (("--limit", "soon"), "soon"),
         (("--output", "/no/such/place"), "create the directory first"),
