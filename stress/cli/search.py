@@ -4,94 +4,176 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from stress import interrupt
+from stress.cli.help import SectionCommand, SectionOption
 from stress.cli.lists import table
+from stress.cli.options import configured, prediction_options
 from stress.cli.output import announce, emit, make_way, say
+from stress.cli.progress import display
 from stress.cli.result_options import result_options
-from stress.errors import ExitCode, UsageError
+from stress.config import COMPARED, RunConfig, Scenario
+from stress.errors import ExitCode, UsageError, weightiest
+from stress.results.tables import compare_table
 from stress.units import parse_duration
+
+if TYPE_CHECKING:
+    from stress.search.hunt import Found
+    from stress.search.sheet import Costs
 
 #: Between two lines that say how far a search is.
 _PATIENCE_S: Final = 0.5
 
 
-@click.command()
-@click.option(
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+#: The section of the help.
+_SEARCH: Final = "Search"
+
+
+def _option(*names: str, **keywords: Any) -> Callable[[_Command], _Command]:
+    return click.option(*names, cls=SectionOption, section=_SEARCH, **keywords)
+
+
+@click.command(cls=SectionCommand)
+@_option(
     "--steps", metavar="STEPS", help="Steps that orders are made of  [default: the basic five, with lock and unlock]"
 )
-@click.option("--fwb/--no-fwb", default=False, show_default=True, help="FEAT_S2FWB")
-@click.option(
-    "--guest-caches/--no-guest-caches", default=None, help="The guest runs with its caches on  [default: as FWB]"
-)
-@click.option("--bbm-level", type=click.IntRange(0, 2), default=0, show_default=True, help="FEAT_BBM level")
-@click.option(
-    "--proof-vcpus", type=click.IntRange(1, 4), default=1, show_default=True, help="vCPUs of the machine of the proofs"
-)
-@click.option(
+@_option("--guest-caches/--no-guest-caches", default=None, help="The guest runs with its caches on  [default: as FWB]")
+@_option("--proof-vcpus", type=click.IntRange(1, 4), default=1, show_default=True, help="vCPUs of a proof's machine")
+@_option(
     "--proof-accesses", type=click.IntRange(1, 8), default=2, show_default=True, help="Accesses of each of these vCPUs"
 )
-@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Orders verified at a time")
-@click.option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time")
-@click.option(
+@_option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Orders verified at a time")
+@_option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time")
+@_option(
+    "--confirm", metavar="DURATION", default=None, help="Run the front on this machine, interleaved, for this time"
+)
+@_option(
     "--counterexamples",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Write one per constraint to this directory, for stress verify --replay",
 )
+@prediction_options
 @result_options
 def search(
     steps: str | None,
-    limit: str | None,
+    guest_caches: bool | None,
+    proof_vcpus: int,
+    proof_accesses: int,
     jobs: int,
+    limit: str | None,
+    confirm: str | None,
     counterexamples: Path | None,
+    config_file: Path | None,
     output: Path | None,
     as_json: bool,
     table_format: str,
-    **bounds: Any,
+    **options: Any,
 ) -> int:
-    """Search the best order: all that can be made of some steps are proved or refuted.
+    """Search the best order: all that can be made of some steps are proved or refuted, and the proved ones predicted.
 
-    Each order is verified as stress verify does, on a small machine. What tells the right ones from the wrong ones is
-    learned from that, with a counterexample for each constraint. Verdicts are kept: whoever interrupts a search goes on
-    with it by starting it again.
+    Each is verified as stress verify does, on a small machine. What tells the right ones from the wrong ones is
+    learned from that, with a counterexample for each constraint. With --platform what the right ones cost is predicted,
+    and those that no other beats in everything are the front. Verdicts are kept: who interrupts a search goes on with
+    it by starting it again.
     """
     from stress.results import store
     from stress.search.classes import parse_vocabulary
     from stress.search.crew import Crew
     from stress.search.hunt import Hunt
     from stress.search.sheet import document, text
-    from stress.search.verdicts import Verdicts
+    from stress.search.verdicts import PROVED, Verdicts
+
+    def configuration(orders: Sequence[str] = COMPARED, **more: Any) -> RunConfig:
+        return configured(config_file, {**options, **more, "orders": orders}, {"scenario": Scenario.PAGE_TABLE_TEST})
 
     vocabulary = parse_vocabulary(steps)
     limit_ns = parse_duration(limit) if limit else None
+    config = configuration()
+    costed = bool(config.platform_profile.figures)
+    if confirm and not costed:
+        raise UsageError("without a platform's costs there is no front to confirm", "name one with --platform")
+    if confirm:
+        configuration(duration=confirm)
+    if costed:
+        from stress.predict import check
+
+        check(config)
     if output is not None:
         store.check_writable(output)
     if counterexamples is not None:
         _make(counterexamples)
-    caches = bounds["guest_caches"]
     limits = {
-        "fwb": bounds["fwb"],
-        "guest_caches": bounds["fwb"] if caches is None else caches,
-        "bbm_level": bounds["bbm_level"],
-        "vcpus": bounds["proof_vcpus"],
-        "accesses": bounds["proof_accesses"],
+        "fwb": config.fwb,
+        "guest_caches": config.fwb if guest_caches is None else guest_caches,
+        "bbm_level": config.bbm_level,
+        "vcpus": proof_vcpus,
+        "accesses": proof_accesses,
     }
     with Crew(jobs) as crew:
         found = Hunt(crew, Verdicts(), limit_ns, _Tell()).search(vocabulary, limits)
     make_way()
-    result = document(found)
+    costs, code = None, ExitCode.OK
+    if found.complete and costed and found.judged(PROVED):
+        costs = _predicted(found, configuration)
+        if confirm and costs.prediction["complete"]:
+            code = _confirmed(costs, found, configuration, confirm)
+    result = document(found, costs)
     if output is not None:
         store.write(output, result)
     if counterexamples is not None:
         _write_counterexamples(counterexamples, found.witnesses)
-    emit(store.encode(result) if as_json else text(result, lambda header, rows: table(header, rows, table_format)))
-    if not found.complete:
-        return ExitCode.INTERRUPTED
-    return ExitCode.BROKEN if result["undecided"] else ExitCode.OK
+    if as_json:
+        emit(store.encode(result))
+    else:
+        emit(text(result, lambda header, rows: table(header, rows, table_format)))
+        if costs and costs.confirmation:
+            emit("\n" + compare_table(costs.confirmation, table_format))
+    if interrupt.requested.is_set():
+        return weightiest([code, ExitCode.INTERRUPTED])
+    return weightiest([code, ExitCode.BROKEN if result["undecided"] else ExitCode.OK])
+
+
+def _predicted(found: Found, configuration: Callable[..., RunConfig]) -> Costs:
+    """What every proved order costs on the platform."""
+    from stress.predict import is_compiled, predict
+    from stress.results import document
+    from stress.search.front import figures_of, label
+    from stress.search.sheet import Costs
+    from stress.search.verdicts import PROVED
+
+    programs = {label(steps, found.limits["fwb"]): steps for steps in found.judged(PROVED)}
+    config = configuration([*programs])
+    if not is_compiled():
+        say("compiling the event loop for this version, once (up to a minute)")
+    announce(f"predicting {len(programs)} orders")
+    result = document.build(predict(config))
+    make_way()
+    figures = {programs[each["order"]]: figures_of(each) for each in result["orders"]} if result["complete"] else {}
+    return Costs(config.platform, figures, result)
+
+
+def _confirmed(costs: Costs, found: Found, configuration: Callable[..., RunConfig], duration: str) -> ExitCode:
+    """Run the front's orders here, interleaved; the run's exit code."""
+    from stress.config.model import default_vcpus
+    from stress.live import execute
+    from stress.results import document
+    from stress.search.front import front_of, label
+
+    orders = [label(steps, found.limits["fwb"]) for steps in front_of(costs.predicted)]
+    vcpus = min(configuration().vcpus, default_vcpus())
+    config = configuration(orders, duration=duration, vcpus=vcpus, guest_caches=found.limits["guest_caches"])
+    with display(config) as (progress, note):
+        data = execute(config, progress=progress, note=note)
+    costs.confirmation = document.build(data)
+    return ExitCode(data.exit_code)
 
 
 def _make(directory: Path) -> None:

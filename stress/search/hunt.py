@@ -46,6 +46,7 @@ class Found:
     witnesses: list[Witness] = field(default_factory=list)
     complete: bool = False
     played: int = 0  # schedules, this time or when verdicts were kept
+    recalled: int = 0  # verdicts that were kept from before
     elapsed_ns: int = 0
 
     def judged(self, judgement: str) -> list[Steps]:
@@ -70,7 +71,7 @@ class Hunt:
         found = Found(vocabulary, limits, classes_of(vocabulary, limits["fwb"]))
         self._screen(found)
         still_open = found.judged(OPEN)
-        for steps, verdict in self._judge(EXPLORE, still_open, limits):
+        for steps, verdict in self._judge(EXPLORE, still_open, found):
             found.verdicts[steps] = verdict
         if not interrupt.requested.is_set():
             self._characterise(found)
@@ -94,7 +95,7 @@ class Hunt:
                     shown_by = refuted[known]
                     found.beginnings[steps] = shown_by
                     found.verdicts[steps] = Verdict(REFUTED, found.verdicts[shown_by].kinds, schedules=0)
-            for steps, verdict in self._judge(SCREEN, left, found.limits):
+            for steps, verdict in self._judge(SCREEN, left, found):
                 found.verdicts[steps] = verdict
                 if verdict.beginning:
                     refuted.setdefault(steps[: verdict.beginning], steps)
@@ -105,7 +106,7 @@ class Hunt:
         others = [steps for steps in found.verdicts if found.verdicts[steps].judgement != REFUTED]
         constraints = learn(refuted, others)
         chosen = {constraint: _example(constraint, constraints, refuted) for constraint in constraints}
-        shown = dict(self._judge(EXPLORE, list(dict.fromkeys(steps for steps, _ in chosen.values())), found.limits))
+        shown = dict(self._judge(EXPLORE, list(dict.fromkeys(steps for steps, _ in chosen.values())), found))
         for constraint, (steps, alone) in chosen.items():
             # If the limit was too short for it, the schedule that was played first is what is left.
             verdict = shown.get(steps)
@@ -114,14 +115,15 @@ class Hunt:
             count = sum(map(constraint.refutes, refuted))
             found.witnesses.append(Witness(constraint, count, steps, alone, verdict))
 
-    def _judge(self, what: str, orders: Sequence[Steps], limits: Mapping[str, Any]) -> Iterator[tuple[Steps, Verdict]]:
+    def _judge(self, what: str, orders: Sequence[Steps], found: Found) -> Iterator[tuple[Steps, Verdict]]:
         """Verdicts on orders: those kept, then the others as they come."""
-        new = []
+        limits, new = found.limits, []
         for steps in orders:
             known = self._kept.get(what, steps, limits)
             if known is None:
                 new.append(steps)
             else:
+                found.recalled += 1
                 yield steps, known
         began = time.monotonic()
         self._progress(what, 0, len(new), None)

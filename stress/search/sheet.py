@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from stress import __version__
 from stress.orders import CLEANS
+from stress.results import cells
 from stress.search.classes import Steps, names_of, written
+from stress.search.front import FIGURES, front_of
 from stress.search.hunt import Found, Witness
 from stress.search.verdicts import PROVED, REFUTED, UNDECIDED
 from stress.units import format_ns
@@ -16,12 +19,25 @@ from stress.units import format_ns
 FORMAT: Final = 1
 KEY: Final = "search_version"
 
+
+@dataclass(slots=True)
+class Costs:
+    """What the proved orders cost on a platform."""
+
+    platform: str
+    predicted: dict[Steps, dict[str, int]]  # `FIGURES` of each
+    prediction: dict[str, Any]  # document of the prediction
+    confirmation: dict[str, Any] | None = None  # document of a live run of the front
+
+
 #: Makes a table of headers and rows.
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
 
-def document(found: Found) -> dict[str, Any]:
+def document(found: Found, costs: Costs | None = None) -> dict[str, Any]:
     """All of it, as JSON has it."""
+    predicted = costs.predicted if costs else {}
+    front = front_of(predicted)
     constraints = [witness.constraint for witness in found.witnesses]
 
     def about(steps: Steps) -> dict[str, Any]:
@@ -40,8 +56,17 @@ def document(found: Found) -> dict[str, Any]:
         "enumerated": sum(found.classes.values()),
         "classes": len(found.classes),
         "schedules": found.played,
+        "verdicts_recalled": found.recalled,
         "elapsed_ns": found.elapsed_ns,
-        "correct": [{**about(steps), "schedules": found.verdicts[steps].schedules} for steps in found.judged(PROVED)],
+        "correct": [
+            {
+                **about(steps),
+                "schedules": found.verdicts[steps].schedules,
+                "predicted": predicted.get(steps),
+                "on_front": steps in front,
+            }
+            for steps in found.judged(PROVED)
+        ],
         "refuted": [
             {
                 **about(steps),
@@ -54,6 +79,10 @@ def document(found: Found) -> dict[str, Any]:
         ],
         "undecided": [{**about(steps), "why": found.verdicts[steps].why} for steps in found.judged(UNDECIDED)],
         "constraints": [_constraint(witness) for witness in found.witnesses],
+        "platform": costs.platform if costs else None,
+        "front": [{**about(steps), **predicted[steps]} for steps in front],
+        "prediction": costs.prediction if costs else None,
+        "confirmation": costs.confirmation if costs else None,
     }
 
 
@@ -77,10 +106,11 @@ def text(document: dict[str, Any], table: Table) -> str:
     undecided = document["undecided"]
     idle = document["bounds"]["fwb"] and any(step in CLEANS for step in document["vocabulary"])
     same = " (a clean does nothing with FWB, and is left out)" if idle else ""
+    recalled = f", {document['verdicts_recalled']} verdicts known from before" if document["verdicts_recalled"] else ""
     counts = (
         f"{document['enumerated']} orders, {document['classes']} programs{same}: {len(document['correct'])} proved, "
         f"{len(document['refuted'])} refuted{f', {len(undecided)} undecided' if undecided else ''}"
-        f"; {document['schedules']} schedules, {format_ns(document['elapsed_ns'])}"
+        f"; {document['schedules']} schedules, {format_ns(document['elapsed_ns'])}{recalled}"
     )
     parts = [counts if document["complete"] else f"{counts}; interrupted: run it again to go on"]
     if document["constraints"]:
@@ -95,10 +125,24 @@ def text(document: dict[str, Any], table: Table) -> str:
         ]
         parts.append(table(("a right order has", "refuted by it", "else", "as in"), rows))
     if document["correct"]:
-        proved = [
-            (",".join(each["steps"]), ", ".join(each["named"]), str(each["schedules"])) for each in document["correct"]
-        ]
-        parts.append(table(("proved", "is", "schedules"), proved))
+        parts.append(_proved(document, table))
     if undecided:
         parts.append(table(("undecided", "why"), [(",".join(each["steps"]), each["why"]) for each in undecided]))
     return "\n\n".join(parts)
+
+
+def _proved(document: dict[str, Any], table: Table) -> str:
+    """The proved programs; what they cost, those on the front first, if that was predicted."""
+    plain = [(",".join(each["steps"]), ", ".join(each["named"])) for each in document["correct"]]
+    if not document["front"]:
+        counted = [(*words, str(each["schedules"])) for words, each in zip(plain, document["correct"], strict=True)]
+        return table(("proved", "is", "schedules"), counted)
+    both = sorted(zip(document["correct"], plain, strict=True), key=lambda each: not each[0]["on_front"])
+    rows = [
+        ("*" if each["on_front"] else "", *(cells.time(each["predicted"][name]) for name in FIGURES), *words)
+        for each, words in both
+    ]
+    headers = ("front", *FIGURES.values(), "proved", "is")
+    return f"Predicted for {document['platform']}; * marks what no other order beats in everything.\n\n" + table(
+        headers, rows
+    )
