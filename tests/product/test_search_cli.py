@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 from commands import process
+from live import COMMAND
 
 SMALL = ("search", "--fwb", "--proof-accesses", "1")
 TOLD_APART = {"elapsed_ns": 0, "verdicts_recalled": 0}
@@ -63,9 +65,11 @@ def test_no_time_decides_nothing(tmp_path: Path) -> None:
     assert "proved nothing" in done.stdout
 
 
+@pytest.mark.timeout(900)  # the event loop may have to be compiled first
 def test_the_front_on_a_platform_is_run_here() -> None:
     machine = ("--platform", "kunpeng920", "-b", "16M", "-s", "anonymous_hugetlb_2mb", "-v", "2")
-    done = process(*SMALL, *FOUR, *machine, "--confirm", "1s", "--json", capture_output=True)
+    arguments = [*COMMAND, *SMALL, *FOUR, *machine, "--confirm", "1s", "--json"]
+    done = subprocess.run(arguments, text=True, timeout=600, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     first, last = found["correct"]
