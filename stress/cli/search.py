@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,6 +20,7 @@ from stress.cli.progress import display
 from stress.cli.result_options import result_options
 from stress.config import COMPARED, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError, weightiest
+from stress.orders import parse_order
 from stress.results.tables import compare_table
 from stress.units import parse_duration
 
@@ -92,12 +94,14 @@ def search(
     from stress.search.verdicts import PROVED, Verdicts
 
     def configuration(orders: Sequence[str] = COMPARED, **more: Any) -> RunConfig:
-        return configured(config_file, {**options, **more, "orders": orders}, {"scenario": Scenario.PAGE_TABLE_TEST})
+        return configured(config_file, {**options, **more, "orders": orders})
 
     vocabulary = parse_vocabulary(steps)
     limit_ns = parse_duration(limit) if limit else None
     config = configuration()
     costed = bool(config.platform_profile.figures)
+    if config.scenario is not Scenario.REBUILD:
+        raise UsageError(f"a search predicts no scenario {config.scenario}", "leave --scenario out")
     if confirm and not costed:
         raise UsageError("without a platform's costs there is no front to confirm", "name one with --platform")
     if confirm:
@@ -117,14 +121,16 @@ def search(
         "vcpus": proof_vcpus,
         "accesses": proof_accesses,
     }
+    tell = _Tell()
     with Crew(jobs) as crew:
-        found = Hunt(crew, Verdicts(), limit_ns, _Tell()).search(vocabulary, limits)
-    make_way()
+        found = Hunt(crew, Verdicts(), limit_ns, tell).search(vocabulary, limits)
     costs, code = None, ExitCode.OK
     if found.complete and costed and found.judged(PROVED):
-        costs = _predicted(found, configuration)
-        if confirm and costs.prediction["complete"]:
+        costs = _predicted(found, config, tell)
+        if confirm and not interrupt.requested.is_set():
             code = _confirmed(costs, found, configuration, confirm)
+    found.complete = not interrupt.requested.is_set()
+    make_way()
     result = document(found, costs)
     if output is not None:
         store.write(output, result)
@@ -141,23 +147,25 @@ def search(
     return weightiest([code, ExitCode.BROKEN if result["undecided"] else ExitCode.OK])
 
 
-def _predicted(found: Found, configuration: Callable[..., RunConfig]) -> Costs:
-    """What every proved order costs on the platform."""
-    from stress.predict import is_compiled, predict
-    from stress.results import document
-    from stress.search.front import figures_of, label
+def _predicted(found: Found, config: RunConfig, tell: _Tell) -> Costs:
+    """What every proved order costs on the platform, as far as nobody interrupts."""
+    from stress.predict import briefly, is_compiled
+    from stress.search.front import label
     from stress.search.sheet import Costs
     from stress.search.verdicts import PROVED
 
-    programs = {label(steps, found.limits["fwb"]): steps for steps in found.judged(PROVED)}
-    config = configuration([*programs])
+    programs = found.judged(PROVED)
     if not is_compiled():
         say("compiling the event loop for this version, once (up to a minute)")
-    announce(f"predicting {len(programs)} orders")
-    result = document.build(predict(config))
-    make_way()
-    figures = {programs[each["order"]]: figures_of(each) for each in result["orders"]} if result["complete"] else {}
-    return Costs(config.platform, figures, result)
+    costs, began = Costs(config.platform, config.to_json(), {}), time.monotonic()
+    tell("predict", 0, len(programs), None)
+    orders = [parse_order(label(steps, found.limits["fwb"])) for steps in programs]
+    for done, (steps, (_, brief)) in enumerate(zip(programs, briefly(config, orders), strict=True), start=1):
+        costs.predicted[steps] = asdict(brief)
+        tell("predict", done, len(programs), (time.monotonic() - began) / done * (len(programs) - done))
+        if interrupt.requested.is_set():
+            break
+    return costs
 
 
 def _confirmed(costs: Costs, found: Found, configuration: Callable[..., RunConfig], duration: str) -> ExitCode:
@@ -199,7 +207,11 @@ def _write_counterexamples(directory: Path, witnesses: Any) -> None:
 class _Tell:
     """A line on the terminal that says how far a search is."""
 
-    _WORDS: Final = {"screen": "a schedule each of %d orders", "explore": "all schedules of %d orders"}
+    _WORDS: Final = {
+        "screen": "a schedule each of %d orders",
+        "explore": "all schedules of %d orders",
+        "predict": "predicting %d orders",
+    }
 
     def __init__(self) -> None:
         self._next = 0.0

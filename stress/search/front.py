@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from stress.search.classes import Steps, names_of, written
 
-#: What an order is judged by, in ns, less being better, with its heading.
+#: What an order is judged by, less being better: fields of `stress.predict.Brief`, with their headings.
 FIGURES: Final = {
     "window_ns": "window",
-    "stall_ns": "worst stall",
+    "worst_stall_ns": "worst stall",
     "lock_hold_ns": "mmu_lock held",
-    "total_ns": "rebuild",
+    "rebuild_ns": "rebuild",
 }
 
 _K = TypeVar("_K", bound=Hashable)
@@ -21,20 +21,6 @@ _K = TypeVar("_K", bound=Hashable)
 def label(steps: Steps, fwb: bool) -> str:
     """A program as `stress predict` and `stress compare` take it: a named order if one is this program."""
     return next(iter(names_of(steps, fwb)), ",".join(written(steps)))
-
-
-def figures_of(order: Mapping[str, Any]) -> dict[str, int]:
-    """`FIGURES` of an order in a result's document.
-
-    Medians over rebuilds: window, mmu_lock held, first to last step. The stall is the longest of a vCPU that met a
-    window; 0 if none did.
-    """
-    return {
-        "window_ns": order["window_ns"]["p50"] or 0,
-        "stall_ns": order["stall_by_class_ns"]["window"]["max"] or 0,
-        "lock_hold_ns": order["mmu_lock"]["rebuilder_hold_ns"]["p50"],
-        "total_ns": order["rebuild_ns"]["p50"],
-    }
 
 
 def front_of(figures: Mapping[_K, Mapping[str, int]]) -> list[_K]:

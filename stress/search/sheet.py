@@ -25,8 +25,8 @@ class Costs:
     """What the proved orders cost on a platform."""
 
     platform: str
-    predicted: dict[Steps, dict[str, int]]  # `FIGURES` of each
-    prediction: dict[str, Any]  # document of the prediction
+    config: dict[str, Any]  # of the prediction
+    predicted: dict[Steps, dict[str, Any]]  # `stress.predict.Brief` of each
     confirmation: dict[str, Any] | None = None  # document of a live run of the front
 
 
@@ -81,7 +81,7 @@ def document(found: Found, costs: Costs | None = None) -> dict[str, Any]:
         "constraints": [_constraint(witness) for witness in found.witnesses],
         "platform": costs.platform if costs else None,
         "front": [{**about(steps), **predicted[steps]} for steps in front],
-        "prediction": costs.prediction if costs else None,
+        "config": costs.config if costs else None,
         "confirmation": costs.confirmation if costs else None,
     }
 

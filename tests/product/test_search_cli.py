@@ -45,6 +45,7 @@ def test_a_search_with_its_document_and_counterexamples(tmp_path: Path) -> None:
         (("--steps", "invalidat,install"), "did you mean invalidate"),
         (("--steps", "tlbi"), "add one of them to --steps"),
         (("--limit", "soon"), "soon"),
+        (("--scenario", "thp"), "leave --scenario out"),
         (("--confirm", "1s"), "name one with --platform"),
         (("--output", "/no/such/place"), "create the directory first"),
         (("--counterexamples", "/dev/null/x"), "cannot write"),
@@ -67,7 +68,7 @@ def test_no_time_decides_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)  # the event loop may have to be compiled first
 def test_the_front_on_a_platform_is_run_here() -> None:
-    machine = ("--platform", "kunpeng920", "-b", "16M", "-s", "anonymous_hugetlb_2mb", "-v", "2")
+    machine = ("--platform", "kunpeng920", "--block-size", "2M", "-v", "2")
     arguments = [*COMMAND, *SMALL, *FOUR, *machine, "--confirm", "1s", "--json"]
     done = subprocess.run(arguments, text=True, timeout=600, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
