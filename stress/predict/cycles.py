@@ -13,9 +13,7 @@ from stress.config import Pattern, RunConfig
 from stress.kernels.workload import scatter_for
 from stress.orders import Order
 from stress.predict import virtual as v
-from stress.predict.host import TO_DWELL, TO_REBUILD, TO_SPLIT, TO_STOP_LOGGING
 from stress.predict.passes import PS_PER_NS, EndAskedError, Played, left_invalid, new_world, play_out
-from stress.predict.play import TASKS
 from stress.predict.virtual import Words, World
 from stress.programs import ALWAYS
 from stress.results.data import COUNTERS
@@ -82,10 +80,10 @@ def play_rebuild(config: RunConfig, order: Order, going_on: Callable[[World], bo
 
     def do(task: int, ps: int = 0) -> None:
         s.control[v.TASK_PS] = ps
-        play_out(played.world, TASKS + task, going_on)
+        play_out(played.world, v.TASKS + task, going_on)
 
     def dwell() -> None:
-        do(TO_DWELL, round(config.dwell_ns * draw.uniform(0.5, 1.5)) * PS_PER_NS)
+        do(v.TO_DWELL, round(config.dwell_ns * draw.uniform(0.5, 1.5)) * PS_PER_NS)
 
     try:
         for turn in range(rebuilds):
@@ -93,12 +91,12 @@ def play_rebuild(config: RunConfig, order: Order, going_on: Callable[[World], bo
             block = turn % config.blocks
             s.control[v.CYCLE], s.control[v.TASK_BLOCK] = turn + 1, block
             s.control[v.LOGGING] = int(by_vcpus)
-            do(TO_SPLIT)
+            do(v.TO_SPLIT)
             dwell()
-            do(TO_STOP_LOGGING if by_vcpus else TO_REBUILD)
+            do(v.TO_STOP_LOGGING if by_vcpus else v.TO_REBUILD)
             dwell()
             while s.control[v.INSIDE]:
-                do(TO_DWELL, _POLL_PS)
+                do(v.TO_DWELL, _POLL_PS)
             if played.world.block[block, v.B_OWNER] != 0:
                 raise left_invalid()
             played.cycles.append((int(s.control[v.NOW]) - begin, int(s.counters[:, :, _ACCESSES].sum()) - before))

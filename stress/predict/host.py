@@ -17,9 +17,6 @@ from stress.predict.virtual import World
 
 _LOCK = Step.LOCK.code
 
-#: What the hypervisor is told to do.
-TO_DWELL, TO_SPLIT, TO_STOP_LOGGING, TO_REBUILD = range(4)
-
 
 @kernel
 def begin_task(w: World, task: int, now: int) -> None:
@@ -31,14 +28,14 @@ def begin_task(w: World, task: int, now: int) -> None:
     control[v.RUNNING] = 1
     size = control[v.BLOCK_PAGES]
     tables = 1 if control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + size // control[v.TABLE_PAGES]
-    if task == TO_DWELL:
+    if task == v.TO_DWELL:
         a[v.A_PHASE] = v.DWELL
         schedule(w, who, now + control[v.TASK_PS])
-    elif task == TO_SPLIT:
+    elif task == v.TO_SPLIT:
         a[v.A_PHASE] = v.FILL
         mapped = size * control[v.SHARE] >> 20
         ask(w, who, now, cost[v.K_SPLIT] + (mapped + tables - 1) * cost[v.K_MAP], 1)
-    elif task == TO_STOP_LOGGING:
+    elif task == v.TO_STOP_LOGGING:
         a[v.A_PHASE] = v.PROTECT
         ask(w, who, now, w.block[control[v.TASK_BLOCK], v.B_MAPPED] * cost[v.K_MAP], 1)
     else:

@@ -13,7 +13,7 @@ from stress.errors import UsageError
 from stress.orders import Order, Step
 from stress.platforms import Shape, Work
 from stress.predict import virtual as v
-from stress.predict.play import DONE, MORE, NOBODY, PROGRAMS, STUCK, play
+from stress.predict.native import play
 from stress.predict.prices import access_prices, prices
 from stress.predict.virtual import World, empty_world
 from stress.programs import ALWAYS, NEVER, NO_HEAD, WRITE_HEAD, Program, own_part, page_table_test
@@ -101,13 +101,13 @@ def left_invalid() -> UsageError:
 def play_out(world: World, begins: int, going_on: Callable[[World], bool]) -> None:
     """Play what begins to its end. `EndAskedError` if ``going_on`` says no meanwhile."""
     state = play(world, _AT_ONCE, begins)
-    while state == MORE:
+    while state == v.MORE:
         if not going_on(world):
             raise EndAskedError
-        state = play(world, _AT_ONCE, NOBODY)
-    if state == STUCK:
+        state = play(world, _AT_ONCE, v.NOBODY)
+    if state == v.STUCK:
         raise left_invalid()
-    if state != DONE:
+    if state != v.DONE:
         raise UsageError("the guest would run for more than 30 days", "predict less memory, or a faster platform")
 
 
@@ -117,7 +117,7 @@ def play_stage(world: World, program: Callable[[int], Program], going_on: Callab
     for vcpu in range(vcpus):
         _give(world, vcpu, program(vcpu))
     start = int(world.s.control[v.NOW])
-    play_out(world, PROGRAMS, going_on)
+    play_out(world, v.PROGRAMS, going_on)
     end = int(world.s.actor[:vcpus, v.A_ENDED].max())
     world.s.control[v.NOW] = end
     return end - start

@@ -12,12 +12,6 @@ from stress.predict.rebuilding import step_done
 from stress.predict.repeats import look_back
 from stress.predict.virtual import World
 
-DONE, MORE, STUCK, TOO_LONG = range(4)
-
-
-#: Who begins something: the vCPUs their programs; or the hypervisor a task, by number from here on.
-NOBODY, PROGRAMS, TASKS = range(3)
-
 
 @entry
 def play(w: World, events: int, begins: int) -> int:
@@ -27,26 +21,26 @@ def play(w: World, events: int, begins: int) -> int:
     come, because an order leaves an entry invalid; TOO_LONG behind `LONGEST_PS`.
     """
     control = w.s.control
-    if begins == PROGRAMS:
+    if begins == v.PROGRAMS:
         control[v.RUNNING] = control[v.VCPUS]
         control[v.REFERENCE] = 0
         w.s.watch[:] = 0
         for who in range(control[v.VCPUS]):
             w.s.actor[who, v.A_GROUP] = w.s.actor[who, v.A_PART] = w.s.actor[who, v.A_LEFT] = 0
-    if begins != NOBODY:
+    if begins != v.NOBODY:
         for who in range(control[v.VCPUS]):
             if w.s.actor[who, v.A_PHASE] == v.IDLE:
                 go_on(w, who, control[v.NOW])
-    if begins >= TASKS:
-        begin_task(w, begins - TASKS, control[v.NOW])
+    if begins >= v.TASKS:
+        begin_task(w, begins - v.TASKS, control[v.NOW])
     for _ in range(events):
         if control[v.RUNNING] == 0:
-            return DONE
+            return v.DONE
         if control[v.EVENTS] == 0:
-            return STUCK
+            return v.STUCK
         now = w.s.actor[w.s.agenda[0], v.A_TIME]
         if now > v.LONGEST_PS:
-            return TOO_LONG
+            return v.TOO_LONG
         who = pop(w)
         control[v.NOW] = now
         control[v.PLAYED] += 1
@@ -81,4 +75,4 @@ def play(w: World, events: int, begins: int) -> int:
                         control[v.REFERENCE] = other
                         w.s.watch[:] = 0
                         break
-    return MORE
+    return v.MORE

@@ -22,6 +22,13 @@ Words = npt.NDArray[np.int64]
 #: No prediction is longer: 30 days, in ps. One cost is at most a second, and comes at most 2**18 times in a row.
 LONGEST_PS: Final = 30 * 24 * 3600 * 10**12
 
+# -- the event loop ----------------------------------------------------------------------
+#: What it returns.
+DONE, MORE, STUCK, TOO_LONG = range(4)
+#: Who begins something: the vCPUs their programs; or the hypervisor a task, by number from TASKS on.
+NOBODY, PROGRAMS, TASKS = range(3)
+TO_DWELL, TO_SPLIT, TO_STOP_LOGGING, TO_REBUILD = range(4)
+
 # -- phases of an actor ------------------------------------------------------------------
 IDLE = 0  # its program is done
 GUEST = 1  # accesses memory

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,18 @@ def test_an_order_that_leaves_the_entry_invalid_cannot_be_predicted(stress: Comm
     code, out, err = stress(*SELFTEST, *order)
     assert (code, out) == (2, "")
     assert "the order leaves an entry invalid, and vCPUs would wait for ever; predict orders" in err
+
+
+def test_what_is_compiled_is_played_without_numba() -> None:
+    """Numba takes longer to load than such a prediction to make."""
+    predict(from_sources(None, KUNPENG | {"memory": "1G"}))  # compiled, if it was not
+    script = (
+        "import sys; from stress.cli.main import main\n"
+        f"sys.argv = {['stress', *SELFTEST]!r}\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code in (0, None), end.code\n"
+        "assert 'stress.predict' in sys.modules\n"
+        "print([name for name in sys.modules if name.startswith('numba') or name == 'stress.predict.play'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,101 @@
+"""The event loop as machine code, called without Numba: to load that takes longer than most predictions.
+
+The first call on a machine compiles it (`stress.predict.compilation`) and keeps an object file beside the kernels; all
+calls, the first as well, load that by LLVM alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from stress.predict.virtual import World
+from stress.shm.cache import cache_directory
+from stress.shm.mode import JIT_DISABLED
+
+#: What the function is called in the object file.
+SYMBOL: Final = "stress_predict_play"
+
+#: Sources outside of this package that the loop takes its constants from, besides those of the kernels.
+_CONSTANTS: Final = ("programs.py", "results/data.py", "results/schema.py")
+
+
+@lru_cache(maxsize=1)
+def _kept() -> Path:
+    """Where this version is kept."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in (*sorted(here.glob("*.py")), *(here.parent / name for name in _CONSTANTS)):
+        digest.update(path.read_bytes())
+    return cache_directory() / f"predict-{digest.hexdigest()[:16]}.o"
+
+
+def is_compiled() -> bool:
+    """Whether nothing has to be compiled, because it is kept or because plain Python runs."""
+    return JIT_DISABLED or _kept().exists()
+
+
+def play(world: World, events: int, begins: int) -> int:
+    """Play at most so many events (`stress.predict.play`)."""
+    return _loop()(world, events, begins)
+
+
+@lru_cache(maxsize=1)
+def _loop() -> Callable[[World, int, int], int]:
+    """The event loop; as plain Python where that was asked for."""
+    if JIT_DISABLED:
+        from stress.predict.play import play as plain
+
+        return plain
+    file = _kept()
+    if not file.exists():
+        from stress.predict.compilation import object_code
+
+        new = file.with_name(f"{file.name}.{os.getpid()}")
+        new.write_bytes(object_code())
+        new.replace(file)  # whoever else compiles it has made the same
+    return _loaded(file.read_bytes())
+
+
+def _loaded(code: bytes) -> Callable[[World, int, int], int]:
+    """The function in an object file."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    pointer, word = ctypes.c_void_p, ctypes.c_int64
+    # As Numba has it: the result and the exception by reference, then arguments word by word.
+    words = 1 + 4 * _words(2) - 2  # the state, three arrays of two dimensions, and one of one
+    call = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, *[word] * (words + 2))(
+        engine.get_function_address(SYMBOL)
+    )
+    result, raised = word(), pointer()
+
+    def loop(world: World, events: int, begins: int) -> int:
+        arrays = [each for part in world[1:] for each in _as_words(part)]
+        state = world.s.control.ctypes.data  # its first field
+        if call(ctypes.byref(result), ctypes.byref(raised), state, *arrays, events, begins) != 0:
+            raise ArithmeticError("a prediction divided by zero")
+        return result.value
+
+    loop.engine = engine  # type: ignore[attr-defined]  # whose memory the code is in
+    return loop
+
+
+def _words(dimensions: int) -> int:
+    """Words of an array as an argument."""
+    return 5 + 2 * dimensions
+
+
+def _as_words(array: Any) -> tuple[int, ...]:
+    """An array as compiled code has it: nobody counts its uses; size, size of an item, data, shape and strides."""
+    return (0, 0, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
