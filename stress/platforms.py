@@ -59,6 +59,7 @@ class Work(StrEnum):
     ZERO = "to zero memory that the host gives to the guest"
     TLBI_RANGE = "to invalidate the TLB entries of a range of IPAs"
     HAND_OVER = "to hand mmu_lock to a vCPU that waits for it"
+    SHARE = "to take a lock for reading after another core did: mmap_lock, and a shared mmu_lock"
     HIT = "a guest access that hits the TLB"
     WALK = "a guest access that walks the tables"
     MISS = "a guest access that walks the tables, and whose data no cache holds"
@@ -142,7 +143,9 @@ class Platform(BaseModel):
     tlbi_ns: Cost = Field(default=0, description="broadcast TLBI by VMID and its DSB")
     tlbi_range_ns: Cost | None = Field(default=None, description="TLBI by range; as by VMID if left out")
     tlbi_ipa_ns: Cost | None = Field(default=None, description="TLBI by IPA; as by VMID if left out")
-    tlbi_local_ns: Cost | None = Field(default=None, description="TLBI of one core; as broadcast if left out")
+    tlbi_local_ns: Cost | None = Field(
+        default=None, description="TLBI of one core, by which permission is given (Linux 6.4 on); broadcast if left out"
+    )
     tlbi_waiting_ns: Cost = Field(default=0, description="more per broadcast TLBI, for each core that waits with one")
     exit_ns: Cost = Field(default=0, description="exit to the hypervisor and way back")
     fault_ns: Cost = Field(default=0, description="look of a fault handler under mmu_lock")
@@ -151,6 +154,7 @@ class Platform(BaseModel):
     zero_bytes_per_s: Bandwidth | None = Field(default=None, description="zeroing of memory new to the guest")
     hand_over_ns: Cost = Field(default=0, description="mmu_lock handed to who waits for it")
     hand_over_waiting_ns: Cost = Field(default=0, description="more per hand-over, for each vCPU that waits on")
+    share_ns: Cost = Field(default=0, description="mmap_lock or mmu_lock taken for reading, after another core did")
     hit_ns: Cost = Field(default=0, description="guest access that hits the TLB")
     walk_ns: Cost = Field(default=0, description="guest access that walks the tables")
     miss_ns: Cost = Field(default=0, description="guest access that walks, to data that no cache holds")
@@ -193,6 +197,8 @@ class Platform(BaseModel):
                 return self._tlbi_ns(self.tlbi_range_ns, shape)
             case Work.HAND_OVER:
                 return self.hand_over_ns + shape.waiting * self.hand_over_waiting_ns
+            case Work.SHARE:
+                return self.share_ns
             case Work.HIT:
                 return self.hit_ns
             case Work.WALK:

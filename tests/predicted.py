@@ -65,6 +65,12 @@ def logged_tables(world: World) -> None:
     world.block[:, v.B_KIND] = v.TABLE
 
 
+def logged_pages(world: World) -> None:
+    """Every page is mapped and write-protected: a write gets permission."""
+    logged_tables(world)
+    world.page[:] = v.READ_ONLY | v.HAS_HOST
+
+
 def logged_blocks(world: World) -> None:
     """Every block is mapped and write-protected: a write splits it."""
     world.s.control[v.LOGGING] = 1

@@ -18,9 +18,8 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
-#: One standard deviation of a guessed cost, as a factor; and what the intervals assume it to be: costs that nobody
-#: measured may be wrong together, and no interval may rest on them.
-PRIOR_FACTOR: Final = 3.0
+#: One standard deviation of a guessed cost, as a factor, as far as intervals go: costs that nobody measured may be
+#: wrong together, and no interval may rest on them.
 _DOUBTED_FACTOR: Final = 10.0
 #: What times of a selftest scatter by, before any residual is seen, and how many residuals that knowledge is worth.
 _SCATTER: Final = 0.03
@@ -74,16 +73,16 @@ def fit(
     uncertain: Vector,
     names: Sequence[str],
     prior: Vector,
-    factor: float = PRIOR_FACTOR,
+    factors: Vector,
 ) -> Fit:
-    """Fit the costs of ``names`` around ``prior`` so that ``model`` of them gives the ``measured`` times.
+    """Fit the costs of ``names``, of which ``prior`` is a guess good to ``factors``, to ``measured`` times in ns.
 
-    Times of one of the ``groups`` have a disturbance in common. ``uncertain`` is the fraction of each time that is no
-    business of the model.
+    ``model`` gives the times of costs. Times of one of the ``groups`` have a disturbance in common. ``uncertain`` is
+    the fraction of each time that is no business of the model.
     """
-    goal, centre, spread = np.log(measured), np.log(prior), math.log(factor)
+    goal, centre, spread = np.log(measured), np.log(prior), np.log(factors)
     whiten = _whitener(groups, uncertain)
-    precision = np.eye(prior.size) / spread**2
+    precision = np.diag(1 / spread**2)
 
     def residuals(x: Vector) -> Vector:
         return np.asarray(np.log(np.maximum(model(np.exp(x)), 1e-3)) - goal)

@@ -23,6 +23,9 @@ from stress.reading import read_bytes
 #: configuration (``block-size``); raises `UsageError`.
 ReadOptions = Callable[[str, Sequence[str]], Mapping[str, Any]]
 
+#: Plays the stages of a configuration under an order, as `stress.predict.passes.PASSES` do.
+Play = Callable[..., Any]
+
 _PAGE_TABLE_TEST: Final = "kvm_page_table_test"
 _DIRTY_LOG_PERF: Final = "dirty_log_perf_test"
 
@@ -91,6 +94,8 @@ class Log:
     assumed: tuple[str, ...]
     #: Where it may be said.
     beside: Path
+    #: What plays the run in virtual time, if that is no pass of its scenario.
+    played_by: Play | None = None
 
 
 @dataclass(slots=True)

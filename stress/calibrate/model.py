@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stress import interrupt
-from stress.calibrate.logs import Log
+from stress.calibrate.logs import Log, Play
 from stress.config import RunConfig
 from stress.errors import Interrupted
 from stress.platforms import COSTS, Platform
@@ -21,7 +21,6 @@ Vector = npt.NDArray[np.float64]
 NEVER_SEEN: Final[Mapping[str, str]] = {
     "icache_ns": "a part of the clean before it, and fitted with that",
     "free_ns": "a part of the tear-down per entry, and fitted with that",
-    "tlbi_local_ns": "no stage waits for a TLBI of one core alone",
     "hit_ns": "stages touch each page once, and no TLB holds it",
     "walk_ns": "stages touch each page once, and no cache holds it",
 }
@@ -41,10 +40,15 @@ def with_costs(platform: Platform, costs: Mapping[str, float]) -> Platform:
     return platform.model_copy(update={**costs, "published": {}, "fitted": {}, "guessed": {}})
 
 
-def stage_ns(config: RunConfig, platform: Platform) -> dict[tuple[str, int], int]:
-    """Times of all stages of a configuration with one order, in ns, by name and iteration. Ctrl-C raises."""
+def stage_ns(config: RunConfig, platform: Platform, play: Play | None = None) -> dict[tuple[str, int], int]:
+    """Times of all stages of a configuration with one order, in ns, by name and iteration. Ctrl-C raises.
+
+    ``play`` plays them if the configuration's scenario does not.
+    """
     config = config.on(platform)
-    played = PASSES[config.scenario](config, config.parsed_orders[0], lambda _: not interrupt.requested.is_set())
+    played = (play or PASSES[config.scenario])(
+        config, config.parsed_orders[0], lambda _: not interrupt.requested.is_set()
+    )
     if played.interrupted:
         raise Interrupted("interrupted while costs were fitted", "nothing was written")
     return {(stage.name, stage.iteration): stage.duration_ns for stage in played.stages}
@@ -55,7 +59,7 @@ class Stages:
 
     def __init__(self, logs: Sequence[Log], platform: Platform) -> None:
         self._logs = logs
-        modelled = [stage_ns(log.config, platform) for log in logs]
+        modelled = [stage_ns(log.config, platform, log.played_by) for log in logs]
         #: (log, stage) of each, and the log's index.
         self.all = [
             (index, stage)
@@ -79,5 +83,5 @@ class Stages:
 
     def predicted(self, platform: Platform) -> Vector:
         """Their times on a platform, in ns."""
-        found = [stage_ns(log.config, platform) for log in self._logs]
+        found = [stage_ns(log.config, platform, log.played_by) for log in self._logs]
         return np.array([found[index][stage.name, stage.iteration] for index, stage in self.all], float)

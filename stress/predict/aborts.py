@@ -114,7 +114,8 @@ def act(w: World, who: int, action: int, now: int) -> None:
         else:
             w.page[page] = w.page[page] & v.HAS_HOST | v.WRITABLE
         a[v.A_PHASE] = v.RELAX
-        schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI_IPA], now))
+        local = w.s.cost[v.K_TLBI_LOCAL]
+        schedule(w, who, now + local if local >= 0 else tlbi(w, w.s.cost[v.K_TLBI_IPA], now))
     elif action == DO_MAP_BLOCK:
         block[v.B_OWNER] = who + 1
         block[v.B_VERSION] += 1
@@ -168,7 +169,8 @@ def map_entry(w: World, who: int, now: int) -> None:
 @kernel
 def relaxed(w: World, who: int, now: int) -> None:
     """The TLBI of a permission given is complete."""
-    tlbi_done(w)
+    if w.s.cost[v.K_TLBI_LOCAL] < 0:
+        tlbi_done(w)
     w.s.counters[who, w.s.actor[who, v.A_INSIDE], C_RELAXED] += 1
     done(w, who, PERMISSION, now)
 

@@ -1,8 +1,10 @@
 """Who does something next: a binary heap of actors by time, and by turn where times are equal; and two servers.
 
 mmu_lock is handed over first come first served. Who takes it for reading passes unless somebody waits; readers that
-stand in a row behind each other get it together. The broadcast TLBI is a server of its own: one after the other,
-however mmu_lock is held. Its service is known beforehand, so that it needs no queue but the time at which it is free.
+stand in a row behind each other get it together. But each counts itself in the lock's word, and so does every fault in
+that of mmap_lock: a word moves between cores one after the other. The broadcast TLBI is a server of its own: one after
+the other, however mmu_lock is held. Its service is known beforehand, so that it needs no queue but the time at which it
+is free.
 """
 
 from __future__ import annotations
@@ -100,6 +102,20 @@ def grant(w: World, who: int, now: int) -> None:
 
 
 @kernel
+def read_word(w: World, word: int, who: int, now: int) -> int:
+    """When ``who``, who wants to now, has counted itself in a lock's word, which moves from reader to reader.
+
+    ``word`` is the control word that says when it may move; the next one says where it is.
+    """
+    before = w.s.control[word + 1]
+    w.s.control[word + 1] = who
+    if before == who or before < 0:
+        return now
+    w.s.control[word] = max(now, w.s.control[word]) + w.s.cost[v.K_SHARE]
+    return int(w.s.control[word])
+
+
+@kernel
 def ask(w: World, who: int, now: int, after: int, alone: int) -> None:
     """``who`` asks for mmu_lock, alone or for reading; it acts ``after`` ps behind the moment at which it has it."""
     a = w.s.actor[who]
@@ -107,7 +123,7 @@ def ask(w: World, who: int, now: int, after: int, alone: int) -> None:
     a[v.A_AFTER] = after
     a[v.A_ALONE] = alone
     if w.s.control[v.HOLDER] < 0 and w.s.control[v.QUEUED] == 0 and (alone == 0 or w.s.control[v.READERS] == 0):
-        grant(w, who, now)
+        grant(w, who, now if alone != 0 else read_word(w, v.MMU_WORD, who, now))
     else:
         w.s.queue[(w.s.control[v.QUEUE_HEAD] + w.s.control[v.QUEUED]) % w.s.queue.size] = who
         w.s.control[v.QUEUED] += 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.predict import virtual as v
-from stress.predict.agenda import schedule
+from stress.predict.agenda import read_word, schedule
 from stress.predict.jit import kernel
 from stress.predict.roaming import after_change, arrives, before_change, follow, plan, returns
 from stress.predict.virtual import World
@@ -171,7 +171,7 @@ def fault(w: World, who: int, now: int) -> None:
         a[v.A_LEAF] = int(w.page[page] & v.STATE == v.READ_ONLY)
     elif block[v.B_KIND] == v.LEAF and block[v.B_OWNER] == 0:
         a[v.A_LEAF] = 1
-    ready = now + w.s.cost[v.K_EXIT]
+    ready = read_word(w, v.MMAP_WORD, who, now + w.s.cost[v.K_EXIT])
     if w.s.control[v.PAGE_BACKED] != 0:
         if w.page[page] & v.HAS_HOST == 0:
             ready += w.s.cost[v.K_ZERO_PAGE]

@@ -30,10 +30,13 @@ def prices(config: RunConfig) -> Words:
     found[v.K_ICACHE] = ps(Step.CLEAN)
     found[v.K_TLBI] = ps(Step.TLBI)
     found[v.K_TLBI_IPA] = ps(Step.TLBI_IPA)
+    local = platform.tlbi_local_ns is not None
+    found[v.K_TLBI_LOCAL] = ps(Step.TLBI_IPA, Shape(local=True)) if local else -1
     found[v.K_TLBI_WAITING] = ps(Step.TLBI, Shape(waiting=1)) - ps(Step.TLBI)
     found[v.K_UNMAP_TABLE] = ps(Step.UNMAP, Shape(entries=config.geometry.entries, tables=1))
     found[v.K_HAND_OVER] = ps(Work.HAND_OVER)
     found[v.K_HAND_OVER_WAITING] = ps(Work.HAND_OVER, Shape(waiting=1)) - ps(Work.HAND_OVER)
+    found[v.K_SHARE] = ps(Work.SHARE)
     # A pattern comes back to each page: of blocks the TLB holds all, of pages hardly any.
     found[v.K_HIT] = ps(Work.HIT)
     found[v.K_WALK] = ps(Work.WALK)

@@ -70,8 +70,12 @@ def sign(w: World, now: int) -> int:
         seen[n] = w.s.control[word]
         n += 1
     seen[n] = max(0, w.s.control[v.TLBI_FREE] - now)
-    seen[n + 1] = w.page[page]
-    return n + 2
+    seen[n + 1] = max(0, w.s.control[v.MMU_WORD] - now)
+    seen[n + 2] = w.s.control[v.MMU_WORD_AT]
+    seen[n + 3] = max(0, w.s.control[v.MMAP_WORD] - now)
+    seen[n + 4] = w.s.control[v.MMAP_WORD_AT]
+    seen[n + 5] = w.page[page]
+    return n + 6
 
 
 @kernel
@@ -180,6 +184,8 @@ def skip(w: World, unit: int, step: int, times: int, now: int) -> None:
         if a[v.A_LOCKED] >= 0:
             a[v.A_LOCKED] += passed
     w.s.control[v.TLBI_FREE] += passed
+    w.s.control[v.MMU_WORD] += passed
+    w.s.control[v.MMAP_WORD] += passed
     w.s.control[v.NOW] = now + passed
     for who in range(w.s.control[v.VCPUS]):
         for inside in range(2):

@@ -145,6 +145,10 @@ STATE, HAS_HOST = 3, 4
     QUEUED,
     TLBI_FREE,  # the broadcast TLBIs asked for are done at this time
     TLBI_WAITING,  # cores that wait for theirs
+    MMU_WORD,  # mmu_lock's word may move to another reader at this time,
+    MMU_WORD_AT,  # from the one that has it in its cache; -1: nobody
+    MMAP_WORD,  # the same of mmap_lock, which every fault takes for reading
+    MMAP_WORD_AT,
     INSIDE,  # rebuilds under way
     INSIDE_SINCE,
     GRACE_WAITERS,
@@ -179,7 +183,7 @@ STATE, HAS_HOST = 3, 4
     TASK_BLOCK,  # of the hypervisor's task
     TASK_PS,
     CONTROL_WORDS,
-) = range(42)
+) = range(46)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(9)
@@ -197,14 +201,16 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSI
     K_ICACHE,  # per range cleaned
     K_TLBI,
     K_TLBI_IPA,
+    K_TLBI_LOCAL,  # -1: permission is given by a broadcast one
     K_TLBI_WAITING,  # more, per core that waits
     K_UNMAP_TABLE,  # per table, with all its entries
     K_HAND_OVER,
     K_HAND_OVER_WAITING,  # more, per vCPU that waits on
+    K_SHARE,  # a lock's word moves to another reader
     K_HIT,
     K_WALK,
     COST_WORDS,
-) = range(18)
+) = range(20)
 
 # -- words of a rebuild's record ---------------------------------------------------------
 (
@@ -281,7 +287,7 @@ def empty_world(blocks: int, pages: int, rebuilds: int) -> World:
         record=np.zeros((rebuilds, RECORD_WORDS), np.int64),
         faults=np.zeros((FAULTS_KEPT, FAULT_WORDS), np.int64),
     )
-    made.s.control[HOLDER] = -1
+    made.s.control[HOLDER] = made.s.control[MMU_WORD_AT] = made.s.control[MMAP_WORD_AT] = -1
     made.s.control[KEPT_STRIDE] = 1
     made.s.order[:] = -1
     made.s.actor[:, A_AT] = made.s.actor[:, A_LOCKED] = -1

@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from predicted import all_mapped, configuration, counted, logged_blocks, logged_tables, one_stage, platform_file, played
+from predicted import (
+    all_mapped,
+    configuration,
+    counted,
+    logged_blocks,
+    logged_pages,
+    logged_tables,
+    one_stage,
+    platform_file,
+    played,
+)
 
 from stress.errors import UsageError
 from stress.orders import NAMED_ORDERS, Order, Step, parse_order
@@ -105,6 +115,42 @@ def test_dirty_log_perf_takes_the_sum_of_what_everything_costs(tmp_path: Path, l
     assert counted(run.stages[2])["splits"] == (0 if eager else blocks)
     assert counted(run.stages[5])["permission"] == blocks * PAGES
     assert run.stages[-1].rebuilds == blocks
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 3, 8])
+@pytest.mark.parametrize(("locking", "words"), [("exclusive", 1), ("shared", 2)])
+def test_readers_count_themselves_in_a_lock_one_after_the_other(
+    tmp_path: Path, vcpus: int, locking: str, words: int
+) -> None:
+    """N customers, demand D in each lock's word, which only another reader makes a demand, and think time Z.
+
+    mmap_lock is always one; an exclusive mmu_lock has a demand of its own, which is smaller here.
+    """
+    demand, think, pages = 450, 1_000, 256
+    file = platform_file(tmp_path, fault_ns=200, map_ns=100, exit_ns=680, miss_ns=20, share_ns=demand)
+    config = configuration(file, vcpus=vcpus, memory="32M", fwb=True, locking=locking)
+    _, stage = one_stage(config, lambda vcpu: Program(1, first=vcpu * PAGES, run=pages), logged_tables)
+    bound = pages * (max(vcpus * demand, words * demand + think) if vcpus > 1 else think)
+    assert counted(stage)["population"] == vcpus * pages
+    # Who comes first finds the word where it is, and so does who has it twice in a row.
+    assert bound - 2 * words * demand <= stage.duration_ns <= bound + vcpus * (demand + think)
+
+
+def test_permission_given_by_a_tlbi_of_one_core_waits_for_nobody(tmp_path: Path) -> None:
+    costs = {"exit_ns": 900, "fault_ns": 100, "tlbi_ipa_ns": 5_000}
+    took = []
+    for local in ({}, {"tlbi_local_ns": 400}):
+        config = configuration(
+            platform_file(tmp_path, **costs, **local), vcpus=4, memory="8M", fwb=True, locking="shared", backing="thp"
+        )
+        world, stage = one_stage(
+            config, lambda vcpu: Program(1, first=vcpu * PAGES, run=100, write_below=ALWAYS), logged_pages
+        )
+        assert counted(stage)["permission"] == 400
+        assert int(world.s.control[v.TLBI_WAITING]) == 0
+        took.append(stage.duration_ns)
+    assert took[1] == 100 * (900 + 100 + 400)
+    assert took[0] >= 400 * 5_000
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 3, 5, 8, 16])

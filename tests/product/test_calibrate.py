@@ -171,6 +171,9 @@ def test_known_costs_are_found_again(seed: int | None, tmp_path: Path) -> None:
         assert getattr(written, field) == pytest.approx(getattr(found.platform, field) or 0)
 
 
+FACTORS: Final = np.full(3, 3.0)
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """Where all times of a run are disturbed together, and each besides."""
     rng, truth = np.random.default_rng(3), np.array([30.0, 400.0, 2.0])
@@ -180,7 +183,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     for _ in range(150):
         noise = rng.normal(0, 0.04, 8)[groups] + rng.normal(0, 0.04, 24)
         measured = work @ truth * np.exp(noise)
-        found = fit(lambda costs: work @ costs, measured, groups, np.zeros(24), ("a", "b", "c"), truth * (2, 0.5, 1))
+        found = fit(
+            lambda costs: work @ costs, measured, groups, np.zeros(24), ("a", "b", "c"), truth * (2, 0.5, 1), FACTORS
+        )
         inside.append((truth <= found.costs * found.factors) & (truth >= found.costs / found.factors))
     assert 0.92 <= np.mean(inside) <= 0.99
 
@@ -188,7 +193,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 def test_what_only_sums_tell_is_not_known() -> None:
     measured, truth = np.array([300.0, 600.0, 900.0]), np.array([100.0, 200.0])
     model = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
-    found = fit(lambda costs: model @ costs, measured, np.arange(3), np.zeros(3), ("a", "b"), truth)
+    found = fit(lambda costs: model @ costs, measured, np.arange(3), np.zeros(3), ("a", "b"), truth, FACTORS[:2])
     assert not found.known.any()
     assert found.together("a") == ("b",)
 
