@@ -146,7 +146,8 @@ def load(path: str | Path) -> Result | SweepResult:
     found = stored(Path(path))
     if found.document is not None:
         return Result.of(found.document, str(path))
-    assert found.sweep is not None
+    if found.sweep is None:
+        raise UsageError(f"{path} is what a search found, no result of a run", "read it with json.load")
     return SweepResult.of(found.sweep.trials, found.swept, found.sweep.header["trials"])
 
 

@@ -13,7 +13,6 @@ import click
 
 from stress import interrupt
 from stress.cli.help import SectionCommand, SectionOption
-from stress.cli.lists import table
 from stress.cli.options import configured, prediction_options
 from stress.cli.output import announce, emit, make_way, say
 from stress.cli.progress import display
@@ -21,7 +20,7 @@ from stress.cli.result_options import result_options
 from stress.config import COMPARED, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import parse_order
-from stress.results.tables import compare_table
+from stress.results.searched import search_table
 from stress.units import parse_duration
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def search(
     from stress.search.classes import parse_vocabulary
     from stress.search.crew import Crew
     from stress.search.hunt import Hunt
-    from stress.search.sheet import document, text
+    from stress.search.sheet import document
     from stress.search.verdicts import PROVED, Verdicts
 
     def configuration(orders: Sequence[str] = COMPARED, **more: Any) -> RunConfig:
@@ -136,12 +135,7 @@ def search(
         store.write(output, result)
     if counterexamples is not None:
         _write_counterexamples(counterexamples, found.witnesses)
-    if as_json:
-        emit(store.encode(result))
-    else:
-        emit(text(result, lambda header, rows: table(header, rows, table_format)))
-        if costs and costs.confirmation:
-            emit("\n" + compare_table(costs.confirmation, table_format))
+    emit(store.encode(result) if as_json else search_table(result, table_format))
     if interrupt.requested.is_set():
         return weightiest([code, ExitCode.INTERRUPTED])
     return weightiest([code, ExitCode.BROKEN if result["undecided"] else ExitCode.OK])

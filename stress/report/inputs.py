@@ -1,4 +1,4 @@
-"""What a report is made of: stored runs, and sweeps with one run per trial."""
+"""What a report is made of: stored runs, sweeps with one run per trial, and what searches found."""
 
 from __future__ import annotations
 
@@ -38,12 +38,22 @@ class Sweep:
     missing: int  # trials without a result
 
 
-Source = Run | Sweep
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The document of a search."""
+
+    name: str
+    document: Document
+
+
+Source = Run | Sweep | Search
 
 
 def read(path: Path) -> Source:
-    """The run or sweep in ``path``; `UsageError` if it is neither, or of a newer schema."""
+    """The run, sweep or search in ``path``; `UsageError` if it is none, or of a newer schema."""
     found = stored(path)
+    if found.search is not None:
+        return Search(path.name, found.search)
     if found.document is not None:
         return Run(path.name, found.document)
     assert found.sweep is not None

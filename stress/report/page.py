@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from stress import __version__
 from stress.errors import UsageError
-from stress.report.inputs import Source, Sweep
+from stress.report.inputs import Search, Source, Sweep
 from stress.report.run_section import Section, overview, run_section
+from stress.report.search_section import search_section
 from stress.report.sweep_section import sweep_section
 from stress.report.theme import CONFIG
 
@@ -69,7 +70,13 @@ def render(sources: list[Source], title: str | None = None) -> str:
 
 def _part(source: Source, most_marks: int) -> _Part:
     try:
-        section = sweep_section(source) if isinstance(source, Sweep) else run_section(source, most_marks)
+        match source:
+            case Sweep():
+                section = sweep_section(source)
+            case Search():
+                section = search_section(source)
+            case _:
+                section = run_section(source, most_marks)
         return _Part(section, [_embedded(plot) for figure in section.figures for plot in figure.plots])
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         message = f"cannot report on {source.name}: it is no whole result ({type(error).__name__}: {error})"

@@ -21,7 +21,7 @@ from stress.results.schema import SCHEMA_VERSION, Document
 from stress.results.upgrade import upgraded
 
 _OUTPUT: Final = "--output"
-_AGAIN: Final = "the file is damaged or no result of stress; run again with --output"
+AGAIN: Final = "the file is damaged or no result of stress; run again with --output"
 
 
 D = TypeVar("D", bound=Document)
@@ -101,14 +101,18 @@ def unreadable(path: Path, error: Exception) -> UsageError:
 
 def parsed(content: bytes, path: Path) -> dict[str, Any]:
     """As `read`, for what ``path`` contained."""
+    return checked(loaded(content, path), str(path), AGAIN)
+
+
+def loaded(content: bytes, path: Path) -> Any:
+    """The JSON value that ``path`` contained; `UsageError` if it is none."""
     try:
-        document = json.loads(content)
+        return json.loads(content)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", _AGAIN) from error
+        raise UsageError(f"cannot read {path}: not JSON, or cut off, at {where}", AGAIN) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: not JSON", _AGAIN) from error
-    return checked(document, str(path), _AGAIN)
+        raise UsageError(f"cannot read {path}: not JSON", AGAIN) from error
 
 
 def checked(document: Any, where: str, remedy: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Any stored result: the document of one run or comparison, or the file of a sweep."""
+"""Any stored result: the document of one run or comparison, the file of a sweep, or what a search found."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from stress.reading import read_bytes
 from stress.results import store
 from stress.results.rows import Row, rows_of, rows_of_trials
+from stress.results.searched import checked, is_search, search_table
 from stress.results.sweep_table import sweep_table
 from stress.results.tables import compare_table
 from stress.results.trials import SweepFile, is_sweep, parse_sweep
@@ -16,10 +17,11 @@ from stress.results.trials import SweepFile, is_sweep, parse_sweep
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a file holds: exactly one of the two."""
+    """What a file holds: exactly one of the three."""
 
     document: dict[str, Any] | None = None
     sweep: SweepFile | None = None
+    search: dict[str, Any] | None = None
 
     @property
     def swept(self) -> tuple[str, ...]:
@@ -37,6 +39,8 @@ class Stored:
         """What its command printed."""
         if self.sweep:
             return sweep_table(self.sweep.trials, self.sweep.swept, self.sweep.header["trials"], fmt)
+        if self.search:
+            return search_table(self.search, fmt)
         return compare_table(self.document, fmt) if self.document else ""
 
 
@@ -48,4 +52,7 @@ def stored(path: Path) -> Stored:
         raise store.unreadable(path, error) from error
     if is_sweep(content):
         return Stored(sweep=parse_sweep(content, str(path)))
-    return Stored(document=store.parsed(content, path))
+    document = store.loaded(content, path)
+    if is_search(document):
+        return Stored(search=checked(document, path))
+    return Stored(document=store.checked(document, str(path), store.AGAIN))

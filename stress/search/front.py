@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
+from stress.results.searched import FIGURES
 from stress.search.classes import Steps, names_of, written
-
-#: What an order is judged by, less being better: fields of `stress.predict.Brief`, with their headings.
-FIGURES: Final = {
-    "window_ns": "window",
-    "worst_stall_ns": "worst stall",
-    "lock_hold_ns": "mmu_lock held",
-    "rebuild_ns": "rebuild",
-}
 
 _K = TypeVar("_K", bound=Hashable)
 

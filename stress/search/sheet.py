@@ -1,23 +1,16 @@
-"""What a search found, as a document and as tables."""
+"""What a search found, as a document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from stress import __version__
-from stress.orders import CLEANS
-from stress.results import cells
+from stress.results.searched import KEY, VERSION
 from stress.search.classes import Steps, names_of, written
-from stress.search.front import FIGURES, front_of
+from stress.search.front import front_of
 from stress.search.hunt import Found, Witness
 from stress.search.verdicts import PROVED, REFUTED, UNDECIDED
-from stress.units import format_ns
-
-#: Of the document; a reader knows it by this key.
-FORMAT: Final = 1
-KEY: Final = "search_version"
 
 
 @dataclass(slots=True)
@@ -28,10 +21,6 @@ class Costs:
     config: dict[str, Any]  # of the prediction
     predicted: dict[Steps, dict[str, Any]]  # `stress.predict.Brief` of each
     confirmation: dict[str, Any] | None = None  # document of a live run of the front
-
-
-#: Makes a table of headers and rows.
-Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
 
 def document(found: Found, costs: Costs | None = None) -> dict[str, Any]:
@@ -48,7 +37,7 @@ def document(found: Found, costs: Costs | None = None) -> dict[str, Any]:
         }
 
     return {
-        KEY: FORMAT,
+        KEY: VERSION,
         "stress_version": __version__,
         "complete": found.complete,
         "vocabulary": [*found.vocabulary],
@@ -99,50 +88,3 @@ def _constraint(witness: Witness) -> dict[str, Any]:
         "kinds": [*witness.verdict.kinds],
         "counterexample": witness.verdict.counterexample,
     }
-
-
-def text(document: dict[str, Any], table: Table) -> str:
-    """A document as a person reads it."""
-    undecided = document["undecided"]
-    idle = document["bounds"]["fwb"] and any(step in CLEANS for step in document["vocabulary"])
-    same = " (a clean does nothing with FWB, and is left out)" if idle else ""
-    recalled = f", {document['verdicts_recalled']} verdicts known from before" if document["verdicts_recalled"] else ""
-    counts = (
-        f"{document['enumerated']} orders, {document['classes']} programs{same}: {len(document['correct'])} proved, "
-        f"{len(document['refuted'])} refuted{f', {len(undecided)} undecided' if undecided else ''}"
-        f"; {document['schedules']} schedules, {format_ns(document['elapsed_ns'])}{recalled}"
-    )
-    parts = [counts if document["complete"] else f"{counts}; interrupted: run it again to go on"]
-    if document["constraints"]:
-        rows = [
-            (
-                each["text"],
-                str(each["refutes"]),
-                ", ".join(each["kinds"]),
-                ",".join(each["steps"]) + ("" if each["breaks_no_other"] else " (which breaks others, too)"),
-            )
-            for each in document["constraints"]
-        ]
-        parts.append(table(("a right order has", "refuted by it", "else", "as in"), rows))
-    if document["correct"]:
-        parts.append(_proved(document, table))
-    if undecided:
-        parts.append(table(("undecided", "why"), [(",".join(each["steps"]), each["why"]) for each in undecided]))
-    return "\n\n".join(parts)
-
-
-def _proved(document: dict[str, Any], table: Table) -> str:
-    """The proved programs; what they cost, those on the front first, if that was predicted."""
-    plain = [(",".join(each["steps"]), ", ".join(each["named"])) for each in document["correct"]]
-    if not document["front"]:
-        counted = [(*words, str(each["schedules"])) for words, each in zip(plain, document["correct"], strict=True)]
-        return table(("proved", "is", "schedules"), counted)
-    both = sorted(zip(document["correct"], plain, strict=True), key=lambda each: not each[0]["on_front"])
-    rows = [
-        ("*" if each["on_front"] else "", *(cells.time(each["predicted"][name]) for name in FIGURES), *words)
-        for each, words in both
-    ]
-    headers = ("front", *FIGURES.values(), "proved", "is")
-    return f"Predicted for {document['platform']}; * marks what no other order beats in everything.\n\n" + table(
-        headers, rows
-    )

@@ -67,12 +67,13 @@ def test_no_time_decides_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)  # the event loop may have to be compiled first
-def test_the_front_on_a_platform_is_run_here() -> None:
+def test_the_front_on_a_platform_is_run_here_shown_and_drawn(tmp_path: Path) -> None:
+    file, page = tmp_path / "found.json", tmp_path / "page.html"
     machine = ("--platform", "kunpeng920", "--block-size", "2M", "-v", "2")
-    arguments = [*COMMAND, *SMALL, *FOUR, *machine, "--confirm", "1s", "--json"]
+    arguments = [*COMMAND, *SMALL, *FOUR, *machine, "--confirm", "1s", "--output", str(file)]
     done = subprocess.run(arguments, text=True, timeout=600, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(file.read_text())
     first, last = found["correct"]
     assert first["predicted"]["window_ns"] < last["predicted"]["window_ns"]
     assert (first["on_front"], last["on_front"]) == (True, False)
@@ -80,3 +81,20 @@ def test_the_front_on_a_platform_is_run_here() -> None:
     [run] = found["confirmation"]["orders"]
     assert (found["confirmation"]["verdict"], run["order"]) == ("correct", "block-first")
     assert run["accesses"] > 1_000_000
+    shown = process("show", str(file), capture_output=True)
+    assert (shown.returncode, shown.stdout) == (0, done.stdout)
+    assert "* marks what no other order beats in everything" in shown.stdout
+    assert process("report", str(file), "-o", str(page), capture_output=True).returncode == 0
+    assert "What the proved orders cost" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [('{"search_version": 9}', "reads version 1"), ('{"search_version": 1}', "complete")]
+)
+def test_a_file_that_is_no_whole_search_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "file").write_text(text)
+    for command in ("show", "report"):
+        done = process(command, str(tmp_path / "file"), capture_output=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,159 @@
+"""What `stress search` found: its document, read back and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from stress.errors import UsageError
+from stress.orders import CLEANS
+from stress.results import cells
+from stress.results.tables import compare_table
+from stress.results.text import counted, table
+from stress.units import format_ns
+
+#: The document's first key, by which it is known, and its value.
+KEY: Final = "search_version"
+VERSION: Final = 1
+
+#: What an order is judged by, less being better: fields of `stress.predict.Brief`, with their headings.
+FIGURES: Final = {
+    "window_ns": "window",
+    "worst_stall_ns": "worst stall",
+    "lock_hold_ns": "mmu_lock held",
+    "rebuild_ns": "rebuild",
+}
+
+
+class _Program(BaseModel):
+    steps: tuple[str, ...]
+    named: tuple[str, ...]
+    orders: int
+
+
+class _Correct(_Program):
+    schedules: int
+    predicted: Mapping[str, float] | None
+    on_front: bool
+
+
+class _Refuted(_Program):
+    kinds: tuple[str, ...]
+    constraints: tuple[str, ...]
+
+
+class _Undecided(_Program):
+    why: str
+
+
+class _Constraint(BaseModel):
+    text: str
+    refutes: int
+    steps: tuple[str, ...]
+    breaks_no_other: bool
+    kinds: tuple[str, ...]
+
+
+class _Found(BaseModel):
+    """What a reader relies on; the document has more."""
+
+    complete: bool
+    vocabulary: tuple[str, ...]
+    bounds: Mapping[str, Any]
+    enumerated: int
+    classes: int
+    schedules: int
+    verdicts_recalled: int
+    elapsed_ns: int
+    correct: tuple[_Correct, ...]
+    refuted: tuple[_Refuted, ...]
+    undecided: tuple[_Undecided, ...]
+    constraints: tuple[_Constraint, ...]
+    platform: str | None
+    front: tuple[_Program, ...]
+    confirmation: Mapping[str, Any] | None
+
+
+def is_search(document: Any) -> bool:
+    """Whether a JSON value claims to be one."""
+    return isinstance(document, dict) and KEY in document
+
+
+def checked(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The document; `UsageError` if it is of another version, or not whole."""
+    if document[KEY] != VERSION:
+        what = f"{path} has search version {str(document[KEY])[:20]}, this stress reads version {VERSION}"
+        raise UsageError(what, "search again with --output")
+    try:
+        _Found.model_validate(document)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        message = f"cannot read {path}: it is no whole search, {where} is missing or wrong"
+        raise UsageError(message, "search again with --output") from None
+    return document
+
+
+def counts(document: dict[str, Any]) -> str:
+    """How many orders there were, and what became of them."""
+    undecided = document["undecided"]
+    idle = document["bounds"]["fwb"] and any(step in CLEANS for step in document["vocabulary"])
+    return (
+        f"{counted(document['enumerated'], 'order')}, {counted(document['classes'], 'program')}"
+        f"{' (a clean does nothing with FWB, and is left out)' if idle else ''}: {len(document['correct'])} proved, "
+        f"{len(document['refuted'])} refuted{f', {len(undecided)} undecided' if undecided else ''}"
+    )
+
+
+def constraint_rows(document: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What a right order has, how many programs it refutes, and the counterexample."""
+    return [
+        (
+            each["text"],
+            str(each["refutes"]),
+            ", ".join(each["kinds"]),
+            ",".join(each["steps"]) + ("" if each["breaks_no_other"] else " (which breaks others, too)"),
+        )
+        for each in document["constraints"]
+    ]
+
+
+CONSTRAINT_HEADERS: Final = ("a right order has", "refuted by it", "else", "as in")
+
+
+def proved_rows(document: dict[str, Any]) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
+    """Headers and rows of the proved programs; with what they cost, the front first, if that was predicted."""
+    plain = [(each, (",".join(each["steps"]), ", ".join(each["named"]))) for each in document["correct"]]
+    if not document["front"]:
+        return ("proved", "is", "schedules"), [(*words, str(each["schedules"])) for each, words in plain]
+    rows = [
+        (
+            "*" if each["on_front"] else "",
+            *(cells.time((each["predicted"] or {}).get(name)) for name in FIGURES),
+            *words,
+        )
+        for each, words in sorted(plain, key=lambda pair: not pair[0]["on_front"])
+    ]
+    return ("front", *FIGURES.values(), "proved", "is"), rows
+
+
+def search_table(document: dict[str, Any], fmt: str = "simple") -> str:
+    """A document as its command shows it."""
+    recalled = document["verdicts_recalled"]
+    known = f", {counted(recalled, 'verdict')} known from before" if recalled else ""
+    effort = f"; {document['schedules']} schedules, {format_ns(document['elapsed_ns'])}{known}"
+    parts = [counts(document) + effort + ("" if document["complete"] else "; interrupted: run it again to go on")]
+    if document["constraints"]:
+        parts.append(table(CONSTRAINT_HEADERS, constraint_rows(document), fmt))
+    if document["front"]:
+        parts.append(f"Predicted for {document['platform']}; * marks what no other order beats in everything.")
+    if document["correct"]:
+        parts.append(table(*proved_rows(document), fmt))
+    if document["undecided"]:
+        undecided = [(",".join(each["steps"]), each["why"]) for each in document["undecided"]]
+        parts.append(table(("undecided", "why"), undecided, fmt))
+    if document["confirmation"]:
+        parts.append(compare_table(document["confirmation"], fmt))
+    return "\n\n".join(parts)
