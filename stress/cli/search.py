@@ -19,7 +19,7 @@ from stress.cli.progress import display
 from stress.cli.result_options import result_options
 from stress.config import COMPARED, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError, weightiest
-from stress.orders import parse_order
+from stress.orders import BLOCK_FIRST, parse_order
 from stress.results.searched import search_table
 from stress.units import parse_duration
 
@@ -163,13 +163,15 @@ def _predicted(found: Found, config: RunConfig, tell: _Tell) -> Costs:
 
 
 def _confirmed(costs: Costs, found: Found, configuration: Callable[..., RunConfig], duration: str) -> ExitCode:
-    """Run the front's orders here, interleaved; the run's exit code."""
+    """Run the front's orders here, interleaved, against what Linux does if that is proved; the run's exit code."""
     from stress.config.model import default_vcpus
     from stress.live import execute
     from stress.results import document
     from stress.search.front import front_of, label
 
-    orders = [label(steps, found.limits["fwb"]) for steps in front_of(costs.predicted)]
+    front = [label(steps, found.limits["fwb"]) for steps in front_of(costs.predicted)]
+    known = [label(steps, found.limits["fwb"]) for steps in costs.predicted]
+    orders = [*(name for name in (BLOCK_FIRST.name,) if name in known and name not in front), *front]
     vcpus = min(configuration().vcpus, default_vcpus())
     config = configuration(orders, duration=duration, vcpus=vcpus, guest_caches=found.limits["guest_caches"])
     with display(config) as (progress, note):

@@ -34,6 +34,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the files that commands of the README read."""
     directory = tmp_path_factory.mktemp("readme")
     run_json("compare", "unmap-first", "block-first", "--duration", "300ms", "--output", str(directory / "result.json"))
+    with live_run(
+        "predict", "unmap-first", "--platform", "kunpeng920", "-s", "anonymous_hugetlb_1gb", "-v", "1"
+    ) as run:
+        (directory / "page-table.log").write_text(run.finish()[1])
     options = ("--duration", "300ms", "--repeats", "1", "--output", str(directory / "thread.jsonl"))
     with live_run("sweep", "thread", *options) as run:
         assert run.finish(250)[0] == 0  # six runs
@@ -49,6 +53,9 @@ def shortened(arguments: list[str]) -> list[str]:
             # A published clean takes 130 ms: long enough for a rebuild by each order, or nothing was tested.
             slow = "--inject" in arguments or "--platform" in arguments
             return [*arguments, "--duration", "3s" if slow else "500ms"]
+        case "search":  # four steps, of which two orders are right
+            small = ("--steps", "invalidate,tlbi,install,unmap", "--fwb", "--proof-accesses", "1")
+            return [*arguments, *small, *(("--confirm", "1s") if "--confirm" in arguments else ())]
         case "sweep":  # the fixture has run it; what its command line says must still be a sweep
             return [*arguments, "--duration", "300ms", "--output", "again.jsonl", "--dry-run"]
         case "bench":  # takes minutes: only that there are such options
