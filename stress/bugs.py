@@ -42,6 +42,13 @@ NO_RECHECK: Final = 2048
 #: A block that holds what is not at the PoC is installed without cleaning it.
 NO_CMO: Final = 4096
 
+#: A walk that unmaps a range frees the tables it emptied before the TLBI of their entries.
+FREED_IN_WALK: Final = 8192
+#: The TLBI for a table's entry carries the hint of a leaf's level: cached table pointers survive.
+TABLE_LEVEL_HINT: Final = 16384
+#: The TLBI of a range carries the hint of another level than its leaves have: they survive.
+RANGE_LEVEL_HINT: Final = 32768
+
 #: Small blocks and short cycles: many chances in a few seconds.
 _QUICK: Final = {"block-size": "2M", "dwell": "1ms", "duration": "3s"}
 
@@ -197,8 +204,35 @@ _CATALOGUE: Final = (
         dwell="0ms",  # the guest would map the rest
     ),
     _bug(
+        "freed-in-walk",
+        "fixed by f62d4c3eb687 (Linux 6.9)",
+        "the TLBI of an unmapped range comes after the walk, which freed tables: a walker reads a freed table",
+        ("table-use-after-free",),
+        flag=FREED_IN_WALK,
+        needs=(Need.UNMAP,),
+        scenario="thp",
+    ),
+    _bug(
+        "table-level-hint",
+        "fixed by 36e008323926 (Linux 6.9)",
+        "the TLBI for a table's entry has the hint of its level, which is about leaves: pages and walk caches survive",
+        ("table-use-after-free", "tlb-conflict", "bbm"),
+        flag=TABLE_LEVEL_HINT,
+        needs=(Need.REBUILD,),
+        acts=lambda order: Step.TLBI in order.steps,
+    ),
+    _bug(
+        "range-level-hint",
+        "fixed by 0f0ff097bf77 (Linux 6.9)",
+        "the TLBI of an unmapped range has the hint of a block's level: the pages it was meant for survive",
+        ("stale-translation", "tlb-conflict"),
+        flag=RANGE_LEVEL_HINT,
+        needs=(Need.UNMAP,),
+        scenario="thp",
+    ),
+    _bug(
         "free-before-tlbi",
-        "class of bug, also seen in other stage-2 code",
+        "class of bug, also seen in other stage-2 code (x86: 706a1ea65e6f)",
         "the tables are freed before the TLBI: a walker reads a freed table",
         ("table-use-after-free",),
         change=_free_before_tlbi,

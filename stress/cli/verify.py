@@ -27,7 +27,7 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
 @click.argument("names", metavar="ORDER...", nargs=-1, shell_complete=completing(orders))
 @click.option(
     "--scenario",
-    type=OneOf(["rebuild", "faults", "split", "thp", "migration"]),
+    type=OneOf(["rebuild", "faults", "split", "thp", "compaction", "migration"]),
     default="rebuild",
     show_default=True,
     help="What the hypervisor does",

@@ -6,7 +6,7 @@ Linux 6.1: ``kvm_mmu_notifier_invalidate_range_start``, ``stage2_unmap_walker``,
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.bugs import REFERENCE_KEPT
+from stress.bugs import FREED_IN_WALK, REFERENCE_KEPT
 from stress.kernels.clean import count_not_at_poc
 from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import is_leaf, is_table, next_page, pages_at
@@ -95,12 +95,16 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
                 child = next_page(s.geo, descriptor)
                 if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, gfn, 0, who):
                     put_page(s, page_of(s, index))
-                    tlbi_entry(s, index, level, gfn, 0, who)
+                    late = injected(s, FREED_IN_WALK)
+                    if not late:
+                        tlbi_entry(s, index, level, gfn, 0, who)
                     clock = grace_clock(s)
                     if grace(s, who):
                         judge_free(s, clock, gfn, level, who)
                         free_table(s, child, gfn, who)
                         freed += 1
+                    if late:
+                        tlbi_entry(s, index, level, gfn, 0, who)
             gfn += pages_at(s.geo, reached)
             gfn &= ~(pages_at(s.geo, reached) - 1)
     return freed

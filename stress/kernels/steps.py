@@ -7,7 +7,7 @@ returns False if another rebuilder was faster, or if what it was to work on move
 from __future__ import annotations
 
 from stress.arch import bbm
-from stress.bugs import ENTRY_READ_AGAIN, NO_CMO, NO_RECHECK
+from stress.bugs import ENTRY_READ_AGAIN, NO_CMO, NO_RECHECK, TABLE_LEVEL_HINT
 from stress.kernels.clean import clean_frames, clean_unmapped, frame_not_at_poc
 from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT
 from stress.kernels.descriptor import has_nt, is_leaf, is_table, leaf_descriptor, next_page, pages_at, with_nt
@@ -18,7 +18,7 @@ from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import broke_rule
 from stress.kernels.pool import get_page, put_page
 from stress.kernels.teardown import count_mapped, defer, detach, tear_down
-from stress.kernels.tlbi import tlbi_range, tlbi_vmid
+from stress.kernels.tlbi import tlbi_ipas, tlbi_range, tlbi_vmid
 from stress.orders import Step, mask_of
 from stress.shm.accounts import (
     R_CLEANED,
@@ -35,6 +35,7 @@ from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
 from stress.shm.syscalls import clock_ns
+from stress.shm.traced import Traced
 from stress.shm.words import (
     B_BROKEN,
     B_CLOCK,
@@ -57,11 +58,13 @@ from stress.shm.words import (
     HOST_SEQUENCE,
     ORDER_WORDS,
     TLBI_DONE,
+    TLBI_HINT,
 )
 
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _BBM = int(Kind.BBM)
 _NOT_INSTALLED = int(Kind.NOT_INSTALLED)
+_TLBI_RANGE = int(Traced.TLBI_RANGE)
 _INVALIDATE = Step.INVALIDATE.code
 _TLBI = Step.TLBI.code
 _TLBI_IPA = Step.TLBI_IPA.code
@@ -309,7 +312,12 @@ def perform(s: Machine, who: int, step: int) -> bool:
     if step == _INVALIDATE:
         return invalidate(s, who)
     if step == _TLBI:
-        tlbi_vmid(s, who)
+        if injected(s, TABLE_LEVEL_HINT):
+            b = s.building[who]
+            hint = b[B_LEVEL] << TLBI_HINT
+            tlbi_ipas(s, b[B_GFN], (b[B_GFN] + pages_at(s.geo, b[B_LEVEL])) | hint, who, _TLBI_RANGE)
+        else:
+            tlbi_vmid(s, who)
         return True
     if step == _TLBI_IPA:
         tlbi_range(s, s.building[who, B_GFN], s.building[who, B_GFN] + 1, who)

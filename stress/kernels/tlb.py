@@ -18,7 +18,7 @@ from stress.shm.layout import (
 )
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.placement import out_of_line
-from stress.shm.words import LINE, SEQUENCE, TLBI_END, TLBI_NUMBER, TLBI_START
+from stress.shm.words import LINE, SEQUENCE, TLBI_END, TLBI_HINT, TLBI_NUMBER, TLBI_START
 
 SETS, WAYS = 64, 4
 PER_LEVEL = SETS * WAYS
@@ -193,16 +193,22 @@ def flush_page(cpu: Cpu, bits: int, gfn: int) -> None:
 
 
 @kernel
+def flush_leaves(cpu: Cpu, bits: int, level: int, start: int, end: int) -> None:
+    """Forget what translates guest frames [start, end) by leaf entries of one level."""
+    if cpu.live[level] != 0:
+        low = (LAST_LEVEL - level) * bits
+        cpu.live[level] -= forget(cpu.key, level * PER_LEVEL, SETS, WAYS, start >> low, (end - 1) >> low)
+
+
+@kernel
 def flush_range(cpu: Cpu, bits: int, start: int, end: int) -> None:
     """Forget what translates, or helps to walk to, guest frames [start, end)."""
     if end - start == 1:
         flush_page(cpu, bits, start)
         return
     for level in range(1, LEVELS):
-        low = (LAST_LEVEL - level) * bits
-        if cpu.live[level] != 0:
-            cpu.live[level] -= forget(cpu.key, level * PER_LEVEL, SETS, WAYS, start >> low, (end - 1) >> low)
-        low += bits
+        flush_leaves(cpu, bits, level, start, end)
+        low = (LAST_LEVEL + 1 - level) * bits
         forget(cpu.walk_key, level * CACHED, CACHED, 1, start >> low, (end - 1) >> low)
 
 
@@ -222,6 +228,8 @@ def catch_up(s: Machine, cpu: Cpu, seen: int) -> int:
         # The row is the one wanted if it was written before and not reused while it was read.
         if written != number or end == 0 or load(s.control, SEQUENCE) - number >= s.geo.tlbi_rows:
             flush_all(cpu)
+        elif end >> TLBI_HINT != 0:
+            flush_leaves(cpu, s.geo.index_bits, end >> TLBI_HINT, start, end & ((1 << TLBI_HINT) - 1))
         else:
             flush_range(cpu, s.geo.index_bits, start, end)
     return now

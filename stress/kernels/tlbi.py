@@ -7,7 +7,7 @@ visible or will be thrown away (DDI 0487 D8.14: TLBI; DSB completes it).
 
 from __future__ import annotations
 
-from stress.bugs import MISSING_DSB, MISSING_TLBI
+from stress.bugs import MISSING_DSB, MISSING_TLBI, RANGE_LEVEL_HINT
 from stress.kernels.cost import spend
 from stress.kernels.inject import injected
 from stress.shm.atomics import exchange, fetch_add, fetch_max, load, store
@@ -26,6 +26,7 @@ from stress.shm.words import (
     SEQUENCE,
     TLBI_DONE,
     TLBI_END,
+    TLBI_HINT,
     TLBI_NUMBER,
     TLBI_PENDING,
     TLBI_START,
@@ -102,6 +103,7 @@ def tlbi_vmid(s: Machine, who: int) -> None:
 def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> bool:
     """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it.
 
+    A level hint in ``end`` (from TLBI_HINT on) leaves all but the leaf entries of that level.
     Returns whether one was issued: always, but for the injected bug that leaves it out.
     """
     if injected(s, MISSING_TLBI):
@@ -122,4 +124,6 @@ def tlbi_range(s: Machine, start: int, end: int, who: int) -> bool:
 
     Returns whether a TLBI was issued, as ``tlbi_ipas``.
     """
+    if end - start > 1 and injected(s, RANGE_LEVEL_HINT):
+        end |= s.geo.block_level << TLBI_HINT
     return tlbi_ipas(s, start, end, who, _RANGE)

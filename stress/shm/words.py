@@ -45,8 +45,9 @@ PROC_WORDS = 2 * LINE
 # Region "tlbi": ring of the last invalidations, one row each.
 TLBI_NUMBER = 0  # its sequence number; a row that shows another was overwritten or is not written yet
 TLBI_START = 1  # first guest frame
-TLBI_END = 2  # guest frame behind the last; 0: the whole VMID
+TLBI_END = 2  # guest frame behind the last, and a level hint from TLBI_HINT on, or 0; all 0: the whole VMID
 TLBI_WORDS = LINE
+TLBI_HINT = 56  # TTL (DDI 0487 D8.14): only leaf entries of this level go, and nothing of the walk cache
 
 # Region "building", one row per process: the rebuild it is in, which its steps work on.
 B_NUMBER = 0

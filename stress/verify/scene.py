@@ -75,6 +75,7 @@ def geo_of(bounds: Bounds) -> layout.Geo:
         vcpu_rebuilds=bounds.vcpu_rebuilds,
         inject=bounds.inject,
         spare_blocks=int(SCRIPTS[bounds.scenario].moves),
+        backing_thp=SCRIPTS[bounds.scenario].scatters,
     )
 
 

@@ -28,6 +28,7 @@ class Script:
     then: Part
     rebuilds: bool = False  # by the order under test, whoever is asked to
     moves: bool = False  # frames: there are as many again to move to
+    scatters: bool = False  # then by pages: a huge page may be gone
     invalidates: bool = True  # a TLBI is part of it, whatever vCPUs do
     writes_twice: bool = False  # each vCPU writes one page again and again; else it reads one, then writes the next
 
@@ -70,6 +71,15 @@ def _move(s: Machine, populated: int) -> None:
     reap(s, who)
 
 
+def _scatter(s: Machine, populated: int) -> None:
+    """As compaction: unmap, move each page's frame, map them again by pages."""
+    who, pages = s.geo.hypervisor, s.geo.pages
+    invalidate_start(s, who, s.geo.base_gfn, 0, pages)
+    move_frames(s, 0, 0, pages, 1, pages)
+    invalidate_end(s, who, 0, pages, pages, 1, 0)
+    reap(s, who)
+
+
 def _harvest(s: Machine, populated: int) -> None:
     """A harvest of the dirty bitmap, then the end of logging."""
     who, first = s.geo.hypervisor, s.geo.base_gfn
@@ -83,5 +93,8 @@ SCRIPTS: Final = {
     "faults": Script("vCPUs fault; the hypervisor does nothing", _table, _reap, invalidates=False),
     "split": Script("a block becomes pages at once", _block, _split),
     "thp": Script("the host moves the block's frames, as a collapse does", _table, _move, moves=True),
+    "compaction": Script(
+        "the host moves the block's pages, and no huge page is left", _table, _scatter, moves=True, scatters=True
+    ),
     "migration": Script("dirty logging: a harvest, then its end", _logged_block, _harvest, writes_twice=True),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stress.arch.geometry import BLOCK_SIZES
-from stress.bugs import BUGS, Bug
+from stress.bugs import BUGS, EVENT_LOST, Bug
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
 from stress.units import parse_size
@@ -70,6 +70,11 @@ def orders_for(names: Sequence[str], inject: str | None) -> tuple[list[Order], B
     if inject is None:
         return orders, None
     bug = BUGS[inject]
+    if bug.flag == EVENT_LOST:
+        raise UsageError(
+            f"{inject} is in the accounts, which are explored by nobody: nothing depends on them",
+            f"use stress run --inject {inject}",
+        )
     harmless = [order.name for order in orders if not bug.affects(order)]
     if harmless:
         raise UsageError(f"{inject} cannot act under {harmless[0]}", "leave the order out, or choose another bug")

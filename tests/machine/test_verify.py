@@ -33,6 +33,7 @@ from stress.verify.hooks import Hooks, Stopping
 from stress.verify.replay import follow, read, simplify, stage, write
 from stress.verify.scene import Bounds, Guess, Scene, machine_on
 from stress.verify.search import Judgement, Scheduler, Verified, look_around, verify
+from stress.verify.session import orders_for
 from stress.verify.system import Schedule
 from stress.verify.world import World
 
@@ -140,6 +141,8 @@ def test_a_search_out_of_its_budget_proved_nothing(hooks: Hooks) -> None:
         ("wrong-fault-level", "block-first", "migration", "endless-fault"),
         ("harvest-without-tlbi", "block-first", "migration", "lost-dirty"),
         ("reference-kept", "block-first", "thp", "refcount"),
+        ("table-level-hint", "block-first", "rebuild", "table-use-after-free"),
+        ("freed-in-walk", "block-first", "thp", "table-use-after-free"),
     ],
 )
 def test_a_bug_that_shipped_is_found(hooks: Hooks, bug: str, order: str, scenario: str, kind: str) -> None:
@@ -150,6 +153,27 @@ def test_a_bug_that_shipped_is_found(hooks: Hooks, bug: str, order: str, scenari
     result = verify(hooks, one.rewrite(named), bounds, None, scheduler)
     assert result.judgement is Judgement.VIOLATION
     assert kind in result.kinds
+
+
+@pytest.mark.parametrize(
+    ("bug", "more"),
+    [
+        ("range-level-hint", {"scenario": "thp", "populated": 2}),
+        ("no-recheck", {"scenario": "compaction", "vcpus": 2, "vcpu_rebuilds": True, "speculating": 0}),
+        ("no-grace", {"shared": True}),
+    ],
+)
+def test_a_bug_that_needs_a_long_schedule_is_found_by_chance(hooks: Hooks, bug: str, more: dict[str, Any]) -> None:
+    one = BUGS[bug]
+    order = parse_order(str(one.settings.get("order", "block-first")))
+    result = verify(hooks, order, replace(NO_FWB, inject=one.flag, **more), 60 * 10**9, Scheduler.PCT)
+    assert result.judgement is Judgement.VIOLATION
+    assert set(result.kinds) & set(one.kinds)
+
+
+def test_a_bug_in_the_accounts_is_refused() -> None:
+    with pytest.raises(UsageError, match="event-lost is in the accounts"):
+        orders_for(["block-first"], "event-lost")
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -26,6 +26,9 @@ FLAGS = {
     "no-grace": bugs.NO_GRACE,
     "no-recheck": bugs.NO_RECHECK,
     "no-cmo": bugs.NO_CMO,
+    "freed-in-walk": bugs.FREED_IN_WALK,
+    "table-level-hint": bugs.TABLE_LEVEL_HINT,
+    "range-level-hint": bugs.RANGE_LEVEL_HINT,
 }
 REWRITES = ("tlbi-one-ipa", "free-before-tlbi", "no-break", "nt-kept")
 

