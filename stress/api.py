@@ -1,4 +1,4 @@
-"""The Python API: what `stress run`, `stress compare` and `stress sweep` do, from a notebook or a script.
+"""The Python API: what `stress run`, `compare`, `predict` and `sweep` do, from a notebook or a script.
 
 A violation is a result, not an exception: look at `Result.verdict`. What goes wrong otherwise is a
 `stress.errors.StressError`, with the remedy in its text. One measurement runs at a time. docs/api.md shows it at work.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from stress import interrupt
-from stress.config import COMPARED, ConfigError, RunConfig, from_sources, load_sweep, plan_sweep
+from stress.config import COMPARED, ConfigError, RunConfig, Scenario, from_sources, load_sweep, plan_sweep
 from stress.errors import Interrupted, UsageError
 from stress.results.document import build, plain
 from stress.results.result import Result
@@ -29,7 +29,7 @@ from stress.shipped import Kind, find
 if TYPE_CHECKING:  # loads numba
     from stress.live import Progress
 
-__all__ = ["Result", "RunInterrupted", "SweepResult", "compare", "load", "run", "sweep"]
+__all__ = ["Result", "RunInterrupted", "SweepResult", "compare", "load", "predict", "run", "sweep"]
 
 #: Two at once would measure each other.
 _measuring: Final = threading.Lock()
@@ -85,6 +85,28 @@ def compare(
     return _measured(settings, progress)
 
 
+def predict(
+    *orders: str,
+    config: str | Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> Result:
+    """Predict orders in virtual time on the machine of ``platform``; unmap-first and block-first if none are named.
+
+    The scenario is kvm-page-table-test if none is. ``options`` are those of ``stress predict``. ``progress`` is called
+    with the order's name, the virtual time in ns and the events played. Nothing is checked: the verdict is
+    ``predicted``. Raises `StressError`; `RunInterrupted` after Ctrl-C.
+    """
+    defaults = {"orders": COMPARED, "scenario": Scenario.PAGE_TABLE_TEST}
+    settings = _configured(config, {**options, "orders": orders or None}, defaults)
+    from stress import predict as executor
+
+    result = Result.of(build(executor.predict(settings, progress)))
+    if not result.complete:
+        raise RunInterrupted(result)
+    return result
+
+
 def sweep(
     config: str | Path | Mapping[str, Any],
     *,
@@ -112,7 +134,7 @@ def sweep(
     from stress.sweeps.execution import Observer, carry_out
     from stress.sweeps.local import run_here
 
-    expected = len(plan.points) * plan.repeats
+    expected = plan.runs
 
     class Watching(Observer):
         """Counts."""

@@ -44,7 +44,7 @@ def show(
     """Show the result of a run, a comparison or a sweep as its command did, or as a table of one's own."""
     # Here, because they load numpy: help is there at once.
     from stress.results.stored import stored
-    from stress.results.sweep_table import default_keys
+    from stress.results.sweep_table import apart, default_keys
 
     wanted = [parse_condition(text) for text in conditions]
     found = stored(file)
@@ -63,6 +63,7 @@ def show(
         down = _names(rows, keys_of(chosen), "key") or down
         across = across if columns is None else _names(columns, keys_of(chosen), "key")
         across = tuple(key for key in across if key not in down)
+        down = down if "executor" in across else apart(chosen, down)
         shown = _names(values, figures, "figure") or COLUMNS
         pivoted = pivot(chosen, down, across, shown, aggregate or "median")
         emit(pivot_csv(pivoted) if as_csv else pivot_tables(pivoted, table_format))

@@ -66,7 +66,7 @@ def sweep(
 
     with watching() as observer:
         outcome = carry_out(plan, path, _scheduler(scheduler), observer, resume=resume)
-    total = len(plan.points) * plan.repeats
+    total = plan.runs
     emit(sweep_table(outcome.results, plan.swept, total, table_format))
     if outcome.left:
         say(f"{outcome.left} of {total} runs are left; continue with --resume")

@@ -11,6 +11,7 @@ from typing import Any
 
 from stress.config.model import RunConfig
 from stress.config.values import shown
+from stress.executors import LIVE
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,16 @@ class Point:
     values: dict[str, Any]  # what sets it apart, as written in the file
     options: dict[str, Any]  # every key that anybody wrote, as `from_sources` takes them
     config: RunConfig
+    executor: str = LIVE
 
     @cached_property
     def identity(self) -> str:
-        """Sixteen hexadecimal digits of the whole configuration, but of what each host decides for itself."""
+        """Sixteen hexadecimal digits of all that decides the result, but what each host decides for itself."""
         config = self.config.to_json()
         if "pin" not in self.options:
             del config["pin"]
+        if self.executor != LIVE:
+            config["executor"] = self.executor
         canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -31,13 +31,20 @@ from stress.config.loading import (
 )
 from stress.config.point import Point, Trial, label
 from stress.config.values import shown
+from stress.executors import EXECUTORS, LIVE, PREDICT
 
 #: The most runs of one sweep; more would only be a typing error, or months.
 MAX_RUNS: Final = 10_000
 
+#: Beside the options of a run, what says who gives a point's result.
+EXECUTOR: Final = "executor"
+
 #: What the tables of a sweep's file are for; the documentation comes from here.
 TABLES: Final = {
-    "run": "options of every point, as `stress run --config` reads them",
+    "run": (
+        "options of every point, as `stress run --config` reads them; and `executor`: `live`, or `predict` for points "
+        "that are predicted, once each"
+    ),
     "sweep": "lists of values by option; the points are their Cartesian product",
     "point": "one more point with its own options; as many as wanted, also without `[sweep]`",
     "plan": "how often and in which order the points are run",
@@ -71,14 +78,20 @@ class SweepPlan:
         """The keys in which points may differ, in the order of the file."""
         return tuple(dict.fromkeys(key for point in self.points for key in point.values))
 
+    @property
+    def runs(self) -> int:
+        """How many runs there are in all."""
+        return sum(1 if point.executor == PREDICT else self.repeats for point in self.points)
+
     def trials(self) -> Iterator[Trial]:
         """Every run in the order of execution: the points shuffled, as often as they are repeated.
 
-        Interleaved, so that whatever drifts on the machine meanwhile meets every point alike.
+        Interleaved, so that whatever drifts on the machine meanwhile meets every point alike. A point that is predicted
+        runs once: it would be the same again.
         """
         shuffle = random.Random(self.seed)
         for repeat in range(self.repeats):
-            points = list(self.points)
+            points = [point for point in self.points if repeat == 0 or point.executor != PREDICT]
             shuffle.shuffle(points)
             yield from (Trial(point, repeat) for point in points)
 
@@ -164,7 +177,7 @@ def _lists(table: Mapping[str, Any], found: list[str]) -> dict[str, list[Any]]:
     lists = {}
     for key, values in table.items():
         path = f"sweep.{spelled(key)}"
-        if key not in KEYS:
+        if key not in KEYS and key != EXECUTOR:
             found.append(f"{path}: {unknown(key)}")
         elif not isinstance(values, list):
             found.append(f"{path}: must be a list of values, not {shown(values)}; a single one belongs in [run]")
@@ -201,14 +214,26 @@ class _Checker:
 
     def check(self, index: int, values: Mapping[str, Any], swept: Source, found: list[str]) -> list[Point]:
         """The point with these values, or none, and problems."""
-        sources = [self._run, swept, self._options]
+        given = [self._run, swept, self._options]
+        executor = LIVE
+        for source in given:
+            if EXECUTOR in source.values:
+                executor = source.values[EXECUTOR]
+                if executor not in EXECUTORS:
+                    found.append(f"{source.path(EXECUTOR)}: {shown(executor)}; use {' or '.join(EXECUTORS)}")
+                    return []
+        sources = [Source(_without_executor(source.values), source.path) for source in given]
         try:
             config = resolved(sources)
         except ConfigError as error:
             found += error.problems
             return []
         options, _ = merged(sources, {}, [])
-        return [Point(index, dict(values), options, config)]
+        return [Point(index, dict(values), options, config, executor)]
+
+
+def _without_executor(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != EXECUTOR}
 
 
 def _product(

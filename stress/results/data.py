@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, GetPydanticSchema
 from pydantic_core.core_schema import any_schema
 
+from stress.executors import PREDICT as PREDICT
 from stress.orders import MAX_STEPS, Order
 from stress.results.schema import Counted, Faults, Ran
 
@@ -50,9 +51,6 @@ COUNTERS = (
 
 #: Second axis of ``OrderData.counters``.
 OUTSIDE, INSIDE = 0, 1
-
-#: ``RunData.executor`` of a prediction.
-PREDICT: Final = "predict"
 
 #: The window of a rebuild whose entry was still invalid when it ended.
 NOT_MEASURED = -1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from stress.errors import UsageError
+from stress.executors import LIVE
 from stress.guess import did_you_mean
 from stress.orders import STEPS
 from stress.results import cells
@@ -64,7 +65,14 @@ def rows_of(document: dict[str, Any], repeat: int = 1) -> Iterator[Row]:
         figures = dict(_numbers(order))
         figures |= _numbers(ratios.get(order["order"], {}), "ratios.")
         figures |= _stages(document.get("stages", ()), order["order"])
-        keys = {"order": order["order"], "repeat": repeat, "verdict": document["verdict"], **options}
+        executor = document.get("executor", LIVE)
+        keys = {
+            "order": order["order"],
+            "repeat": repeat,
+            "verdict": document["verdict"],
+            "executor": executor,
+            **options,
+        }
         yield Row(keys, units, figures | common)
 
 

@@ -27,11 +27,17 @@ def sweep_table(trials: Sequence[TrialResult], swept: Sequence[str], total: int,
 
 def default_keys(rows: Sequence[Row], swept: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What to put into rows and columns: the swept keys, and the orders across if there are several."""
-    keys = tuple(key for key in swept if key not in _ORDERS)
+    keys = apart(rows, tuple(key for key in swept if key not in _ORDERS))
     several = len({row.keys["order"] for row in rows}) > 1
     if not keys:
         return ("order",), ()
     return keys, ("order",) if several else ()
+
+
+def apart(rows: Sequence[Row], keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys, and the executor if there are several: what was measured and what was predicted are never mixed."""
+    several = len({row.keys["executor"] for row in rows}) > 1
+    return (*keys, "executor") if several and "executor" not in keys else keys
 
 
 def _verdict(trials: Sequence[TrialResult], total: int) -> str:
@@ -39,11 +45,13 @@ def _verdict(trials: Sequence[TrialResult], total: int) -> str:
     words = ", ".join(f"{count} {verdict}" for verdict, count in sorted(ended.items()))
     done = sum(trial.done for trial in trials)
     word = "VIOLATIONS" if ended["violations"] else "CORRECT" if done == total else "INCOMPLETE"
+    if word == "CORRECT" and not ended["correct"]:
+        word = "PREDICTED, checked by nobody"
     return wrapped(f"{word}: {done} of {counted(total, 'run')} done{f' ({words})' if words else ''}")
 
 
 def _troubles(trials: Sequence[TrialResult]) -> str:
-    bad = [trial for trial in trials if trial.verdict != "correct"]
+    bad = [trial for trial in trials if trial.verdict not in ("correct", "predicted")]
     if not bad:
         return ""
     lines = ["What went wrong"]
@@ -69,7 +77,7 @@ def _warnings(trials: Sequence[TrialResult]) -> str:
 
 def _machines(trials: Sequence[TrialResult]) -> str:
     """Where runs are of different machines, what that means for their figures."""
-    hosts = [trial.document["host"] for trial in trials if trial.document]
+    hosts = [trial.document["host"] for trial in trials if trial.document and trial.verdict != "predicted"]
     kinds = Counter(
         ", ".join(words.format(host[key]) for key, words in _MACHINE.items() if key in host) for host in hosts
     )

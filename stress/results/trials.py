@@ -52,7 +52,7 @@ class TrialResult:
     @property
     def done(self) -> bool:
         """Whether it need not run again: a verdict on the order, and not cut short by the user."""
-        if self.document is None or self.verdict not in ("correct", "violations"):
+        if self.document is None or self.verdict not in ("correct", "violations", "predicted"):
             return False
         return bool(self.document["complete"] or self.document["failure"] is not None)
 

@@ -110,7 +110,7 @@ class _Tasks:
                 measure_on_worker,
                 key,
                 # The host decides what it pins; how many vCPUs there are is part of the point.
-                {**point.options, "vcpus": point.config.vcpus},
+                {**point.options, "vcpus": point.config.vcpus, "executor": point.executor},
                 key=key,
                 resources={RESOURCE: 1},
                 priority=-number,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from stress.config import RunConfig, Trial
+from stress.executors import LIVE
 
 _SECOND_NS: Final = 1_000_000_000
 #: Starting and ending a run, once the kernels are compiled.
@@ -17,7 +18,7 @@ _UNKNOWN_S: Final = 5.0
 
 def expected_s(trials: Iterable[Trial]) -> float:
     """Seconds that the trials take one after the other."""
-    return sum(_AROUND_S + _planned_s(trial.point.config) for trial in trials)
+    return sum(_AROUND_S + (_planned_s(trial.point.config) if trial.point.executor == LIVE else 0) for trial in trials)
 
 
 def left_s(done: Iterable[Trial], left: Iterable[Trial], elapsed_s: float) -> float:

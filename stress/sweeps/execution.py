@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stress import interrupt
-from stress.config import SweepPlan, Trial
-from stress.errors import ExitCode, Interrupted, StressError, weightiest
+from stress.config import SweepPlan, Trial, label
+from stress.errors import ExitCode, Interrupted, StressError, UsageError, weightiest
+from stress.executors import PREDICT
 from stress.results.trials import TrialResult
 from stress.sweeps.journal import opened
 
@@ -55,6 +56,7 @@ class Outcome:
 
 def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Observer, *, resume: bool) -> Outcome:
     """Run what the file does not have yet, appending to it. Raises what `opened` and the scheduler raise."""
+    _refuse_what_cannot_be_predicted(plan)
     with opened(path, plan, resume=resume) as journal, interrupt.caught() as interrupted:
         if journal.cut_off:
             observer.note(f"the last line of {path} was cut off; its trial runs again")
@@ -68,6 +70,19 @@ def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Obser
             missing -= result.done
             observer.finished(trial, result)
         return Outcome(tuple(results.values()), missing, interrupted.is_set() and missing > 0)
+
+
+def _refuse_what_cannot_be_predicted(plan: SweepPlan) -> None:
+    """`UsageError` before anything runs."""
+    predicted = [point for point in plan.points if point.executor == PREDICT]
+    if predicted:
+        from stress.predict import check
+
+        for point in predicted:
+            try:
+                check(point.config)
+            except UsageError as error:
+                raise UsageError(f"{label(point.values)}: {error.message}", error.remedy) from None
 
 
 def measured(trial: Trial, measure: Callable[[], dict[str, Any]]) -> TrialResult:

@@ -67,7 +67,7 @@ def header(plan: SweepPlan) -> dict[str, Any]:
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "points": len(plan.points),
         "repeats": plan.repeats,
-        "trials": len(plan.points) * plan.repeats,
+        "trials": plan.runs,
         "seed": plan.seed,
         "swept": list(plan.swept),
         "tables": plain(plan.tables),

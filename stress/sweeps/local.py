@@ -8,6 +8,7 @@ from typing import Any
 from stress import interrupt
 from stress.config import Trial
 from stress.errors import Interrupted
+from stress.executors import PREDICT
 from stress.results.document import build
 from stress.results.trials import TrialResult
 from stress.sweeps.execution import Observer, measured
@@ -29,6 +30,10 @@ def run_here(trials: Sequence[Trial], observer: Observer) -> Iterator[tuple[Tria
 
 
 def _measure(trial: Trial, observer: Observer) -> dict[str, Any]:
+    if trial.point.executor == PREDICT:
+        from stress.predict import predict
+
+        return build(predict(trial.point.config))
     from stress.live import execute  # loads numba
 
     return build(execute(trial.point.config, progress=observer.progress, note=observer.note))

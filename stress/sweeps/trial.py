@@ -17,6 +17,7 @@ from typing import Any
 
 from stress import __version__, interrupt
 from stress.errors import ExitCode, StressError, UsageError
+from stress.executors import LIVE, PREDICT
 from stress.sweeps.turn import turn
 
 
@@ -40,7 +41,13 @@ def answer(line: bytes) -> dict[str, Any]:
 def _measured(options: dict[str, Any]) -> dict[str, Any]:
     from stress.config import from_sources
 
+    executor = options.pop("executor", LIVE)
     config = from_sources(None, options)
+    if executor == PREDICT:  # which nothing disturbs, nor does it disturb anything
+        from stress.predict import predict
+        from stress.results.document import build
+
+        return build(predict(config))
     with turn(interrupt.requested.is_set):
         # While another measures here, even loading them would disturb it.
         from stress.live import execute
