@@ -11,7 +11,7 @@ from stress.report.inputs import Search
 from stress.report.run_section import Section
 from stress.report.theme import by_series, spec
 from stress.results import cells
-from stress.results.searched import CONSTRAINT_HEADERS, FIGURES, constraint_rows, counts, proved_rows
+from stress.results.searched import CONSTRAINT_HEADERS, FIGURES, constraint_rows, counts, proved_rows, within
 
 #: Orders drawn; all are in the table.
 _DRAWN: Final = 40
@@ -38,7 +38,7 @@ def search_section(search: Search) -> Section:
             *([("platform", document["platform"])] if document["platform"] else []),
             *([("run here", confirmation["verdict"])] if confirmation else []),
         ],
-        findings=[f"{counts(document)}.", *found],
+        findings=[f"{counts(document)}.", within(document), *found],
         figures=[figure for figure in figures if figure is not None],
         tables=[
             ("Constraints", Table(CONSTRAINT_HEADERS, constraint_rows(document))),

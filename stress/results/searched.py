@@ -12,7 +12,7 @@ from stress.errors import UsageError
 from stress.orders import CLEANS
 from stress.results import cells
 from stress.results.tables import compare_table
-from stress.results.text import counted, table
+from stress.results.text import counted, table, wrapped
 from stress.units import format_ns
 
 #: The document's first key, by which it is known, and its value.
@@ -107,6 +107,18 @@ def counts(document: dict[str, Any]) -> str:
     )
 
 
+def within(document: dict[str, Any]) -> str:
+    """What the proofs are about."""
+    bounds = document["bounds"]
+    vcpus, accesses = bounds["vcpus"], counted(bounds["accesses"], "access", "accesses")
+    machine = f"{counted(vcpus, 'vCPU')} with {accesses}{' each' if vcpus > 1 else ''}"
+    return (
+        f"Proved on a machine of {machine}{', and on one of 2 vCPUs with 1 access each' if vcpus == 1 else ''} "
+        f"({'FWB' if bounds['fwb'] else 'no FWB'}, guest caches {'on' if bounds['guest_caches'] else 'off'}, FEAT_BBM "
+        f"level {bounds['bbm_level']}); an order with steps before lock also with vCPUs that rebuild."
+    )
+
+
 def constraint_rows(document: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """What a right order has, how many programs it refutes, and the counterexample."""
     return [
@@ -147,6 +159,8 @@ def search_table(document: dict[str, Any], fmt: str = "simple") -> str:
     parts = [counts(document) + effort + ("" if document["complete"] else "; interrupted: run it again to go on")]
     if document["constraints"]:
         parts.append(table(CONSTRAINT_HEADERS, constraint_rows(document), fmt))
+    if document["correct"]:
+        parts.append(wrapped(within(document)))
     if document["front"]:
         parts.append(f"Predicted for {document['platform']}; * marks what no other order beats in everything.")
     if document["correct"]:

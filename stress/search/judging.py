@@ -20,9 +20,15 @@ from stress.verify.search import Counterexample, Judgement, verify
 
 
 def machines_of(steps: Steps, bounds: Bounds) -> list[Bounds]:
-    """The machines that an order is proved on: where it looks again, also one on which what it looked at moves."""
-    looks_again = order_of(steps).looks_again
-    return [bounds, replace(bounds, vcpu_rebuilds=True)] if looks_again else [bounds]
+    """The machines that an order is proved on.
+
+    Beside one vCPU of several accesses two of one access each: all that vCPUs do to each other. Where the order looks
+    again, each of them also with vCPUs that rebuild, so that what it looked at moves.
+    """
+    machines = [bounds, replace(bounds, vcpus=2, accesses=1)] if bounds.vcpus == 1 else [bounds]
+    if order_of(steps).looks_again:
+        machines += [replace(each, vcpu_rebuilds=True) for each in machines]
+    return machines
 
 
 def screen(steps: Steps, limits: Mapping[str, Any]) -> Verdict:

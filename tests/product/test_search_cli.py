@@ -24,6 +24,7 @@ def test_a_search_with_its_document_and_counterexamples(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "49 orders, 49 programs: 2 proved, 47 refuted" in done.stdout
     assert "tlbi before install" in done.stdout
+    assert "Proved on a machine of 1 vCPU with 1 access, and on one of 2 vCPUs with 1 access each (FWB" in done.stdout
     found = json.loads(output.read_text())
     assert [each["steps"] for each in found["correct"]] == [
         ["invalidate", "tlbi", "install", "unmap"],
