@@ -40,6 +40,7 @@ soak: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/predictions.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
