@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from benchmarks import compilation, fault, memory, oracle, startup, unmap, vcpu, window
+from benchmarks import compilation, fault, memory, oracle, predict, startup, unmap, vcpu, window
 from benchmarks.figure import HEADS, Figure
 from stress.errors import ExitCode, StressError, UsageError
 from stress.live.compilation import compile_in_background
@@ -28,6 +28,7 @@ GROUPS: dict[str, Callable[[int], Iterator[Figure]]] = {
     "startup": startup.figures,
     "compilation": compilation.figures,
     "memory": memory.figures,
+    "predict": predict.figures,
 }
 
 
@@ -48,7 +49,7 @@ def measure(groups: tuple[str, ...], rounds: int) -> Iterator[Figure]:
 @click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=3), help="Rounds of each contest")
 @click.option("--samples", type=click.Path(path_type=Path), metavar="FILE", help="Write every round's ratio as JSON")
 def main(figures: tuple[str, ...], rounds: int, samples: Path | None) -> None:
-    """Print ratios measured in one run: vcpu fault unmap oracle window startup compilation memory, or all of these."""
+    """Print ratios measured in one run: of some FIGURES (vcpu fault unmap ... predict), or of all."""
     try:
         found = list(measure(figures or tuple(GROUPS), rounds))
     except StressError as error:

@@ -237,7 +237,7 @@ def timeline(data: RunData) -> dict[str, Any]:
 
 def _marks(order: OrderData) -> dict[str, Any]:
     rows = np.sort(order.rows, order="start_ns")
-    chosen = rows[np.unique(np.linspace(0, rows.size - 1, min(rows.size, _MARKS)).astype(np.int64))]
+    chosen = rows[np.linspace(0, rows.size - 1, min(rows.size, _MARKS)).astype(np.int64)]
     windows = chosen["window_ns"].tolist()
     return {
         "order": order.order.name,
