@@ -88,10 +88,10 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
 @click.option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time  [by chance: 10s]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="PATH", help="Write the last counterexample to this file"
+    "--output", type=click.Path(path_type=Path), metavar="PATH", help="Write the counterexamples to this file"
 )
 @click.option(
-    "--replay", type=click.Path(path_type=Path), metavar="FILE", help="Play a counterexample that --output wrote"
+    "--replay", type=click.Path(path_type=Path), metavar="FILE", help="Play the counterexamples that --output wrote"
 )
 @format_option
 def verify(
@@ -124,9 +124,12 @@ def verify(
     wanted, bug = session.orders_for(names, options["inject"])
     bounds = [session.bounds_for(order, options, bug) for order in wanted]
 
+    examples: list[Any] = []
+
     def tell(verified: Any, timeline: Any) -> None:
         if output is not None and verified.counterexample is not None:
-            replaying.write(output, verified.counterexample)
+            examples.append(verified.counterexample)
+            replaying.write(output, examples)
         if as_json:
             return
         verdict = {"proved": "PROVED", "violation": "VIOLATION: " + ", ".join(sorted(verified.kinds))}

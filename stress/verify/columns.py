@@ -1,8 +1,12 @@
-"""A schedule as an engineer reads it: a column per actor, with the entry, its table and each TLB beside them."""
+"""A schedule as an engineer reads it: a column per actor, with the entry, its table and each TLB beside them.
+
+It fits a terminal: what actors do is broken into lines.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from stress.arch.descriptors import NT, POISON, S2AP_W
 from stress.arch.geometry import LAST_LEVEL
@@ -42,7 +46,7 @@ def describe(scene: Scene, descriptor: int, level: int) -> str:
     if is_leaf(descriptor, level):
         kind = "page" if level == LAST_LEVEL else "block"
         nt = " nT" if level < LAST_LEVEL and descriptor & NT.mask else ""
-        return f"{kind}{nt} at frame {first_frame(geo, descriptor, level)}{'' if descriptor & S2AP_W else ' read-only'}"
+        return f"{kind}{nt} at {first_frame(geo, descriptor, level)}{'' if descriptor & S2AP_W else ' read-only'}"
     if window_of(descriptor):
         return "broken"
     return "empty" if descriptor == 0 else "locked"
@@ -61,7 +65,7 @@ def name_word(scene: Scene, word: int, value: int) -> str:
         return f"table {page}[{slot}] = {describe(scene, value, LAST_LEVEL)}"
     if region == "cells":
         poc = ", not at the PoC" if value & words.NOT_AT_POC else ""
-        return f"cell of frame {index[0]} = {value & words.VALUE_MASK}{poc}"
+        return f"frame {index[0]} = {value & words.VALUE_MASK}{poc}"
     return f"{region}{list(index)} = {value}"
 
 
@@ -79,6 +83,28 @@ def tlb_of(scene: Scene, cpu: Cpu) -> str:
             if cpu.walk_key[at] != EMPTY:
                 held.append(f"table {cpu.walk_page[at]}")
     return ", ".join(held) or "-"
+
+
+#: Columns of a terminal that a timeline takes, if its actors get this much each.
+WIDTH, _LEAST = 120, 14
+
+
+def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], actors: int) -> list[list[str]]:
+    """The rows with the cells of their ``actors`` columns, which follow the first, broken so that all fits `WIDTH`."""
+    # Tables give a head two columns more than it has letters.
+    longest = [max(map(len, column)) for column in zip((f"{name}  " for name in header), *rows, strict=True)]
+    free = WIDTH - 2 * (len(header) - 1) - longest[0] - sum(longest[1 + actors :])
+    widths, left = [0] * actors, actors
+    for at in sorted(range(actors), key=lambda each: longest[1 + each]):  # who needs less leaves it to the others
+        widths[at] = max(min(longest[1 + at], free // left), _LEAST)
+        free, left = free - widths[at], left - 1
+    broken = [[_lines(cell, width) for cell, width in zip(row[1 : 1 + actors], widths, strict=True)] for row in rows]
+    return [[row[0], *cells, *row[1 + actors :]] for row, cells in zip(rows, broken, strict=True)]
+
+
+def _lines(cell: str, width: int) -> str:
+    parts = cell.replace(f"; {FOUND}", f";\n{FOUND}").splitlines()
+    return "\n".join(line for part in parts for line in wrap(part, width, break_on_hyphens=False))
 
 
 class Columns:
@@ -125,6 +151,8 @@ class Columns:
             del self.rows[self.found + 1 :]
 
     def _watch(self, actor: int, verb: str, word: int, value: int) -> None:
+        if self._scene.world.about(word)[0] == "tlbi":
+            return  # where an invalidation is published; its number says that it is
         what = name_word(self._scene, word, value)
         if verb == "sets" and self._texts and self._texts[-1].startswith("updates "):
             self._texts.pop()  # the old value: the line above, or the state beside it, has it

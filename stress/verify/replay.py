@@ -75,25 +75,32 @@ def as_kept(example: Counterexample) -> dict[str, Any]:
     return {"magic": MAGIC, "version": VERSION, **asdict(example)}
 
 
-def write(path: Path, example: Counterexample) -> None:
-    """Keep a counterexample."""
-    path.write_text(json.dumps(as_kept(example), indent=1) + "\n")
+def write(path: Path, examples: Sequence[Counterexample]) -> None:
+    """Keep counterexamples."""
+    path.write_text(json.dumps([as_kept(example) for example in examples], indent=1) + "\n")
 
 
-def read(path: Path) -> tuple[Order, Counterexample]:
-    """Read a kept counterexample. `UsageError` if the file is none."""
+def read(path: Path) -> list[tuple[Order, Counterexample]]:
+    """Read kept counterexamples, one or a list of them. `UsageError` if the file has none."""
     try:
-        data: Any = json.loads(path.read_text())
-        if data["magic"] != MAGIC or data["version"] != VERSION:
-            raise UsageError(f"{path} is not a counterexample of this version", "let stress verify --output write it")
-        example = Counterexample(
-            order=str(data["order"]),
-            bounds=Bounds(**data["bounds"]),
-            guess=(int(data["guess"][0]), int(data["guess"][1])) if data["guess"] else None,
-            stops=tuple(map(int, data["stops"])),
-            choices=tuple(map(int, data["choices"])),
-            kinds=tuple(map(str, data["kinds"])),
-        )
-        return parse_order(example.order), example
+        kept: Any = json.loads(path.read_text())
+        found = [_read(data) for data in (kept if isinstance(kept, list) else [kept])]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(f"{path} is not a counterexample: {error}", "let stress verify --output write it") from None
+    if not found:
+        raise UsageError(f"{path} has no counterexample", "let stress verify --output write one")
+    return found
+
+
+def _read(data: Any) -> tuple[Order, Counterexample]:
+    if data["magic"] != MAGIC or data["version"] != VERSION:
+        raise ValueError("it is of another version")
+    example = Counterexample(
+        order=str(data["order"]),
+        bounds=Bounds(**data["bounds"]),
+        guess=(int(data["guess"][0]), int(data["guess"][1])) if data["guess"] else None,
+        stops=tuple(map(int, data["stops"])),
+        choices=tuple(map(int, data["choices"])),
+        kinds=tuple(map(str, data["kinds"])),
+    )
+    return parse_order(example.order), example

@@ -16,7 +16,7 @@ from typing import Any
 
 from stress import interrupt
 from stress.kernels.codes import RETRY, WINDOW
-from stress.orders import Order
+from stress.orders import Order, parse_order
 from stress.shm import accounts
 from stress.verify.accesses import Livelock, Shared
 from stress.verify.chance import Chance
@@ -159,6 +159,11 @@ def complexity(choices: list[int], actors: int) -> tuple[int, int]:
     return sum(one != two for one, two in pairwise(real)), len(choices)
 
 
+def _written(order: Order) -> str:
+    """How an order is written so that it has these steps, though a bug may have changed them."""
+    return order.name if parse_order(order.name).steps == order.steps else ",".join(order.steps)
+
+
 def verify(
     hooks: Hooks,
     order: Order,
@@ -196,7 +201,9 @@ def verify(
                             stops = tuple(sorted(scene.world.visible))
                             best = (
                                 cost,
-                                Counterexample(order.name, its, guess, stops, tuple(choices), tuple(sorted(found))),
+                                Counterexample(
+                                    _written(order), its, guess, stops, tuple(choices), tuple(sorted(found))
+                                ),
                             )
                     if best is not None:
                         left -= 1

@@ -14,7 +14,7 @@ from stress.bugs import BUGS, EVENT_LOST, Bug
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
 from stress.units import parse_size
-from stress.verify.columns import RULES, Columns
+from stress.verify.columns import RULES, Columns, fitted
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage
 from stress.verify.scene import Bounds
@@ -99,21 +99,24 @@ def play(hooks: Hooks, order: Order, example: Counterexample) -> Timeline:
     columns = Columns(stage(hooks, order, example))
     columns.play(example.choices)
     rules = [f"{kind}: {RULES[kind]}" for kind in example.kinds if kind in RULES]
-    return Timeline(columns.header, columns.rows, rules)
+    return Timeline(columns.header, fitted(columns.header, columns.rows, len(columns.names)), rules)
 
 
 def replay(path: Path, table: Table, emit: Callable[[str], None]) -> int:
-    """Play a kept counterexample; 1 if it still breaks what it broke."""
-    order, example = read(path)
-    with Hooks() as hooks:
-        _, found, _ = follow(stage(hooks, order, example), example.choices)
-        emit(play(hooks, order, example).drawn(table))
-    gone = sorted(set(example.kinds) - found)
-    if gone:
-        emit(f"not found again: {', '.join(gone)}; the program changed since the file was written")
-        return ExitCode.BROKEN
-    emit(f"found again: {', '.join(sorted(found))}")
-    return ExitCode.CHECK_FAILED
+    """Play kept counterexamples; 1 if they still break what they broke."""
+    codes = []
+    for order, example in read(path):
+        with Hooks() as hooks:
+            _, found, _ = follow(stage(hooks, order, example), example.choices)
+            emit(f"{order.name}: {', '.join(example.kinds)}\n")
+            emit(play(hooks, order, example).drawn(table))
+        gone = sorted(set(example.kinds) - found)
+        if gone:
+            emit(f"not found again: {', '.join(gone)}; the program changed since the file was written\n")
+        else:
+            emit(f"found again: {', '.join(sorted(found))}\n")
+        codes.append(ExitCode.BROKEN if gone else ExitCode.CHECK_FAILED)
+    return weightiest(codes)
 
 
 def verify_one(

@@ -55,7 +55,7 @@ def check(found: Found, directory: Path) -> None:
     for each in [*result["constraints"], *result["refuted"]]:
         if each["counterexample"]:
             (directory / "example").write_text(json.dumps(each["counterexample"]))
-            order, example = read(directory / "example")
+            [(order, example)] = read(directory / "example")
             with Hooks() as hooks:
                 _, kinds, _ = follow(stage(hooks, order, example), example.choices)
             assert set(example.kinds) <= kinds

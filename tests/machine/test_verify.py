@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tabulate import tabulate
 
 from stress import interrupt
 from stress.bugs import BUGS
@@ -27,7 +28,7 @@ if not JIT_DISABLED:
     pytest.skip("compiled code cannot be stopped between two accesses", allow_module_level=True)
 
 from stress.verify.chance import Chance
-from stress.verify.columns import Columns
+from stress.verify.columns import WIDTH, Columns, fitted
 from stress.verify.dpor import explore
 from stress.verify.hooks import Hooks, Stopping
 from stress.verify.replay import follow, read, simplify, stage, write
@@ -90,14 +91,17 @@ def test_a_counterexample_is_simplified_kept_and_played(hooks: Hooks, tmp_path: 
     assert example is not None
     simple = simplify(hooks, order, example)
     assert set(simple.kinds) == set(example.kinds)
-    write(tmp_path / "example", simple)
-    same, again = read(tmp_path / "example")
-    assert (same.steps, again) == (order.steps, simple)
+    write(tmp_path / "example", [simple, example])
+    (same, again), (_, other) = read(tmp_path / "example")
+    assert (same.steps, again, other) == (order.steps, simple, example)
     columns = Columns(stage(hooks, order, again))
     columns.play(again.choices)
     text = "\n".join(" ".join(row) for row in columns.rows)
     assert columns.header == ["step", "hypervisor", "vcpu 0", "entry", "table", "TLB 0"]
     assert "[invalidate]" in text
+    rows = fitted(columns.header, columns.rows, len(columns.names))
+    assert max(len(line) for line in tabulate(rows, columns.header).splitlines()) <= WIDTH
+    assert [" ".join(row).split() for row in rows] == [" ".join(row).split() for row in columns.rows]
     assert ">>> tlb-conflict" in columns.rows[-1][2], "the timeline ends with the line that met it"
     assert "block>0" in columns.rows[-1][-1], "and shows both sizes in the TLB"
     assert "page 1>1" in columns.rows[-1][-1]
@@ -108,6 +112,15 @@ def test_a_file_that_is_no_counterexample_is_refused(tmp_path: Path) -> None:
         (tmp_path / "file").write_text(text)
         with pytest.raises(UsageError, match="counterexample"):
             read(tmp_path / "file")
+
+
+def test_a_bug_in_the_steps_is_kept_with_its_order(hooks: Hooks, tmp_path: Path) -> None:
+    order = BUGS["no-break"].rewrite(parse_order("block-first"))
+    example = verify(hooks, order, NO_FWB, None).counterexample
+    assert example is not None
+    write(tmp_path / "example", [example])
+    [(again, _)] = read(tmp_path / "example")
+    assert again.steps == order.steps
 
 
 def test_a_proof_in_which_nothing_was_at_stake_is_none(hooks: Hooks) -> None:
