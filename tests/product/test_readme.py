@@ -38,6 +38,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "predict", "unmap-first", "--platform", "kunpeng920", "-s", "anonymous_hugetlb_1gb", "-v", "1"
     ) as run:
         (directory / "page-table.log").write_text(run.finish()[1])
+    eight = ("-s", "anonymous_thp", "-v", "8", "-b", "1G")
+    with live_run("predict", "unmap-first", "--platform", "kunpeng920", "--scenario", "dirty-log-perf", *eight) as run:
+        command = "$ ./dirty_log_perf_test -v 8 -s anonymous_thp -b 1G\n"
+        (directory / "dirty-log.log").write_text(command + run.finish()[1])
     options = ("--duration", "300ms", "--repeats", "1", "--output", str(directory / "thread.jsonl"))
     with live_run("sweep", "thread", *options) as run:
         assert run.finish(250)[0] == 0  # six runs
