@@ -3,6 +3,7 @@
 # make check  a minute between two edits: format, lint, types, imports, kernels without the compiler and without processes
 # make soak   long runs
 # make docs   write the reference pages from the code
+# make orders-table  write docs/orders-table.md: every basic order verified on every machine, in minutes
 # make bench  the figures, as ratios measured in one run
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: run test lint check chromium soak docs bench clean distclean
+.PHONY: run test lint check chromium soak docs orders-table bench clean distclean
 
 run: $(VENV)/.installed
 	$(BIN)/stress run --order=block-first
@@ -41,6 +42,9 @@ soak: $(VENV)/.installed-dev
 docs: $(VENV)/.installed
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/predictions.py
+
+orders-table: $(VENV)/.installed
+	NUMBA_DISABLE_JIT=1 $(BIN)/python docs/orders_table.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks

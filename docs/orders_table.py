@@ -1,0 +1,173 @@
+"""The table of all basic orders, by `stress verify`: ``python docs/orders_table.py`` (``make orders-table``) writes it.
+
+Each order is judged on every machine by its program: one schedule refutes most, all schedules prove the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from stress.orders import Step, enumerate_orders
+from stress.search.classes import Steps, program, written
+from stress.search.constraints import learn
+from stress.search.crew import Crew
+from stress.search.verdicts import OPEN, PROVED, REFUTED, Verdict, Verdicts
+
+BASIC: Final = (Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP)
+EVERY: Final = list(enumerate_orders(BASIC))
+#: What is printed for a kind of violation.
+LETTERS: Final = {
+    "bbm": "B",
+    "tlb-conflict": "C",
+    "table-use-after-free": "U",
+    "table-leak": "L",
+    "not-at-poc": "P",
+    "not-installed": "I",
+    "stale-translation": "S",
+}
+#: What a proof is about, besides what the columns say.
+BOUNDS: Final = {"vcpus": 1, "accesses": 2, "pages": 2}
+
+Limits = Mapping[str, Any]
+
+HEAD: Final = """\
+# Every basic order
+
+<!-- Written by `make orders-table` from the code. Do not edit. -->
+
+The 261 orders that can be written with `invalidate`, `tlbi`, `clean`, `install` and `unmap`, each at most once,
+with an install, as `stress verify` judges them on a toy machine: one vCPU with two accesses, a walk of the hardware
+by itself, a block of two pages. `ok` is proved within these bounds. A letter is a violation in the first schedule
+that shows one; each order is wrong for at least what it says, and all schedules of `stress verify ORDER` may show
+more. **B** `bbm`, **C** `tlb-conflict`, **I** `not-installed`, **L** `table-leak`, **P** `not-at-poc`, **S**
+`stale-translation`, **U** `table-use-after-free`.
+
+A machine is a way of memory, how much of the block the old table maps, and a level of FEAT_BBM. With FWB the
+guest's accesses are cacheable whatever it says, and a clean has nothing to do. Without it, `on` or `off` is what
+the guest makes of its caches: with them off it reads from the Point of Coherency (PoC). `partial`: half of the
+block is not mapped, and the host wrote to it, in its cache. `full`: each page was cleaned when it was mapped.
+
+## What makes an order correct
+
+Machines in one row agree on all 261 orders.
+
+RULES
+
+So the correct orders are those of a partial order: `invalidate < tlbi < install` and `tlbi < unmap`, all four
+there; and `clean < install`, with the clean there, where the guest sees what is at the PoC and not all of it was
+mapped. Nothing else matters: `unmap` on either side of `install`, the clean inside the window or before it. An
+order must end with the entry the valid block (`install < invalidate` is wrong) and with the table freed (no `unmap`
+is wrong).
+
+## How FEAT_BBM is read
+
+- **Level 1** changes nothing here: it allows a change of size without a break for a block that has nT set
+  (R_HHCXC), and the basic `install` sets none. A walk may then still leave both sizes in a TLB, which aborts
+  (I_HYQMB). With `install-nt` and `clear-nt` see `stress orders`; nT that is never cleared is wrong, for no TLB
+  would keep the block.
+- **Level 2** allows `install` over the valid table: overlapping sizes raise no conflict (as the CPUs that Linux
+  lists for BBML2_NOABORT have it). What is left of the rule is R_GPPYH: `install < tlbi < unmap`, or a walker still
+  reads the table.
+- **Invalid to valid before the TLBI** (`invalidate < install < tlbi`) is wrong at level 2 as well. The manual
+  leaves room: invalid entries are never cached (I_WZCBG), and no TLB can tell this from `install` alone, which
+  level 2 allows. But the procedure of R_DDMVT, once begun, has its TLBI before the new entry, and nothing in the
+  relaxation of level 2, which is about valid to valid, takes that away. We read it the strict way: whoever breaks
+  an entry at level 2 has no reason to leave the TLBI for later. It is a rule that says so (B, and nothing else): no
+  vCPU of the model meets a consequence. Read the other way, `invalidate < install < tlbi < unmap` would be correct
+  at level 2, with a clean as above: 6 orders more, 2 of them where a clean is needed, would be `ok` instead of `B`.
+- **Who may still walk.** A table may be freed once a TLBI that began after it was unlinked is complete. Here
+  mmu_lock is held alone, so no grace period is needed; `unmap-deferred` and a shared mmu_lock have one (an RCU
+  section covers a walk without the lock from its first load to its last).
+
+With caches on and no FWB no order needs its clean in the table, since that guest never looks at the PoC. KVM cleans
+all the same: a guest may turn its caches off at any time, and other observers may not be coherent.
+
+## The table
+
+Columns are the rows above.
+
+TABLE
+"""
+
+
+def machines() -> Iterator[tuple[str, Limits]]:
+    """The columns: a heading, and what differs between them."""
+    for memory, fwb, caches in (("FWB", True, True), ("caches on", False, True), ("caches off", False, False)):
+        for share, populated in (("full", 2), ("partial", 1)):
+            for level in (0, 1, 2):
+                limits = {"fwb": fwb, "guest_caches": caches, "populated": populated, "bbm_level": level}
+                yield f"{memory}, {share}, {level}", {**BOUNDS, **limits}
+
+
+def judge(crew: Crew, kept: Verdicts, limits: Limits) -> dict[Steps, Verdict]:
+    """The verdict on every basic order on one machine."""
+    programs = {steps: written(program(steps, limits["fwb"])) for steps in EVERY}
+    verdicts: dict[Steps, Verdict] = {}
+    todo = list(dict.fromkeys(programs.values()))
+    for what in ("screen", "explore"):
+        asked = []
+        for steps in todo:
+            known = kept.get(what, steps, limits)
+            if known is None:
+                asked.append((what, steps, limits) if what == "screen" else (what, steps, limits, None))
+            else:
+                verdicts[steps] = known
+        for task, verdict in crew.results(asked):
+            verdicts[task[1]] = verdict
+            kept.put(what, task[1], limits, verdict)
+        todo = [steps for steps in todo if verdicts[steps].judgement == OPEN]
+    return {steps: verdicts[its] for steps, its in programs.items()}
+
+
+def cell(verdict: Verdict) -> str:
+    """A verdict in few letters."""
+    if verdict.judgement == REFUTED:
+        return "".join(sorted(LETTERS[kind] for kind in verdict.kinds))
+    return "ok" if verdict.judgement == PROVED else "?"
+
+
+def merged(columns: Mapping[str, Mapping[Steps, Verdict]]) -> dict[tuple[str, ...], list[str]]:
+    """The machines that agree on every order, each time with their cells."""
+    found: dict[str, list[str]] = {}
+    for name, verdicts in columns.items():
+        found.setdefault("\n".join(cell(verdicts[steps]) for steps in EVERY), []).append(name)
+    return {tuple(names): text.split("\n") for text, names in found.items()}
+
+
+def lines(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of a table, the first of which is its head."""
+    head, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest))
+
+
+def rules(columns: Mapping[str, Mapping[Steps, Verdict]], groups: Iterable[tuple[str, ...]]) -> str:
+    """What the correct orders have in common, and no other has."""
+    rows = [("column", "machines: memory, mapped, FEAT_BBM", "correct", "exactly the orders with")]
+    for number, names in enumerate(groups, 1):
+        verdicts = columns[names[0]]
+        refuted = [steps for steps, verdict in verdicts.items() if verdict.judgement == REFUTED]
+        right = [steps for steps, verdict in verdicts.items() if verdict.judgement != REFUTED]
+        constraints = sorted(constraint.text for constraint in learn(refuted, right))
+        rows.append((str(number), "; ".join(names), str(len(right)), "; ".join(constraints)))
+    return lines(rows)
+
+
+def main() -> None:
+    """Write the page."""
+    columns = {}
+    with Crew(len(os.sched_getaffinity(0))) as crew:
+        for name, limits in machines():
+            columns[name] = judge(crew, Verdicts(), limits)
+            print(name, sum(verdict.judgement == PROVED for verdict in columns[name].values()), flush=True)
+    groups = merged(columns)
+    cells = [(", ".join(steps), *(each[at] for each in groups.values())) for at, steps in enumerate(EVERY)]
+    table = lines([("order", *(str(number) for number in range(1, len(groups) + 1))), *cells])
+    page = Path(__file__).with_name("orders-table.md")
+    page.write_text(HEAD.replace("RULES", rules(columns, groups)).replace("TABLE", table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
