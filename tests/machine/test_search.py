@@ -112,7 +112,7 @@ def test_every_order_of_the_basic_steps(tmp_path: Path, limits: dict[str, Any]) 
     constraints = [witness.constraint for witness in found.witnesses]
     for steps in found.classes:
         wrong = any(each.refutes(steps) for each in constraints)
-        verdict = screen(steps, limits)
+        verdict = screen(steps, limits) if steps in found.beginnings else found.verdicts[steps]
         if verdict.judgement == OPEN:
             verdict = explore(steps, limits, None)
         assert (verdict.judgement == REFUTED) == wrong, steps
