@@ -46,12 +46,16 @@ def _option(*names: str, **keywords: Any) -> Callable[[_Command], _Command]:
     "--steps", metavar="STEPS", help="Steps that orders are made of  [default: the basic five, with lock and unlock]"
 )
 @_option("--guest-caches/--no-guest-caches", default=None, help="The guest runs with its caches on  [default: as FWB]")
-@_option("--proof-vcpus", type=click.IntRange(1, 4), default=1, show_default=True, help="vCPUs of a proof's machine")
-@_option(
-    "--proof-accesses", type=click.IntRange(1, 8), default=2, show_default=True, help="Accesses of each of these vCPUs"
-)
+@_option("--proof-vcpus", type=click.IntRange(1, 4), help="vCPUs of a proof's machine  [default: 1]")
+@_option("--proof-accesses", type=click.IntRange(1, 8), help="Accesses of each of these vCPUs  [default: 2]")
 @_option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Orders verified at a time")
 @_option("--limit", metavar="DURATION", default=None, help="Give up on an order after this time")
+@_option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Go on with the search that wrote FILE, and write it: its steps, bounds and platform if nothing else is said",
+)
 @_option(
     "--confirm", metavar="DURATION", default=None, help="Run the front on this machine, interleaved, for this time"
 )
@@ -66,10 +70,11 @@ def _option(*names: str, **keywords: Any) -> Callable[[_Command], _Command]:
 def search(
     steps: str | None,
     guest_caches: bool | None,
-    proof_vcpus: int,
-    proof_accesses: int,
+    proof_vcpus: int | None,
+    proof_accesses: int | None,
     jobs: int,
     limit: str | None,
+    resume: Path | None,
     confirm: str | None,
     counterexamples: Path | None,
     config_file: Path | None,
@@ -95,7 +100,17 @@ def search(
     def configuration(orders: Sequence[str] = COMPARED, **more: Any) -> RunConfig:
         return configured(config_file, {**options, **more, "orders": orders})
 
-    vocabulary = parse_vocabulary(steps)
+    before: dict[str, Any] = _resumed(resume) if resume else {}
+    output = output or resume
+    bounds = before.get("bounds", {})
+    for name, value in (
+        ("fwb", bounds.get("fwb")),
+        ("bbm_level", bounds.get("bbm_level")),
+        ("platform", before.get("platform")),
+    ):
+        options[name] = value if options[name] is None else options[name]
+    guest_caches = bounds.get("guest_caches") if guest_caches is None else guest_caches
+    vocabulary = parse_vocabulary(steps or (",".join(before["vocabulary"]) if before else None))
     limit_ns = parse_duration(limit) if limit else None
     config = configuration()
     costed = bool(config.platform_profile.figures)
@@ -117,8 +132,8 @@ def search(
         "fwb": config.fwb,
         "guest_caches": config.fwb if guest_caches is None else guest_caches,
         "bbm_level": config.bbm_level,
-        "vcpus": proof_vcpus,
-        "accesses": proof_accesses,
+        "vcpus": proof_vcpus or bounds.get("vcpus", 1),
+        "accesses": proof_accesses or bounds.get("accesses", 2),
     }
     tell = _Tell()
     with Crew(jobs) as crew:
@@ -139,6 +154,16 @@ def search(
     if interrupt.requested.is_set():
         return weightiest([code, ExitCode.INTERRUPTED])
     return weightiest([code, ExitCode.BROKEN if result["undecided"] else ExitCode.OK])
+
+
+def _resumed(file: Path) -> dict[str, Any]:
+    """The document of a search."""
+    from stress.results.stored import stored
+
+    found = stored(file).search
+    if found is None:
+        raise UsageError(f"{file} is no search", "give --resume a file that --output of a search wrote")
+    return found
 
 
 def _predicted(found: Found, config: RunConfig, tell: _Tell) -> Costs:

@@ -30,6 +30,7 @@ def _begin() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in interrupt.SIGNALS:  # who started us ends us
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
 
 
 def perform(task: Task) -> Any:
@@ -78,7 +79,11 @@ class Crew:
         pending: dict[Future[Any], Task] = {}
         while True:
             for task in islice(tasks, self._jobs + 1 - len(pending)):
+                before = signal.pthread_sigmask(
+                    signal.SIG_BLOCK, interrupt.SIGNALS
+                )  # a process may start: see `_begin`
                 pending[self._pool.submit(perform, task)] = task
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if not pending:
                 return
             done, _ = wait(pending, _PATIENCE_S, FIRST_COMPLETED)

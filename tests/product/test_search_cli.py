@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from commands import process
-from live import COMMAND
+from commands import command_line, process, refused
+from live import COMMAND, PATIENCE_S, live_run, wait_until
 
 SMALL = ("search", "--fwb", "--proof-accesses", "1")
 TOLD_APART = {"elapsed_ns": 0, "verdicts_recalled": 0}
@@ -46,17 +47,15 @@ def test_a_search_with_its_document_and_counterexamples(tmp_path: Path) -> None:
         (("--steps", "invalidat,install"), "did you mean invalidate"),
         (("--steps", "tlbi"), "add one of them to --steps"),
         (("--limit", "soon"), "soon"),
+        (("--resume", "/dev/null"), "not JSON"),
         (("--scenario", "thp"), "leave --scenario out"),
         (("--confirm", "1s"), "name one with --platform"),
         (("--output", "/no/such/place"), "create the directory first"),
         (("--counterexamples", "/dev/null/x"), "cannot write"),
     ],
 )
-def test_nonsense_is_refused(arguments: tuple[str, ...], words: str) -> None:
-    done = process(*SMALL, *arguments, capture_output=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_nonsense_is_refused(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str) -> None:
+    assert words in refused(command_line(capsys)(*SMALL, *arguments))
 
 
 def test_no_time_decides_nothing(tmp_path: Path) -> None:
@@ -65,6 +64,30 @@ def test_no_time_decides_nothing(tmp_path: Path) -> None:
     assert done.returncode == 4
     assert "0 proved, 47 refuted, 2 undecided" in done.stdout
     assert "proved nothing" in done.stdout
+
+
+def test_an_interrupted_search_is_kept_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    file = tmp_path / "found.json"
+
+    def judged() -> bool:
+        return any(kept.stat().st_size for kept in tmp_path.glob("cache/*/verdicts-*"))
+
+    with live_run(*SMALL, *FOUR, "--jobs", "1", "--output", str(file)) as run:
+        wait_until(judged, PATIENCE_S, "the first verdict")
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+        code, out, err, _ = run.finish()
+    assert (code, err) == (130, "")
+    assert "interrupted: run it again to go on" in out
+    before = json.loads(file.read_text())
+    assert not before["complete"]
+    done = process("search", "--resume", str(file), capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    after = json.loads(file.read_text())
+    assert (after["bounds"], after["vocabulary"]) == (before["bounds"], before["vocabulary"])
+    assert after["complete"]
+    assert len(after["correct"]) == 2
+    assert after["verdicts_recalled"] > 0
 
 
 @pytest.mark.timeout(900)  # the event loop may have to be compiled first
