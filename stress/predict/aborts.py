@@ -26,6 +26,7 @@ from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
 from stress.predict.guest_time import begin_to_spin, cut_rows, level_met
 from stress.predict.jit import kernel
 from stress.predict.rebuilding import begin_rebuild
+from stress.predict.roaming import after_change, before_change
 from stress.predict.virtual import World
 
 DO_NOTHING, DO_RETRY, DO_RELAX, DO_MAP_BLOCK, DO_MAP_PAGE, DO_SPLIT, DO_REBUILD = range(7)
@@ -112,6 +113,7 @@ def act(w: World, who: int, action: int, now: int) -> None:
         if block[v.B_KIND] == v.LEAF:
             block[v.B_WRITABLE] = 1
         else:
+            block[v.B_READ_ONLY] -= int(w.page[page] & v.STATE == v.READ_ONLY)
             w.page[page] = w.page[page] & v.HAS_HOST | v.WRITABLE
         a[v.A_PHASE] = v.RELAX
         local = w.s.cost[v.K_TLBI_LOCAL]
@@ -161,6 +163,7 @@ def map_entry(w: World, who: int, now: int) -> None:
     else:
         w.page[a[v.A_PAGE]] = w.page[a[v.A_PAGE]] & v.HAS_HOST | (v.WRITABLE if writable else v.READ_ONLY)
         block[v.B_MAPPED] += 1
+        block[v.B_READ_ONLY] += int(not writable)
         w.s.counters[who, a[v.A_INSIDE], C_MAPPED_PAGES] += 1
         wake(w, number, a[v.A_PAGE], now)
     done(w, who, POPULATION, now)
@@ -193,11 +196,14 @@ def split(w: World, who: int, now: int) -> None:
     a = w.s.actor[who]
     number = a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]
     block = w.block[number]
+    before_change(w, now)
     block[v.B_KIND] = v.TABLE
     block[v.B_OWNER] = 0
     block[v.B_VERSION] += 1
+    block[v.B_MAPPED], block[v.B_READ_ONLY] = 1, 0
     w.page[a[v.A_PAGE]] = w.page[a[v.A_PAGE]] & v.HAS_HOST | v.WRITABLE
     w.s.counters[who, a[v.A_INSIDE], C_SPLITS] += 1
     w.s.counters[who, a[v.A_INSIDE], C_MAPPED_PAGES] += 1
     wake(w, number, -1 - number, now)
+    after_change(w, now)
     done(w, who, PERMISSION, now)

@@ -1,4 +1,4 @@
-"""The scenario ``rebuild`` in virtual time: block after block is split, run on as pages, rebuilt, run on as a block."""
+"""Scenarios ``rebuild`` and ``migration`` in virtual time: cycles of the hypervisor while vCPUs roam over memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from stress.config import Pattern, RunConfig
+from stress.config import Pattern, Rebuilder, RunConfig, Scenario
 from stress.kernels.workload import scatter_for
 from stress.orders import Order
 from stress.predict import virtual as v
@@ -20,6 +20,12 @@ from stress.results.data import COUNTERS
 
 #: Rebuilds of each order if nobody says how many.
 DEFAULT_REBUILDS: Final = 200
+
+#: And migrations, each of which rebuilds all that it split.
+DEFAULT_MIGRATIONS: Final = 20
+
+#: Dwells in which vCPUs get to meet, and so rebuild, every block.
+_PATIENCE: Final = 20
 
 #: The hypervisor looks so often whether vCPUs have ended the rebuilds of a cycle.
 _POLL_PS: Final = 50 * 10**6
@@ -71,39 +77,105 @@ def _roaming_world(config: RunConfig, order: Order, rebuilds: int) -> World:
     return world
 
 
+class _Cycles:
+    """Cycles under one order: the hypervisor's tasks, one after the other, while vCPUs roam."""
+
+    def __init__(self, config: RunConfig, order: Order, going_on: Callable[[World], bool], rebuilds: int) -> None:
+        self._config = config
+        self._going_on = going_on
+        self.played = Played(_roaming_world(config, order, rebuilds), order)
+        self.world = self.played.world
+        self.by_vcpus = config.rebuilder is Rebuilder.VCPU
+        self.draw = random.Random(config.seed)
+
+    def do(self, task: int, first: int = 0, end: int = 0, *, logs: bool = False, ps: int = 0) -> None:
+        """Let the hypervisor do a task, with the blocks from ``first`` on if it is about some."""
+        control = self.world.s.control
+        control[v.TASK_BLOCK], control[v.TASK_END] = first, end or first + 1
+        control[v.TASK_LOGS], control[v.TASK_PS] = int(logs), ps
+        play_out(self.world, v.TASKS + task, self._going_on)
+
+    def dwell(self) -> None:
+        """Let the guest run for about the dwell, as a live run does."""
+        self.do(v.TO_DWELL, ps=round(self._config.dwell_ns * self.draw.uniform(0.5, 1.5)) * PS_PER_NS)
+
+    def tables(self) -> list[int]:
+        """The blocks that are tables."""
+        return np.flatnonzero(self.world.block[: self._config.blocks, v.B_KIND] == v.TABLE).tolist()
+
+    def play(self, cycle: Callable[[int], None], cycles: int) -> Played:
+        """Play so many cycles, each told its number."""
+        s = self.world.s
+        try:
+            for turn in range(cycles):
+                begin, before = int(s.control[v.NOW]), int(s.counters[:, :, _ACCESSES].sum())
+                s.control[v.CYCLE] = turn + 1
+                cycle(turn)
+                while s.control[v.INSIDE]:
+                    self.do(v.TO_DWELL, ps=_POLL_PS)
+                if (self.world.block[:, v.B_WINDOW] != 0).any():
+                    raise left_invalid()
+                accesses = int(s.counters[:, :, _ACCESSES].sum()) - before
+                self.played.cycles.append((int(s.control[v.NOW]) - begin, accesses))
+                if not self._going_on(self.world):
+                    raise EndAskedError
+        except EndAskedError:
+            self.played.interrupted = True
+        writes = s.counters[:, :, COUNTERS.index("writes")]
+        writes[:] = s.counters[:, :, _ACCESSES] * s.control[v.WRITE_BELOW] // ALWAYS
+        return self.played
+
+
 def play_rebuild(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
-    """A cycle for each rebuild. The seed draws dwells and places: the same under every order."""
+    """Block after block is split, run on, rebuilt, run on: a cycle for each.
+
+    The seed draws dwells and places: the same under every order.
+    """
     rebuilds = config.rebuilds or DEFAULT_REBUILDS
-    played = Played(_roaming_world(config, order, rebuilds), order)
-    s, by_vcpus = played.world.s, bool(played.world.s.control[v.VCPU_REBUILDS])
-    draw = random.Random(config.seed)
+    this = _Cycles(config, order, going_on, rebuilds)
 
-    def do(task: int, ps: int = 0) -> None:
-        s.control[v.TASK_PS] = ps
-        play_out(played.world, v.TASKS + task, going_on)
+    def cycle(turn: int) -> None:
+        block = turn % config.blocks
+        this.world.s.control[v.LOGGING] = int(this.by_vcpus)
+        this.do(v.TO_SPLIT, block)
+        this.dwell()
+        this.do(v.TO_PROTECT if this.by_vcpus else v.TO_REBUILD, block)
+        this.dwell()
 
-    def dwell() -> None:
-        do(v.TO_DWELL, round(config.dwell_ns * draw.uniform(0.5, 1.5)) * PS_PER_NS)
+    return this.play(cycle, rebuilds)
 
-    try:
-        for turn in range(rebuilds):
-            begin, before = int(s.control[v.NOW]), int(s.counters[:, :, _ACCESSES].sum())
-            block = turn % config.blocks
-            s.control[v.CYCLE], s.control[v.TASK_BLOCK] = turn + 1, block
-            s.control[v.LOGGING] = int(by_vcpus)
-            do(v.TO_SPLIT)
-            dwell()
-            do(v.TO_STOP_LOGGING if by_vcpus else v.TO_REBUILD)
-            dwell()
-            while s.control[v.INSIDE]:
-                do(v.TO_DWELL, _POLL_PS)
-            if played.world.block[block, v.B_OWNER] != 0:
-                raise left_invalid()
-            played.cycles.append((int(s.control[v.NOW]) - begin, int(s.counters[:, :, _ACCESSES].sum()) - before))
-            if not going_on(played.world):
-                raise EndAskedError
-    except EndAskedError:
-        played.interrupted = True
-    writes = s.counters[:, :, COUNTERS.index("writes")]
-    writes[:] = s.counters[:, :, _ACCESSES] * s.control[v.WRITE_BELOW] // ALWAYS
-    return played
+
+def play_migration(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
+    """Pre-copy while the guest writes, every second one cancelled midway; then logging stops and blocks are rebuilt.
+
+    To copy is not modelled and takes no time, nor is the guest stopped for the last of it.
+    """
+    cycles = config.rebuilds or DEFAULT_MIGRATIONS
+    this = _Cycles(config, order, going_on, cycles * config.blocks)
+
+    def harvest(*, logs: bool = True) -> None:
+        this.do(v.TO_PROTECT, 0, config.blocks, logs=logs)
+
+    def cycle(turn: int) -> None:
+        last = this.draw.randrange(config.iterations) if turn % 2 == 0 else config.iterations - 1
+        harvest()
+        if config.eager_split:
+            for block in range(config.blocks):
+                this.do(v.TO_SPLIT, block)
+        for _ in range(last + 1):
+            this.dwell()
+            harvest()
+        this.world.s.control[v.LOGGING] = 0
+        if not this.by_vcpus:
+            for block in this.tables():
+                this.do(v.TO_REBUILD, block)
+        for _ in range(_PATIENCE):
+            this.dwell()
+            if not this.tables():
+                break
+
+    return this.play(cycle, cycles)
+
+
+#: What plays each scenario of cycles that there is.
+CYCLES: Final = {Scenario.REBUILD: play_rebuild, Scenario.MIGRATION: play_migration}

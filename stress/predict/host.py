@@ -1,4 +1,4 @@
-"""The hypervisor as an actor in virtual time: it lets the guest run, splits a block, ends its logging, rebuilds it.
+"""The hypervisor as an actor in virtual time: it lets the guest run, splits a block, protects some, rebuilds one.
 
 One task at a time, the other actors go on meanwhile. It takes mmu_lock alone, but for a rebuild under a shared one.
 """
@@ -19,6 +19,19 @@ _LOCK = Step.LOCK.code
 
 
 @kernel
+def writable(w: World) -> int:
+    """Entries of the task's blocks that the guest may write through."""
+    found = 0
+    for number in range(w.s.control[v.TASK_BLOCK], w.s.control[v.TASK_END]):
+        block = w.block[number]
+        if block[v.B_KIND] == v.LEAF:
+            found += block[v.B_WRITABLE]
+        else:
+            found += block[v.B_MAPPED] - block[v.B_READ_ONLY]
+    return found
+
+
+@kernel
 def begin_task(w: World, task: int, now: int) -> None:
     """Begin what comes next."""
     control, cost = w.s.control, w.s.cost
@@ -35,9 +48,9 @@ def begin_task(w: World, task: int, now: int) -> None:
         a[v.A_PHASE] = v.FILL
         mapped = size * control[v.SHARE] >> 20
         ask(w, who, now, cost[v.K_SPLIT] + (mapped + tables - 1) * cost[v.K_MAP], 1)
-    elif task == v.TO_STOP_LOGGING:
+    elif task == v.TO_PROTECT:
         a[v.A_PHASE] = v.PROTECT
-        ask(w, who, now, w.block[control[v.TASK_BLOCK], v.B_MAPPED] * cost[v.K_MAP], 1)
+        ask(w, who, now, writable(w) * cost[v.K_MAP], 1)
     else:
         a[v.A_PHASE] = v.APPROACH
         if w.s.order[0] == _LOCK:
@@ -80,12 +93,14 @@ def linked(w: World, now: int) -> None:
     before_change(w, now)
     number, size, share = w.s.control[v.TASK_BLOCK], w.s.control[v.BLOCK_PAGES], w.s.control[v.SHARE]
     block = w.block[number]
-    mapped = 0
+    # Eager splitting leaves the pages as protected as the block was.
+    state, mapped = v.WRITABLE if block[v.B_WRITABLE] != 0 else v.READ_ONLY, 0
     for page in range(size):
         there = ((page + 1) * share) >> 20 != (page * share) >> 20
-        w.page[number * size + page] = v.HAS_HOST | (v.WRITABLE if there else v.UNMAPPED)
+        w.page[number * size + page] = v.HAS_HOST | (state if there else v.UNMAPPED)
         mapped += int(there)
-    block[v.B_KIND], block[v.B_WRITABLE], block[v.B_OWNER], block[v.B_MAPPED] = v.TABLE, 1, 0, mapped
+    block[v.B_KIND], block[v.B_OWNER], block[v.B_MAPPED] = v.TABLE, 0, mapped
+    block[v.B_READ_ONLY] = mapped if state == v.READ_ONLY else 0
     block[v.B_VERSION] += 1
     # Every last-level table is there, whatever it maps.
     tables = 1 if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + size // w.s.control[v.TABLE_PAGES]
@@ -97,16 +112,20 @@ def linked(w: World, now: int) -> None:
 
 @kernel
 def protected(w: World, now: int) -> None:
-    """No TLB lets the guest write the block's pages any more, and faults may map blocks again."""
+    """No TLB lets the guest write there any more; from here on writes are logged, or faults may map blocks again."""
     tlbi_done(w)
     before_change(w, now)
-    number, size = w.s.control[v.TASK_BLOCK], w.s.control[v.BLOCK_PAGES]
-    w.s.control[v.LOGGING] = 0
-    if w.block[number, v.B_KIND] == v.TABLE:
-        for page in range(number * size, number * size + pages_of(w, number)):
-            if w.page[page] & v.STATE == v.WRITABLE:
-                w.page[page] = v.HAS_HOST | v.READ_ONLY
-        w.block[number, v.B_WRITABLE] = 0
+    size = w.s.control[v.BLOCK_PAGES]
+    w.s.control[v.LOGGING] = w.s.control[v.TASK_LOGS]
+    for number in range(w.s.control[v.TASK_BLOCK], w.s.control[v.TASK_END]):
+        block = w.block[number]
+        if block[v.B_KIND] == v.LEAF:
+            block[v.B_WRITABLE] = 0
+        elif block[v.B_READ_ONLY] < block[v.B_MAPPED]:
+            for page in range(number * size, number * size + pages_of(w, number)):
+                if w.page[page] & v.STATE == v.WRITABLE:
+                    w.page[page] = v.HAS_HOST | v.READ_ONLY
+            block[v.B_READ_ONLY] = block[v.B_MAPPED]
     end_task(w, now)
     after_change(w, now)
 

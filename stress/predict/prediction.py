@@ -15,7 +15,7 @@ from stress.config import Pattern, Rebuilder, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError
 from stress.platforms import Origin
 from stress.predict import virtual as v
-from stress.predict.cycles import play_rebuild
+from stress.predict.cycles import CYCLES
 from stress.predict.passes import PASSES, PS_PER_NS, TIMES, Played
 from stress.results.data import (
     CYCLE_ROW,
@@ -31,7 +31,7 @@ from stress.results.warnings import RunWarning
 from stress.shm.edges import lower_edges
 
 #: What plays each scenario that there is.
-PLAYERS: Final = {Scenario.REBUILD: play_rebuild, **PASSES}
+PLAYERS: Final = {**CYCLES, **PASSES}
 
 #: Told how far a prediction is: the order's name, the virtual time in ns, the events played so far.
 Progress = Callable[[str, int, int], None]
@@ -45,22 +45,18 @@ def check(config: RunConfig) -> None:
             f"platform {platform.name} models no costs, so everything would take no time",
             "name one that does (--platform; stress platforms)",
         )
-    if config.scenario is Scenario.REBUILD and not (platform.hit_ns > 0 and platform.walk_ns > 0):
+    if config.scenario in CYCLES and not (platform.hit_ns > 0 and platform.walk_ns > 0):
         raise UsageError(
             f"platform {platform.name} does not say what guest accesses cost, of which vCPUs make many meanwhile",
             "give it hit-ns and walk-ns, or predict another scenario",
         )
     wrong = {
         f"scenario {config.scenario}": config.scenario not in PLAYERS,
-        "a rebuild by the hypervisor": (
-            config.scenario is not Scenario.REBUILD and config.rebuilder is Rebuilder.HYPERVISOR
-        ),
+        "a rebuild by the hypervisor": (config.scenario in PASSES and config.rebuilder is Rebuilder.HYPERVISOR),
         "a write fraction between 0 and 1": (
             config.scenario is Scenario.DIRTY_LOG_PERF and config.write_fraction not in (0, 1)
         ),
-        f"pattern {config.pattern}": (
-            config.scenario is not Scenario.REBUILD and config.pattern is not Pattern.SEQUENTIAL
-        ),
+        f"pattern {config.pattern}": (config.scenario in PASSES and config.pattern is not Pattern.SEQUENTIAL),
         "several memslots": config.memslots > 1,
         "an injected bug": config.inject is not None,
     }

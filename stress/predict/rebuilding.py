@@ -187,6 +187,7 @@ def end_step(w: World, who: int, now: int) -> bool:
         for page in range(number * size, (number + 1) * size):
             w.page[page] &= v.HAS_HOST
         block[v.B_KIND], block[v.B_WRITABLE], block[v.B_OWNER] = v.LEAF, 1, 0
+        block[v.B_MAPPED] = block[v.B_READ_ONLY] = 0
         block[v.B_VERSION] += 1
         a[v.A_VERSION], a[v.A_BROKEN] = block[v.B_VERSION], 0
         draft[v.R_VALID] = now

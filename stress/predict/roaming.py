@@ -74,13 +74,13 @@ def share_that_faults(w: World, number: int) -> float:
     block = w.block[number]
     if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY:
         return 1.0
-    protected = 0.0 if block[v.B_WRITABLE] != 0 else w.s.control[v.WRITE_BELOW] / ALWAYS
+    writes_of_all = w.s.control[v.WRITE_BELOW] / ALWAYS
     if block[v.B_KIND] == v.LEAF:
-        return protected
-    mapped = block[v.B_MAPPED] / pages_of(w, number)
-    if mapped < 1 and w.s.actor[0, v.P_PATTERN] == v.ZIPF:
-        return 1.0
-    return 1 - mapped + mapped * protected
+        return 0.0 if block[v.B_WRITABLE] != 0 else writes_of_all
+    mapped, read_only = block[v.B_MAPPED] / pages_of(w, number), block[v.B_READ_ONLY] / pages_of(w, number)
+    if w.s.actor[0, v.P_PATTERN] == v.ZIPF:  # popular pages are the first to be mapped, and written
+        return 1.0 if mapped < 1 else writes_of_all if read_only > 0 else 0.0
+    return 1 - mapped + read_only * writes_of_all
 
 
 @kernel
@@ -165,11 +165,16 @@ def plan_laps(w: World, who: int, now: int) -> None:
         fine, write = there, writes(w, who) if block[v.B_OWNER] != 0 else 0
         if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY:
             fine = 0
-        elif block[v.B_KIND] == v.TABLE and block[v.B_MAPPED] < pages_of(w, number):
+        elif block[v.B_KIND] == v.TABLE and block[v.B_MAPPED] - block[v.B_READ_ONLY] < pages_of(w, number):
             fine = 0
             while fine < there and not faults(w, page + fine * w.s.control[v.STRIDE], 0):
+                if faults(w, page + fine * w.s.control[v.STRIDE], 1):
+                    if to_write == 0:
+                        write = 1
+                        break
+                    to_write -= 1
                 fine += 1
-        if block[v.B_OWNER] == 0 and block[v.B_WRITABLE] == 0 and block[v.B_KIND] != v.EMPTY:
+        elif block[v.B_KIND] == v.LEAF and block[v.B_WRITABLE] == 0:
             write = int(to_write < fine)
             fine = min(fine, to_write)
             to_write -= fine
@@ -220,13 +225,14 @@ def page_that_faults(w: World, who: int, number: int) -> int:
             page = zipf_page(w, who)
         return page
     at = int((1 - drawn(w, who)) * size)
-    mapped = block[v.B_MAPPED] / size
-    protected = 0.0 if block[v.B_WRITABLE] != 0 else w.s.control[v.WRITE_BELOW] / ALWAYS
-    if whole or block[v.B_KIND] == v.LEAF or drawn(w, who) * (1 - mapped + mapped * protected) > 1 - mapped:
+    if whole or block[v.B_KIND] == v.LEAF:
         return int(first + at)
+    unmapped = 1 - block[v.B_MAPPED] / size
+    write = int(drawn(w, who) * share_that_faults(w, number) > unmapped)
     for i in range(size):  # they lie evenly, so the next one is as good as any
-        if faults(w, first + (at + i) % size, 0):
-            return int(first + (at + i) % size)
+        page = first + (at + i) % size
+        if faults(w, page, write) and (write == 0 or not faults(w, page, 0)):
+            return int(page)
     return int(first + at)
 
 
@@ -259,7 +265,14 @@ def plan_draws(w: World, who: int, now: int) -> None:
                 break
     page = page_that_faults(w, who, last)
     a[v.A_NEXT] = page
-    a[v.A_NEXT_WRITES] = 1 if w.block[last, v.B_WRITABLE] == 0 and not faults(w, page, 0) else writes(w, who)
+    # A page that only writes fault at was drawn among writes; but a block's pages, by Zipf, among all that may fault.
+    among_all = a[v.P_PATTERN] == v.ZIPF and w.block[last, v.B_KIND] == v.TABLE
+    only_writes = (
+        not faults(w, page, 0)
+        and faults(w, page, 1)
+        and not (among_all and w.block[last, v.B_MAPPED] < pages_of(w, last))
+    )
+    a[v.A_NEXT_WRITES] = 1 if only_writes else writes(w, who)
     takes = float(until(w, who, likely / (1 << v.WEIGHT_BITS))) * a[v.A_PRICE]
     schedule(w, who, max(now, a[v.A_SINCE] + int(min(takes, float(v.LONGEST_PS)))))
 

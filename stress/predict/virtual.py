@@ -27,7 +27,7 @@ LONGEST_PS: Final = 30 * 24 * 3600 * 10**12
 DONE, MORE, STUCK, TOO_LONG = range(4)
 #: Who begins something: the vCPUs their programs; or the hypervisor a task, by number from TASKS on.
 NOBODY, PROGRAMS, TASKS = range(3)
-TO_DWELL, TO_SPLIT, TO_STOP_LOGGING, TO_REBUILD = range(4)
+TO_DWELL, TO_SPLIT, TO_PROTECT, TO_REBUILD = range(4)
 
 # -- phases of an actor ------------------------------------------------------------------
 IDLE = 0  # its program is done
@@ -46,7 +46,7 @@ SPIN = 11  # faults again and again, until an entry's owner is done with it
 DWELL = 12  # lets the guest run
 FILL = 13  # waits for mmu_lock, fills a table
 SPLIT_BREAK = 14  # replaces a block by that table, waits for the TLBI
-PROTECT = 15  # waits for mmu_lock, takes write permission from a block's pages
+PROTECT = 15  # waits for mmu_lock, takes write permission from blocks or their pages
 PROTECTED = 16  # waits for the TLBI of that
 APPROACH = 17  # waits for mmu_lock, if its rebuild begins with it
 BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
@@ -125,9 +125,10 @@ WEIGHT_BITS: Final = 30
     B_HOST,  # from this time on the host's memory is there; -1: nobody has touched it
     B_SPINNERS,
     B_MAPPED,  # pages that its table maps; kept where vCPUs roam
+    B_READ_ONLY,  # of them, those that may not be written
     B_WEIGHT,  # of 2**WEIGHT_BITS accesses drawn, those to it
     BLOCK_WORDS,
-) = range(11)
+) = range(12)
 EMPTY, LEAF, TABLE = range(3)
 
 #: States of a page below a table; the host's memory behind it is there if HAS_HOST is set, too.
@@ -180,10 +181,12 @@ STATE, HAS_HOST = 3, 4
     SCATTER,  # spreads Zipf's popular ranks
     WRITE_BELOW,  # of ALWAYS accesses by a pattern, those that write
     SHARE,  # of 2**20 pages of a block, those that a split maps
-    TASK_BLOCK,  # of the hypervisor's task
+    TASK_BLOCK,  # of the hypervisor's task; its first
+    TASK_END,  # behind its last
+    TASK_LOGS,  # what is written is logged from its end on
     TASK_PS,
     CONTROL_WORDS,
-) = range(46)
+) = range(48)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(9)

@@ -16,7 +16,7 @@ from stress.orders import NAMED_ORDERS, Order, Step, parse_order
 from stress.platforms import Shape
 from stress.predict import briefly, check
 from stress.predict import virtual as v
-from stress.predict.cycles import play_rebuild
+from stress.predict.cycles import CYCLES, play_rebuild
 from stress.predict.passes import Played
 from stress.results.data import COUNTERS
 from stress.shm.mode import JIT_DISABLED
@@ -198,3 +198,43 @@ def test_a_search_gets_four_figures_of_each_order(tmp_path: Path) -> None:
     assert found["unmap-first"].hit_share == 1
     assert found["nt"].hit_share == 0
     assert found["unmap-first"].worst_stall_ns > tear_down
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("rebuilder", ["vcpu", "hypervisor"])
+def test_a_migration_splits_and_rebuilds_what_is_written(tmp_path: Path, rebuilder: str, eager: bool) -> None:
+    """Whatever was split while writes were logged is a block again at the end, and each page written faulted first."""
+    options: dict[str, Any] = {
+        "scenario": "migration",
+        "rebuilder": rebuilder,
+        "eager_split": eager,
+        "blocks": 2,
+        "dwell": "200us",
+    }
+    config = configuration(tmp_path, **options, write_fraction=0.5, rebuilds=2)
+    check(config)
+    run = CYCLES[config.scenario](config, config.parsed_orders[0], going_on)
+    found, rebuilds = counted(run), run.world.s.sums[v.S_REBUILDS]
+    assert len(run.cycles) == 2
+    assert rebuilds == run.world.s.sums[v.S_ALLOCATED] == run.world.s.sums[v.S_FREED]
+    # A vCPU may write to a block before the hypervisor comes to split it.
+    assert rebuilds == 4 > found["splits"] if eager else rebuilds == found["splits"] > 0
+    assert found["rebuild"] == (rebuilds if rebuilder == "vcpu" else 0)
+    assert found["relaxed"] > 0
+    assert (run.world.block[:, v.B_KIND] == v.LEAF).all()
+    assert (run.world.block[:, [v.B_OWNER, v.B_WINDOW, v.B_SPINNERS]] == 0).all()
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="too many faults for plain Python")
+def test_a_page_that_is_logged_faults_once_per_harvest(tmp_path: Path) -> None:
+    """Who writes all of memory in laps faults at every page after a harvest; two vCPUs share the faults."""
+    options: dict[str, Any] = {
+        "scenario": "migration",
+        "eager_split": True,
+        "blocks": 1,
+        "iterations": 1,
+        "dwell": "20ms",
+    }
+    config = configuration(tmp_path, **options, vcpus=2, write_fraction=1, rebuilds=1)
+    run = CYCLES[config.scenario](config, config.parsed_orders[0], going_on)
+    assert 511 <= counted(run)["relaxed"] <= 514, "each page once, but one that was split off, and those that both met"
