@@ -142,7 +142,8 @@ def cut_rows(w: World, number: int, now: int) -> None:
 @kernel
 def level_met(w: World, page: int) -> int:
     """The level at which a walk for ``page`` of a block that is a table ends."""
-    if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1:
+    filled = w.block[page // w.s.control[v.BLOCK_PAGES], v.B_FILLED] != 0
+    if filled or w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1:
         return LAST_LEVEL
     first = page - page % w.s.control[v.TABLE_PAGES]
     for other in range(first, min(first + w.s.control[v.TABLE_PAGES], w.page.size)):

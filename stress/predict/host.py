@@ -100,7 +100,7 @@ def linked(w: World, now: int) -> None:
         w.page[number * size + page] = v.HAS_HOST | (state if there else v.UNMAPPED)
         mapped += int(there)
     block[v.B_KIND], block[v.B_OWNER], block[v.B_MAPPED] = v.TABLE, 0, mapped
-    block[v.B_READ_ONLY] = mapped if state == v.READ_ONLY else 0
+    block[v.B_READ_ONLY], block[v.B_FILLED] = mapped if state == v.READ_ONLY else 0, 1
     block[v.B_VERSION] += 1
     # Every last-level table is there, whatever it maps.
     tables = 1 if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + size // w.s.control[v.TABLE_PAGES]

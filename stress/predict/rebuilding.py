@@ -46,6 +46,8 @@ def tables_below(w: World, number: int) -> int:
     if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1:
         return 1
     first, size = number * w.s.control[v.BLOCK_PAGES], w.s.control[v.TABLE_PAGES]
+    if w.block[number, v.B_FILLED] != 0:
+        return int(1 + w.s.control[v.BLOCK_PAGES] // size)
     tables = 1
     for table in range(first, first + w.s.control[v.BLOCK_PAGES], size):
         for page in range(table, table + size):
@@ -187,7 +189,7 @@ def end_step(w: World, who: int, now: int) -> bool:
         for page in range(number * size, (number + 1) * size):
             w.page[page] &= v.HAS_HOST
         block[v.B_KIND], block[v.B_WRITABLE], block[v.B_OWNER] = v.LEAF, 1, 0
-        block[v.B_MAPPED] = block[v.B_READ_ONLY] = 0
+        block[v.B_MAPPED] = block[v.B_READ_ONLY] = block[v.B_FILLED] = 0
         block[v.B_VERSION] += 1
         a[v.A_VERSION], a[v.A_BROKEN] = block[v.B_VERSION], 0
         draft[v.R_VALID] = now

@@ -126,9 +126,10 @@ WEIGHT_BITS: Final = 30
     B_SPINNERS,
     B_MAPPED,  # pages that its table maps; kept where vCPUs roam
     B_READ_ONLY,  # of them, those that may not be written
+    B_FILLED,  # all tables below it are there, whatever they map: it was split at once
     B_WEIGHT,  # of 2**WEIGHT_BITS accesses drawn, those to it
     BLOCK_WORDS,
-) = range(12)
+) = range(13)
 EMPTY, LEAF, TABLE = range(3)
 
 #: States of a page below a table; the host's memory behind it is there if HAS_HOST is set, too.

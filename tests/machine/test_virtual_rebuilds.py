@@ -152,6 +152,17 @@ def test_the_first_vcpu_that_writes_rebuilds(tmp_path: Path) -> None:
     assert run.world.s.sums[v.S_FREED] == run.world.s.sums[v.S_ALLOCATED] == 8
 
 
+@pytest.mark.skipif(JIT_DISABLED, reason="too many pages for plain Python")
+@pytest.mark.parametrize("populated", [0, 0.001, 1])
+def test_a_split_fills_all_tables_whatever_they_map(tmp_path: Path, populated: float) -> None:
+    """So a live run does; 512 tables, and the one above them, are torn down again."""
+    options: dict[str, Any] = {"block_size": "1G", "blocks": 1, "write_fraction": 0}
+    run = played(configuration(tmp_path, vcpus=1, populated=populated, rebuilds=2, **options))
+    assert run.world.s.sums[v.S_ALLOCATED] == run.world.s.sums[v.S_FREED] == 2 * 513
+    unmap = parse_order("block-first").executed.index(Step.UNMAP)
+    assert set(run.world.record[:, v.R_STEPS + unmap] // 1000) == {513 * (512 * 3 + 70)}
+
+
 def test_who_only_reads_never_rebuilds(tmp_path: Path) -> None:
     run = played(configuration(tmp_path, vcpus=2, rebuilder="vcpu", write_fraction=0, rebuilds=8))
     assert run.world.s.sums[v.S_REBUILDS] == 0
