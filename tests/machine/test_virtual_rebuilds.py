@@ -23,6 +23,7 @@ from stress.shm.mode import JIT_DISABLED
 
 pytestmark = pytest.mark.timeout(900)  # the event loop may have to be compiled first
 
+compiled = pytest.mark.skipif(JIT_DISABLED, reason="too many events for plain Python")
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
 COSTS = {
     "clean_bytes_per_s": 4096e6,  # a page takes a microsecond
@@ -96,6 +97,7 @@ def test_who_meets_no_fault_accesses_memory_all_the_time(tmp_path: Path, pattern
     assert counted(run)["tlb_hits"] > counted(run)["walks"] > 0
 
 
+@compiled
 def test_what_is_not_populated_is_mapped_once(tmp_path: Path) -> None:
     """Each page that a split left out faults once, whoever comes first, and is mapped by the time of the rebuild."""
     run = played(configuration(tmp_path, vcpus=2, populated=0.75, dwell="2ms"))
@@ -109,7 +111,7 @@ def test_a_window_hits_whom_chance_leads_there(tmp_path: Path, pattern: str, str
     """One vCPU, a window of W accesses: a lap of 2,048 pages is in it with 1/4 + W/2048; a draw with 1 - (1-q)**W."""
     accesses = 100
     costs: dict[str, float] = {"tlbi_ns": 4 * accesses, "hit_ns": 4, "walk_ns": 4, "exit_ns": 10}
-    rebuilds = 60 if JIT_DISABLED else 400
+    rebuilds = 30 if JIT_DISABLED else 400
     options = {"fwb": True, "pattern": pattern, "stride": stride, "rebuilds": rebuilds, "zipf_exponent": 0.5}
     run = played(configuration(tmp_path, costs, **options))
     share = np.mean(run.world.record[:, v.R_FAULTS] > 0)
@@ -123,6 +125,7 @@ def test_a_window_hits_whom_chance_leads_there(tmp_path: Path, pattern: str, str
     assert share == pytest.approx(expected, abs=4 * math.sqrt(max(expected * (1 - expected), 0.01) / rebuilds))
 
 
+@compiled
 def test_under_an_exclusive_lock_a_stall_lasts_until_the_tear_down_is_done(tmp_path: Path) -> None:
     """block-first empties the window, and who fell into it waits all the same; unlocked tear-downs keep nobody."""
     costs = COSTS | {"free_ns": 500_000}
@@ -136,6 +139,7 @@ def test_under_an_exclusive_lock_a_stall_lasts_until_the_tear_down_is_done(tmp_p
     assert worst["clean-first-unlocked"] < 10_000
 
 
+@compiled
 def test_under_a_shared_lock_a_stall_is_short_and_comes_again(tmp_path: Path) -> None:
     costs = COSTS | {"free_ns": 500_000}
     faults = {}
@@ -152,7 +156,7 @@ def test_the_first_vcpu_that_writes_rebuilds(tmp_path: Path) -> None:
     assert run.world.s.sums[v.S_FREED] == run.world.s.sums[v.S_ALLOCATED] == 8
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="too many pages for plain Python")
+@compiled
 @pytest.mark.parametrize("populated", [0, 0.001, 1])
 def test_a_split_fills_all_tables_whatever_they_map(tmp_path: Path, populated: float) -> None:
     """So a live run does; 512 tables, and the one above them, are torn down again."""
@@ -236,7 +240,7 @@ def test_a_migration_splits_and_rebuilds_what_is_written(tmp_path: Path, rebuild
     assert (run.world.block[:, [v.B_OWNER, v.B_WINDOW, v.B_SPINNERS]] == 0).all()
 
 
-@pytest.mark.skipif(JIT_DISABLED, reason="too many faults for plain Python")
+@compiled
 def test_a_page_that_is_logged_faults_once_per_harvest(tmp_path: Path) -> None:
     """Who writes all of memory in laps faults at every page after a harvest; two vCPUs share the faults."""
     options: dict[str, Any] = {
