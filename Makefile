@@ -38,6 +38,7 @@ chromium:
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/pytest -m soak --timeout=1800
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m soak --timeout=1800 tests/machine
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/reference.py
