@@ -91,6 +91,12 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     "--output", type=click.Path(path_type=Path), metavar="PATH", help="Write the counterexamples to this file"
 )
 @click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Write an order's counterexample for a break-before-make checker, to a file in .casemate",
+)
+@click.option(
     "--replay", type=click.Path(path_type=Path), metavar="FILE", help="Play the counterexamples that --output wrote"
 )
 @format_option
@@ -99,6 +105,7 @@ def verify(
     limit: str | None,
     as_json: bool,
     output: Path | None,
+    trace: Path | None,
     replay: Path | None,
     table_format: str,
     **options: Any,
@@ -108,6 +115,8 @@ def verify(
         raise UsageError(
             "nothing to verify" if not names else "--replay needs no order", "give orders, or --replay FILE"
         )
+    if trace is not None and (len(names) != 1 or trace.suffix != ".casemate"):
+        raise UsageError("--trace writes one order's counterexample for casemate", "give one order, and a .casemate")
     limit_ns = parse_duration(limit) if limit else None
     if (known := sys.modules.get("stress.shm.mode")) is not None and not known.JIT_DISABLED:
         # Kernels were imported to be compiled: another process steps them.
@@ -125,11 +134,18 @@ def verify(
     bounds = [session.bounds_for(order, options, bug) for order in wanted]
 
     examples: list[Any] = []
+    from stress.trace import files
+
+    def write_trace(example: Any) -> None:
+        if trace is not None:
+            files.export(trace, session.traced(example))
 
     def tell(verified: Any, timeline: Any) -> None:
         if output is not None and verified.counterexample is not None:
             examples.append(verified.counterexample)
             replaying.write(output, examples)
+        if verified.counterexample is not None:
+            write_trace(verified.counterexample)
         if as_json:
             return
         verdict = {"proved": "PROVED", "violation": "VIOLATION: " + ", ".join(sorted(verified.kinds))}

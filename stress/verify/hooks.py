@@ -20,6 +20,8 @@ from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.processor import Processor, Twins
+from stress.shm.trace_log import trace
+from stress.shm.traced import Traced
 from stress.shm.words import LOCK
 from stress.verify.world import World
 
@@ -120,6 +122,7 @@ class Hooks:
             raise RuntimeError("mmu_lock is taken alone where all were to share it")
         control: Any = s.control
         self.world.lock(control.place(LOCK), who + 1)
+        trace(s, int(Traced.LOCK), who, 0, 0)
         return True
 
     def lookup(self, cpu: tlb.Cpu, bits: int, gfn: int, sizes: int) -> int:

@@ -63,8 +63,8 @@ class Bounds:
     speculating: int = 1  # vCPUs of the machines in which one walks by itself
 
 
-def geo_of(bounds: Bounds) -> layout.Geo:
-    """The toy's geometry and policy."""
+def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:
+    """The toy's geometry and policy; changes of its tables are traced if there are rows for them."""
     return toy_geo(
         ToyGeometry(granule=bounds.granule, block_pages=bounds.pages),
         vcpus=bounds.vcpus,
@@ -75,6 +75,8 @@ def geo_of(bounds: Bounds) -> layout.Geo:
         vcpu_rebuilds=bounds.vcpu_rebuilds,
         inject=bounds.inject,
         spare_blocks=int(SCRIPTS[bounds.scenario].moves),
+        trace_rows=trace_rows,
+        trace_rebuilds=1 << 30,
         backing_thp=SCRIPTS[bounds.scenario].scatters,
     )
 
@@ -96,12 +98,12 @@ def machine_on(world: World, geo: layout.Geo) -> Machine:
 class Scene:
     """A machine whose actors rebuild its block by an order, access its pages, and speculate."""
 
-    def __init__(self, hooks: Hooks, order: Order, bounds: Bounds, guess: Guess | None) -> None:
+    def __init__(self, hooks: Hooks, order: Order, bounds: Bounds, guess: Guess | None, trace_rows: int = 0) -> None:
         self.order, self.bounds = order, bounds
         self.script = SCRIPTS[bounds.scenario]
         self.world = world = World(tso=bounds.tso)
         hooks.attach(world)
-        geo = geo_of(bounds)
+        geo = geo_of(bounds, trace_rows)
         self.s = machine_on(world, geo)
         world.accounts = self._accounts  # type: ignore[method-assign]
         cells: Region = self.s.cells  # type: ignore[assignment]

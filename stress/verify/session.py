@@ -13,12 +13,14 @@ from stress.arch.geometry import BLOCK_SIZES
 from stress.bugs import BUGS, EVENT_LOST, Bug
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
+from stress.results.data import TraceData
 from stress.units import parse_size
 from stress.verify.columns import RULES, Columns, fitted
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage
 from stress.verify.scene import Bounds
 from stress.verify.search import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
+from stress.verify.traced import trace_of
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
@@ -117,6 +119,12 @@ def replay(path: Path, table: Table, emit: Callable[[str], None]) -> int:
             emit(f"found again: {', '.join(sorted(found))}\n")
         codes.append(ExitCode.BROKEN if gone else ExitCode.CHECK_FAILED)
     return weightiest(codes)
+
+
+def traced(example: Counterexample) -> TraceData:
+    """The trace of a counterexample. Raises `UsageError`."""
+    with Hooks() as hooks:
+        return trace_of(hooks, parse_order(example.order), example)
 
 
 def verify_one(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from casemate_rules import judge
 from tabulate import tabulate
 
 from stress import interrupt
@@ -23,6 +24,7 @@ from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.processor import use
 from stress.shm.toy import toy_geo
+from stress.trace.casemate import encoded
 
 if not JIT_DISABLED:
     pytest.skip("compiled code cannot be stopped between two accesses", allow_module_level=True)
@@ -36,6 +38,7 @@ from stress.verify.scene import Bounds, Guess, Scene, machine_on
 from stress.verify.search import Judgement, Scheduler, Verified, look_around, verify
 from stress.verify.session import orders_for
 from stress.verify.system import Schedule
+from stress.verify.traced import trace_of
 from stress.verify.world import World
 
 pytestmark = pytest.mark.thorough
@@ -121,6 +124,24 @@ def test_a_bug_in_the_steps_is_kept_with_its_order(hooks: Hooks, tmp_path: Path)
     write(tmp_path / "example", [example])
     [(again, _)] = read(tmp_path / "example")
     assert again.steps == order.steps
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ("clean,install,tlbi,unmap", "valid->valid"),
+        ("invalidate,clean,install,unmap", "invalid unclean->valid"),
+        ("invalidate,unmap,tlbi,clean,install", "unclean parent"),
+        ("invalidate,tlbi,clean,install", ""),  # no rule of a table is broken: the table is never freed
+    ],
+)
+def test_another_checker_finds_it_in_the_trace(hooks: Hooks, order: str, said: str) -> None:
+    example = verified(hooks, order).counterexample
+    assert example is not None
+    data = trace_of(hooks, parse_order(order), example)
+    found = judge(b"".join(encoded(data)).decode().splitlines())
+    assert found.startswith(said) if said else found == ""
+    assert len(data.changes) > 10
 
 
 def test_a_proof_in_which_nothing_was_at_stake_is_none(hooks: Hooks) -> None:
