@@ -21,6 +21,8 @@ from stress.shm.mode import JIT_DISABLED
 #: What the function is called in the object file.
 SYMBOL: Final = "stress_predict_play"
 
+_DIGEST: Final = hashlib.sha256().digest_size
+
 #: Sources outside of this package that the loop takes its constants from, besides those of the kernels.
 _CONSTANTS: Final = ("programs.py", "results/data.py", "results/schema.py")
 
@@ -52,14 +54,22 @@ def _loop() -> Callable[[World, int, int], int]:
         from stress.predict.play import play as plain
 
         return plain
-    file = _kept()
-    if not file.exists():
-        from stress.predict.compilation import object_code
+    return _loaded(_code(_kept()))
 
-        new = file.with_name(f"{file.name}.{os.getpid()}")
-        new.write_bytes(object_code())
-        new.replace(file)  # whoever else compiles it has made the same
-    return _loaded(file.read_bytes())
+
+def _code(file: Path) -> bytes:
+    """The object file that is kept behind its digest; compiled anew if there is none, or if a crash cut it off."""
+    if file.exists():
+        kept = file.read_bytes()
+        if hashlib.sha256(kept[_DIGEST:]).digest() == kept[:_DIGEST]:
+            return kept[_DIGEST:]
+    from stress.predict.compilation import object_code
+
+    code = object_code()
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    new.write_bytes(hashlib.sha256(code).digest() + code)
+    new.replace(file)  # whoever else compiles it has made the same
+    return code
 
 
 def _loaded(code: bytes) -> Callable[[World, int, int], int]:

@@ -15,7 +15,7 @@ from predicted import counted
 
 from stress import load
 from stress.config import from_sources
-from stress.predict import predict
+from stress.predict import native, predict
 from stress.results.document import build
 from stress.results.result import Result
 from stress.results.schema import RESULT_KEYS
@@ -161,3 +161,18 @@ def test_what_is_compiled_is_played_without_numba() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x7fELF"])
+def test_code_that_a_crash_cut_off_is_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    """LLVM would not survive it."""
+    monkeypatch.setattr("stress.predict.compilation.object_code", lambda: b"code")
+    file = tmp_path / "predict.o"
+    assert native._code(file) == native._code(file) == b"code"
+    whole = file.read_bytes()
+    for cut in (damage, whole[:-1]):
+        file.write_bytes(cut)
+        assert native._code(file) == b"code"
+        assert file.read_bytes() == whole
