@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from benchmarks import compilation, fault, memory, oracle, predict, startup, unmap, vcpu, window
+from benchmarks import calibrate, compilation, fault, memory, oracle, predict, startup, unmap, vcpu, window
 from benchmarks.figure import HEADS, Figure
 from stress.errors import ExitCode, StressError, UsageError
 from stress.live.compilation import compile_in_background
@@ -29,6 +29,7 @@ GROUPS: dict[str, Callable[[int], Iterator[Figure]]] = {
     "compilation": compilation.figures,
     "memory": memory.figures,
     "predict": predict.figures,
+    "calibrate": calibrate.figures,
 }
 
 

@@ -76,6 +76,8 @@ class Stage:
     iteration: int
     ns: int
     line: int
+    #: The fraction of it that is no business of the model, if that is known better than from its name.
+    uncertain: float | None = None
 
     @property
     def title(self) -> str:

@@ -78,8 +78,14 @@ class Stages:
     @property
     def uncertain(self) -> Vector:
         """What is not modelled of each, as a fraction of it."""
-        besides = [_SYSTEM_CALLS_NS if stage.name in _VMM_STAGES else _START_NS for _, stage in self.all]
-        return np.asarray(besides / self.measured)
+        return np.array(
+            [
+                (_SYSTEM_CALLS_NS if stage.name in _VMM_STAGES else _START_NS) / stage.ns
+                if stage.uncertain is None
+                else stage.uncertain
+                for _, stage in self.all
+            ]
+        )
 
     def predicted(self, platform: Platform) -> Vector:
         """Their times on a platform, in ns."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,10 @@ from stress.cli.options import config_option, written_options
 from stress.cli.output import announce, emit, make_way, say
 from stress.cli.result_options import format_option
 from stress.errors import UsageError
+from stress.limits import check_run
+
+if TYPE_CHECKING:
+    from stress.calibrate.calibration import Calibration
 
 #: What a selftest prints nothing of, and an option may say for all logs.
 _SAID = ("locking", "cmo", "fwb", "eager_split")
@@ -26,10 +31,11 @@ def _options(command: Any) -> Any:
 
 
 @click.command()
-@click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
+@click.argument("logs", nargs=-1, metavar="LOG...", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the platform to this TOML file"
 )
+@click.option("--live", is_flag=True, help="Fit this machine to short runs of its own instead (half a minute)")
 @click.option(
     "--platform",
     default="arm64",
@@ -49,6 +55,7 @@ def _options(command: Any) -> Any:
 def calibrate(
     logs: tuple[Path, ...],
     output: Path | None,
+    live: bool,
     platform: str,
     order: str | None,
     table_format: str,
@@ -60,6 +67,10 @@ def calibrate(
     in a TOML file beside the log (run.log, run.toml: a table [run]), or in an option here. The platform written is one
     for --platform of run, compare and predict.
     """
+    if live == bool(logs):
+        raise UsageError(
+            "there is nothing to fit" if logs == () else "logs are of another machine", "name logs, or --live"
+        )
     from stress.platforms import load
 
     start = load(platform)
@@ -71,13 +82,14 @@ def calibrate(
         if output.suffix != ".toml":
             raise UsageError(f"{output} would not be found as a platform", "give it a name that ends in .toml")
         check_writable(output)
+    if live:
+        return _live(output, table_format)
     from stress.calibrate.logs import read_logs
 
     defaults = {"orders": ["unmap-first"], "fwb": start.fwb, "bbm-level": start.bbm_level}
     read = read_logs(logs, {**options, "order": order}, defaults, read_options)
     announce("fitting costs")
     from stress.calibrate.calibration import calibrate as fitted
-    from stress.calibrate.report import report
     from stress.predict import check, is_compiled
 
     for log in read:
@@ -89,6 +101,28 @@ def calibrate(
     for log in read:
         if log.assumed:
             say(f"{log.name} says nothing of {', '.join(log.assumed)}: assumed; options or {log.beside} may say it")
+    return _kept(found, output, table_format)
+
+
+def _live(output: Path | None, table_format: str) -> int:
+    """Measure this machine, and fit its costs to that."""
+    check_run()
+    from stress.calibrate.live import START, live_logs
+
+    measured = list(live_logs(say))
+    announce("fitting costs")
+    from stress.calibrate.calibration import calibrate as fitted
+
+    found = fitted(measured, START)
+    words = {"description": START.description, "source": START.source}
+    return _kept(replace(found, platform=found.platform.model_copy(update=words)), output, table_format)
+
+
+def _kept(found: Calibration, output: Path | None, table_format: str) -> int:
+    """Write the platform that was found, and show what is known of it."""
+    from stress.calibrate.report import report
+
+    make_way()
     if output is not None:
         from stress.calibrate.profile import as_toml
         from stress.results.store import write_text

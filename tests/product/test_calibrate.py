@@ -242,7 +242,8 @@ def test_a_log_that_cannot_be_used(text: str, words: str, tmp_path: Path) -> Non
         (("run.log", "-o", "no/mine.toml"), "cannot write no/mine.toml"),
         (("run.log", "--platform", "native"), "platform native models no costs to start from"),
         (("run.log", "--order", "unmapfirst"), "unknown order"),
-        ((), "Missing argument"),
+        ((), "there is nothing to fit; name logs, or --live"),
+        (("run.log", "--live"), "logs are of another machine; name logs, or --live"),
     ],
 )
 def test_bad_usage_is_one_line(
@@ -254,6 +255,16 @@ def test_bad_usage_is_one_line(
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert words in err
     assert not list(tmp_path.glob("*.toml"))
+
+
+@pytest.mark.soak
+def test_this_machine_is_fitted_to_runs_of_its_own(stress: Command, tmp_path: Path) -> None:
+    file = tmp_path / "here.toml"
+    code, out, err = stress("calibrate", "--live", "-o", str(file))
+    assert code == 0, err
+    assert "mmu_lock held" in out
+    assert load(str(file)).unmap_ns > 0
+    assert stress("predict", "block-first", "--platform", str(file), "-b", "64M", "-s", "thp", "-v", "2")[0] == 0
 
 
 def test_logs_in_a_platform_out_a_prediction_with_it(

@@ -1,0 +1,113 @@
+"""This machine's costs from short live runs: what its own selftest takes, and windows and lock holds besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from stress.calibrate.logs import Log, Stage
+from stress.config import RunConfig, Scenario, from_sources
+from stress.errors import RunBroken
+from stress.orders import Order
+from stress.platforms import Platform
+from stress.predict import virtual as v
+from stress.predict.passes import PASSES, PS_PER_NS, Played
+from stress.predict.virtual import World
+from stress.results.data import StageData
+from stress.results.document import build
+
+#: Where the fit begins: what a fault handler costs that is a function call, and a TLBI that is a membarrier.
+START: Final = Platform(
+    name="live",
+    description="this machine, as its live runs go",
+    source="live runs",
+    fwb=True,
+    dic=True,
+    bbm_level=0,
+    unmap_ns=2,
+    tlbi_ns=1000,
+    tlbi_ipa_ns=1000,
+    tlbi_range_ns=1000,
+    exit_ns=60,
+    fault_ns=60,
+    map_ns=40,
+    split_ns=500,
+    zero_bytes_per_s=8e11,
+    hand_over_ns=100,
+    hand_over_waiting_ns=20,
+    share_ns=30,
+    hit_ns=2.5,
+    walk_ns=8,
+    miss_ns=15,
+    miss_shared_ns=1,
+)
+
+#: What the costs are fitted to. As much memory in blocks of either size, for caches make a fault dear or cheap. The
+#: window of block-first over 1 GiB is a TLBI behind code that no cache holds any more, and says nothing of others.
+_RUNS: Final = tuple(
+    {"vcpus": vcpus, "orders": [order], "block_size": size, "memory": "1G"}
+    for vcpus in (1, 2)
+    for size, order in (("2M", "unmap-first"), ("2M", "block-first"), ("1G", "unmap-first"))
+)
+_DURATION: Final = "2s"
+
+#: Fractions of a stage, and of a rebuild's median, that are the host's business: scheduling, and caches.
+_OF_STAGE: Final = 0.3
+_OF_REBUILD: Final = 0.1
+
+#: What is measured of rebuilds besides the stages.
+WINDOW: Final = "window"
+HOLD: Final = "mmu_lock held"
+
+
+def live_logs(note: Callable[[str], None]) -> Iterator[Log]:
+    """Measure this machine: a log of each run. Raises `StressError` if one does not come to its end."""
+    from stress.live import execute
+
+    for options in _RUNS:
+        config = configuration(options)
+        note(f"measuring {config.orders[0]}, {config.vcpus} vCPUs, blocks of {options['block_size']}, {_DURATION}")
+        data = execute(config)
+        if data.exit_code:
+            raise RunBroken("a live run did not come to its end", "see what stress run says of it")
+        found = measured(build(data))
+        stages = tuple(
+            Stage(name, 0, ns, 0, _OF_REBUILD if name in (WINDOW, HOLD) else _OF_STAGE)
+            for name, ns in found.items()
+            if ns > 0
+        )
+        name = f"{config.orders[0]} -v {config.vcpus} {options['block_size']}"
+        yield Log(name, config, stages, (), Path(), with_rebuilds)
+
+
+def configuration(options: Mapping[str, Any]) -> RunConfig:
+    """The selftest's stages with these options, here."""
+    return from_sources(None, {"scenario": Scenario.PAGE_TABLE_TEST, "duration": _DURATION, **options})
+
+
+def measured(document: Mapping[str, Any]) -> dict[str, int]:
+    """A live run's stages, each as its fastest pass took it, and medians of windows and lock holds, in ns.
+
+    Whatever else the machine does makes a stage longer and none shorter.
+    """
+    order = document["orders"][0]
+    times: dict[str, int] = {}
+    for stage in document["stages"]:
+        times[stage["name"]] = min(stage["duration_ns"], times.get(stage["name"], stage["duration_ns"]))
+    return times | {WINDOW: order["window_ns"]["p50"] or 0, HOLD: order["mmu_lock"]["rebuilder_hold_ns"]["p50"] or 0}
+
+
+def with_rebuilds(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
+    """A pass of the selftest in virtual time, with the medians of its rebuilds as stages of their own."""
+    played = PASSES[config.scenario](config, order, going_on)
+    record = played.world.record[: int(played.world.s.control[v.REBUILT])]
+    for name, times in (
+        (WINDOW, np.where(record[:, v.R_INVALID] < 0, 0, record[:, v.R_VALID] - record[:, v.R_INVALID])),
+        (HOLD, record[:, v.R_UNLOCKED] - record[:, v.R_LOCKED]),
+    ):
+        ns = int(np.median(times)) // PS_PER_NS if len(record) else 0
+        played.stages.append(StageData(name, 0, 0, ns, played.world.s.counters[0, 0], 0))
+    return played
