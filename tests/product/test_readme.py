@@ -37,7 +37,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with live_run(
         "predict", "unmap-first", "--platform", "kunpeng920", "-s", "anonymous_hugetlb_1gb", "-v", "1"
     ) as run:
-        (directory / "page-table.log").write_text(run.finish()[1])
+        (directory / "page-table.log").write_text(run.finish(600)[1])  # the event loop may have to be compiled
     eight = ("-s", "anonymous_thp", "-v", "8", "-b", "1G")
     with live_run("predict", "unmap-first", "--platform", "kunpeng920", "--scenario", "dirty-log-perf", *eight) as run:
         command = "$ ./dirty_log_perf_test -v 8 -s anonymous_thp -b 1G\n"
