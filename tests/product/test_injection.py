@@ -13,6 +13,7 @@ from stress.errors import UsageError
 
 #: Bug -> the scenarios, besides rebuild, in which it acts with its own settings.
 REBUILDS = {"migration", "kvm-page-table-test", "dirty-log-perf"}
+UNMAPS = {"thp", "kvm-page-table-test", "dirty-log-perf"}
 ACTS = {
     "tlbi-one-ipa": {"rebuild", *REBUILDS},
     "leak-on-update": REBUILDS,
@@ -26,11 +27,14 @@ ACTS = {
     "missing-dsb": {"rebuild", "thp", *REBUILDS},
     "harvest-without-tlbi": {"migration", "dirty-log-perf"},
     "missing-tlbi": {"rebuild", "thp", *REBUILDS},
-    "reference-kept": {"thp", "kvm-page-table-test", "dirty-log-perf"},
+    "reference-kept": UNMAPS,
     "freed-twice": {"rebuild", *REBUILDS},
     "event-lost": {"rebuild", "thp", *REBUILDS},
     "no-grace": {"rebuild", *REBUILDS},
     "no-recheck": {"thp"},
+    "freed-in-walk": UNMAPS,
+    "table-level-hint": {"rebuild", *REBUILDS},
+    "range-level-hint": UNMAPS,
 }
 PAIRS = [(bug, str(scenario)) for bug in BUGS for scenario in Scenario]
 #: Can act there by its configuration, but what it needs is rare in the selftest's programs: exit code 4 says so.
