@@ -28,5 +28,5 @@ class Traced(IntEnum):
     # And these what has been read from it.
     TLBI_VMID = 10
     TLBI_ENTRY = 11  # first guest frame of one entry's range, guest frame behind its last
-    TLBI_RANGE = 12  # first guest frame, guest frame behind the last
+    TLBI_RANGE = 12  # first guest frame, guest frame behind the last with its level hint (TLBI_HINT)
     DSB = 13  # the TLBI before it is complete

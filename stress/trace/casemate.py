@@ -14,6 +14,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import sources
 from stress.results.data import TableShape, TraceData
 from stress.shm.traced import Traced
+from stress.shm.words import TLBI_HINT
 
 #: Invalidating by IPA more pages than this costs more than invalidating all (Linux 6.6 ``MAX_TLBI_OPS``).
 _MAX_TLBI_OPS = 512
@@ -21,6 +22,9 @@ _MAX_TLBI_OPS = 512
 _IPA_BITS = 48
 _T0SZ = 64 - _IPA_BITS
 _TG0 = {12: 0 << 14, 14: 2 << 14, 16: 1 << 14}
+#: The level hint of a TLBI by IPA (DDI 0487 D8.14, TTL): the granule, and below it the level of the leaves.
+_TTL_SHIFT = 44
+_TTL_GRANULE = {12: 1 << 2, 14: 2 << 2, 16: 3 << 2}
 _HCR_VM = 1  # stage 2 is on
 _TABLE = 0b11
 _PIECE = 1 << 12  # lines
@@ -210,13 +214,16 @@ class _Trace:
         then (``dsb(ishst)``, as in Linux 6.1 ``__kvm_tlb_flush_vmid``).
         """
         yield self._barrier(who, source, "ish" if self._waits else "ishst")
+        hint, end = end >> TLBI_HINT, end & ((1 << TLBI_HINT) - 1)
         pages = 1 if kind is Traced.TLBI_ENTRY else end - start
-        if kind is Traced.TLBI_VMID or pages > _MAX_TLBI_OPS:
+        each = 1 << (LAST_LEVEL - hint) * self._shape.index_bits if hint else 1
+        if kind is Traced.TLBI_VMID or pages > each * _MAX_TLBI_OPS:
             yield self._record("tlbi", who, "vmalls12e1is", source)
             return
-        for gfn in range(start, start + pages):
+        ttl = (_TTL_GRANULE[self._shape.granule_shift] | hint) << _TTL_SHIFT if hint else 0
+        for gfn in range(start, start + pages, each):
             ipa = gfn << self._shape.granule_shift
-            yield self._record("tlbi", who, f"ipas2e1is (value {ipa >> 12:x})", source)
+            yield self._record("tlbi", who, f"ipas2e1is (value {ttl | ipa >> 12:x})", source)
         # Stage 1 entries may have been made with what was just invalidated.
         if self._waits:
             yield self._barrier(who, source)

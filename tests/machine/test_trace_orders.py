@@ -103,6 +103,12 @@ def test_bugs_in_the_steps_are_seen(bug: str) -> None:
     assert verdict(rebuilt(BUGS[bug].rewrite(BLOCK_FIRST).steps)) != ""
 
 
+def test_the_hint_of_a_leaf_for_a_table_is_seen() -> None:
+    s = rebuilt(BLOCK_FIRST.steps, inject=BUGS["table-level-hint"].flag)
+    assert verdict(s).startswith("invalid unclean->valid")
+    assert any(f"(value {(1 << 2 | s.geo.block_level) << 44 | s.geo.base_gfn:x})" in line for line in lines_of(s))
+
+
 def test_a_missing_dsb_is_seen() -> None:
     wrong = verdict(rebuilt(BLOCK_FIRST.steps, inject=BUGS["missing-dsb"].flag))
     assert wrong.startswith("invalid unclean->valid")
