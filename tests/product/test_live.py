@@ -143,10 +143,11 @@ def test_wrong_orders_are_caught(wrong: str, size: str) -> None:
         assert violation["evidence"]
 
 
-def test_as_many_rebuilds_as_asked_for_are_made_by_vcpus() -> None:
+@pytest.mark.parametrize("limit", [(), ("--duration", "60s")])
+def test_as_many_rebuilds_as_asked_for_are_made_by_vcpus(limit: tuple[str, ...]) -> None:
     """However late they come to it: without a dwell the next cycle would begin before one of them wrote anything."""
     small = ("--block-size", "2M", "--dwell", "0ms", "--pattern", "uniform", "--rebuilds", "3")
-    document = run_json("run", "--rebuilder", "vcpu", "-v", "3", *small)
+    document = run_json("run", "--rebuilder", "vcpu", "-v", "3", *small, *limit)
     assert (document["exit"], document["orders"][0]["rebuilds"]) == (0, 3)
 
 
