@@ -62,22 +62,23 @@ def _split(s: Machine, populated: int) -> None:
     split(s, s.geo.hypervisor, s.geo.base_gfn, _ALL, True, False)
 
 
-def _move(s: Machine, populated: int) -> None:
-    """As a collapse to a huge page: unmap, move the frames, map them again where they are."""
+def _replace_frames(s: Machine, mix: int, huge: int) -> None:
+    """Unmap the block, move each page i to frame ``i ^ mix`` of the next block, let it be mapped again there."""
     who, pages = s.geo.hypervisor, s.geo.pages
     invalidate_start(s, who, s.geo.base_gfn, 0, pages)
-    move_frames(s, 0, 0, pages, 0, pages)
-    invalidate_end(s, who, 0, pages, pages, 0, 1)
+    move_frames(s, 0, 0, pages, mix, pages)
+    invalidate_end(s, who, 0, pages, pages, mix, huge)
     reap(s, who)
+
+
+def _move(s: Machine, populated: int) -> None:
+    """As a collapse to a huge page."""
+    _replace_frames(s, 0, 1)
 
 
 def _scatter(s: Machine, populated: int) -> None:
-    """As compaction: unmap, move each page's frame, map them again by pages."""
-    who, pages = s.geo.hypervisor, s.geo.pages
-    invalidate_start(s, who, s.geo.base_gfn, 0, pages)
-    move_frames(s, 0, 0, pages, 1, pages)
-    invalidate_end(s, who, 0, pages, pages, 1, 0)
-    reap(s, who)
+    """As compaction: mapped again by pages."""
+    _replace_frames(s, 1, 0)
 
 
 def _harvest(s: Machine, populated: int) -> None:
