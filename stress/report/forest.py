@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from stress.report.axes import log_scale
+from stress.report.axes import log_scale, names_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, spec
 from stress.results import cells
@@ -88,9 +88,7 @@ def ratios(document: dict[str, Any]) -> Figure | None:
     position = {
         "y": {
             "field": "metric",
-            "type": "nominal",
-            "sort": metrics,
-            "axis": {"title": None, "labelLimit": 240, "labelColor": "var(--text)", "grid": True},
+            **names_axis(metrics, 240),
         },
         "yOffset": {"field": "order", "type": "nominal", "sort": names[1:]},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stress.report.axes import time_axis
+from stress.report.axes import names_axis, time_axis
 from stress.report.figure import Figure, Table
 from stress.report.forest import ratios
 from stress.report.inputs import Search
@@ -81,9 +81,7 @@ def _costs(document: dict[str, Any]) -> Figure | None:
         encoding={
             "y": {
                 "field": "order",
-                "type": "nominal",
-                "sort": orders,
-                "axis": {"title": None, "labelLimit": 360, "labelColor": "var(--text)", "grid": True},
+                **names_axis(orders, 360),
             },
             "x": {
                 "field": "ns",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stress.report.axes import spans_much, time_axis
+from stress.report.axes import names_axis, spans_much, time_axis
 from stress.report.figure import Figure, Table
 from stress.report.theme import by_series, spec
 from stress.results import cells
@@ -37,9 +37,7 @@ def stages(document: dict[str, Any]) -> Figure | None:
             "x": {"field": "ns", "type": "quantitative", **time_axis(times, "time", log=spans_much(times))},
             "y": {
                 "field": "stage",
-                "type": "nominal",
-                "sort": titles,
-                "axis": {"title": None, "labelLimit": 260, "labelColor": "var(--text)", "grid": True},
+                **names_axis(titles, 260),
             },
             "yOffset": {"field": "order", "type": "nominal", "sort": names},
             **by_series("order", names, shape=True),
