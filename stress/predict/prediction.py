@@ -13,6 +13,7 @@ import numpy.typing as npt
 from stress import host, interrupt
 from stress.config import Pattern, Rebuilder, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError
+from stress.executors import PREDICT
 from stress.platforms import Origin
 from stress.predict import virtual as v
 from stress.predict.cycles import CYCLES
@@ -20,7 +21,6 @@ from stress.predict.passes import PASSES, PS_PER_NS, TIMES, Played
 from stress.results.data import (
     CYCLE_ROW,
     NOT_MEASURED,
-    PREDICT,
     REBUILD_ROW,
     STALL_ROW,
     OrderData,

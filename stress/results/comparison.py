@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from stress.executors import PREDICT
 from stress.orders import CLEANS, TEAR_DOWNS
 from stress.results import cells
 from stress.results.breakdown import finding, step_median
-from stress.results.data import PREDICT
 from stress.results.text import WIDTH, joined, table, wrapped
 
 Order = dict[str, Any]

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pydantic import Field, GetPydanticSchema
 from pydantic_core.core_schema import any_schema
 
-from stress.executors import PREDICT as PREDICT
 from stress.orders import MAX_STEPS, Order
 from stress.results.schema import Counted, Faults, Ran
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from stress import __version__
+from stress.executors import PREDICT
 from stress.results.data import (
     COUNTERS,
     FAULT_CLASSES,
@@ -23,7 +24,6 @@ from stress.results.data import (
     MAPPING_COUNTERS,
     NOT_MEASURED,
     OUTSIDE,
-    PREDICT,
     OrderData,
     RunData,
     StageData,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from stress.executors import PREDICT
 from stress.results import cells
 from stress.results.breakdown import rebuild_times
 from stress.results.comparison import comparison
-from stress.results.data import PREDICT
 from stress.results.selftest_text import selftest_lines
 from stress.results.stage_table import stage_tables
 from stress.results.text import FORMATS, WIDTH, counted, grouped, joined, pairs, table, wrapped

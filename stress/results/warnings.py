@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, Final
 
+from stress.executors import PREDICT
 from stress.orders import parse_order
 from stress.results import cells
-from stress.results.data import COUNTERS, INSIDE, PREDICT, RunData
+from stress.results.data import COUNTERS, INSIDE, RunData
 from stress.results.ratios import MIN_CYCLES
 from stress.results.schema import RATIOS
 
