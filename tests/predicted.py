@@ -15,6 +15,17 @@ from stress.predict.virtual import World
 from stress.programs import Program
 from stress.results.data import COUNTERS, StageData
 
+#: What steps and faults cost, such that no sum of some equals another.
+STEP_COSTS: dict[str, float] = {
+    "clean_bytes_per_s": 4096e6,  # a page takes a microsecond
+    "unmap_ns": 3,
+    "free_ns": 70,
+    "tlbi_ns": 1_100,
+    "exit_ns": 2_000,
+    "fault_ns": 310,
+    "map_ns": 17,
+}
+
 
 def going_on(world: World) -> bool:
     return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from predicted import going_on, platform_file
+from predicted import STEP_COSTS, going_on, platform_file
 
 from stress.config import RunConfig, from_sources
 from stress.errors import UsageError
@@ -25,17 +25,7 @@ pytestmark = pytest.mark.timeout(900)  # the event loop may have to be compiled 
 
 compiled = pytest.mark.skipif(JIT_DISABLED, reason="too many events for plain Python")
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
-COSTS = {
-    "clean_bytes_per_s": 4096e6,  # a page takes a microsecond
-    "unmap_ns": 3,
-    "free_ns": 70,
-    "tlbi_ns": 1_100,
-    "exit_ns": 2_000,
-    "fault_ns": 310,
-    "map_ns": 17,
-    "hit_ns": 2,
-    "walk_ns": 5,
-}
+COSTS = STEP_COSTS | {"hit_ns": 2, "walk_ns": 5}
 
 
 def configuration(path: Path, costs: dict[str, float] | None = None, **options: Any) -> RunConfig:

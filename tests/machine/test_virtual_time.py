@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from predicted import (
+    STEP_COSTS,
     all_mapped,
     configuration,
     counted,
@@ -35,16 +36,8 @@ pytestmark = pytest.mark.timeout(900)  # the event loop may have to be compiled 
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
 PAGES, TABLE = 512, 512  # of a 2 MiB block
 
-#: Costs that no sum of others equals.
-COSTS = {
-    "clean_bytes_per_s": 4096e6,  # a page takes a microsecond
-    "unmap_ns": 3,
-    "free_ns": 70,
-    "tlbi_ns": 1_100,
+COSTS = STEP_COSTS | {
     "tlbi_ipa_ns": 1_300,
-    "exit_ns": 2_000,
-    "fault_ns": 310,
-    "map_ns": 17,
     "split_ns": 900,
     "zero_bytes_per_s": 8192e6,
     "hand_over_ns": 50,
