@@ -14,7 +14,7 @@ from tabulate import tabulate
 from benchmarks import calibrate, compilation, fault, memory, oracle, predict, startup, unmap, vcpu, window
 from benchmarks.figure import HEADS, Figure
 from stress.errors import ExitCode, StressError, UsageError
-from stress.live.compilation import compile_in_background
+from stress.live.first_compilation import compile_in_background
 from stress.shm import cache
 from stress.shm.mode import JIT_DISABLED
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.command import stress
 from benchmarks.figure import Figure
-from stress.calibrate.live import HOLD, WINDOW, measured
+from stress.calibrate.own_runs import HOLD, WINDOW, measured
 from stress.cli.main import invoke
 from stress.orders import NAMED_ORDERS
 

@@ -18,8 +18,8 @@ os.environ["NUMBA_DISABLE_JIT"] = "1"
 from stress.orders import NAMED_ORDERS, Order, parse_order
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds, Scene
-from stress.verify.search import look_around, verify
 from stress.verify.session import bounds_for
+from stress.verify.verification import look_around, verify
 
 _SAMPLES = 300
 #: What `stress verify` has by default, but for what an order needs.

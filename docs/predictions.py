@@ -21,7 +21,7 @@ from reference import page, table
 
 from stress.calibrate.calibration import Calibration, calibrate
 from stress.calibrate.logs import Log, Stage
-from stress.calibrate.model import stage_ns
+from stress.calibrate.predicted_stages import stage_ns
 from stress.calibrate.profile import as_toml
 from stress.config import RunConfig, from_sources
 from stress.orders import Order, Step

@@ -29,7 +29,7 @@ settings.load_profile("stress")
 def compile_once() -> None:
     """Compile the kernels unless they are: no test's time must pass over it."""
     if not (JIT_DISABLED or cache.is_complete()):
-        from stress.live.compilation import compile_in_background
+        from stress.live.first_compilation import compile_in_background
 
         compile_in_background(threading.Event())
 

@@ -8,7 +8,7 @@ from typing import Any
 from casemate_rules import judge
 from live import run_json
 
-from stress.live.tracer import Tracer
+from stress.live.trace_collector import TraceCollector
 from stress.results.data import TraceData, TraceRequest
 from stress.shm.layout import Machine
 from stress.trace.casemate import encoded
@@ -19,7 +19,7 @@ TRACED: dict[str, Any] = {"trace_rows": 1 << 14, "trace_rebuilds": 1 << 30}
 
 def trace_of(s: Machine) -> TraceData:
     """What was traced so far of a machine made with `TRACED`."""
-    return Tracer(s, TraceRequest(s.geo.trace_rebuilds, changes=True)).result((), 0)
+    return TraceCollector(s, TraceRequest(s.geo.trace_rebuilds, changes=True)).result((), 0)
 
 
 def lines_of(s: Machine) -> list[str]:

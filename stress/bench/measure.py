@@ -77,7 +77,7 @@ def measure(
 
 
 def _compile(note: Callable[[str], None]) -> None:
-    from stress.live.compilation import compile_in_background
+    from stress.live.first_compilation import compile_in_background
     from stress.shm import cache
 
     if not cache.is_complete():

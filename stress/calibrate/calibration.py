@@ -12,7 +12,7 @@ import numpy as np
 from stress.backings import SELFTEST_NAMES
 from stress.calibrate.fit import KNOWN_FACTOR, Fit, derivatives, fit, information, t_quantile
 from stress.calibrate.logs import Log
-from stress.calibrate.model import FITTED, NEVER_SEEN, Stages, Vector, stage_ns, with_costs
+from stress.calibrate.predicted_stages import FITTED, NEVER_SEEN, Stages, Vector, stage_ns, with_costs
 from stress.config import Backing, RunConfig, Scenario, from_sources
 from stress.errors import UsageError
 from stress.platforms import Platform

@@ -107,7 +107,7 @@ def calibrate(
 def _live(output: Path | None, table_format: str) -> int:
     """Measure this machine, and fit its costs to that."""
     check_run()
-    from stress.calibrate.live import START, live_logs
+    from stress.calibrate.own_runs import START, live_logs
 
     measured = list(live_logs(say))
     announce("fitting costs")
@@ -120,7 +120,7 @@ def _live(output: Path | None, table_format: str) -> int:
 
 def _kept(found: Calibration, output: Path | None, table_format: str) -> int:
     """Write the platform that was found, and show what is known of it."""
-    from stress.calibrate.report import report
+    from stress.calibrate.summary import report
 
     make_way()
     if output is not None:

@@ -11,10 +11,10 @@ from stress.cli import completion
 from stress.cli.ci import reporting
 from stress.cli.completion import completing
 from stress.cli.help import SectionCommand
-from stress.cli.measuring import session
 from stress.cli.options import config_options, configured
 from stress.cli.result_options import result_options
-from stress.cli.trace import Trace, trace_options
+from stress.cli.run_once import session
+from stress.cli.trace_option import Trace, trace_options
 from stress.config import COMPARED
 from stress.errors import UsageError
 from stress.results.checks import Check

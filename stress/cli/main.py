@@ -22,7 +22,8 @@ DEBUG_VARIABLE = "STRESS_DEBUG"
 #: The environment variable by which a shell asks for words; click derives it from the command's name.
 VARIABLE = "_STRESS_COMPLETE"
 
-_COMMANDS = (
+#: Each is a function in the module of its name in this package.
+COMMANDS = (
     "run",
     "compare",
     "predict",
@@ -54,10 +55,10 @@ class _Commands(click.Group):
     """The commands, each imported when it is used: a list of names must not wait for what a run needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS]
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"stress.cli.{cmd_name}"), cmd_name)
         return command
@@ -66,8 +67,8 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in _COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            raise UsageError(f"no such command {name[:60]!r}", did_you_mean(name, _COMMANDS, "try stress --help"))
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(f"no such command {name[:60]!r}", did_you_mean(name, COMMANDS, "try stress --help"))
         # A shell that completes words runs nothing.
         runs = not {*args} & {*ctx.help_option_names} and not ctx.resilient_parsing
         if runs and name in _MEASURING:
@@ -82,7 +83,7 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        commands = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
+        commands = [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
         return commands or click.Command.shell_complete(self, ctx, incomplete)
 
 

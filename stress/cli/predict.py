@@ -12,10 +12,10 @@ import click
 from stress.cli import completion
 from stress.cli.completion import completing
 from stress.cli.help import SectionCommand
-from stress.cli.measuring import keep
 from stress.cli.options import configured, prediction_options
 from stress.cli.output import announce, emit, make_way, say
 from stress.cli.result_options import result_options
+from stress.cli.run_once import keep
 from stress.config import COMPARED, Scenario
 
 #: Between two lines that say how far a prediction is.

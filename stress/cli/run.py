@@ -10,10 +10,10 @@ import click
 from stress.cli.ci import reporting
 from stress.cli.completion import completing, orders
 from stress.cli.help import SectionCommand, SectionOption
-from stress.cli.measuring import session
 from stress.cli.options import WHAT, config_options, configured
 from stress.cli.result_options import result_options
-from stress.cli.trace import Trace, trace_options
+from stress.cli.run_once import session
+from stress.cli.trace_option import Trace, trace_options
 from stress.errors import UsageError
 from stress.results.checks import Check
 

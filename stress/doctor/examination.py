@@ -8,7 +8,7 @@ from typing import Final
 
 from stress.doctor import memory, noise, processors, software
 from stress.doctor.finding import Finding, Status
-from stress.doctor.readings import Host
+from stress.doctor.sysfs import Host
 
 Check = Callable[[Host], Finding]
 

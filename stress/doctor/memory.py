@@ -10,7 +10,7 @@ import psutil
 
 from stress.config import RunConfig
 from stress.doctor.finding import Finding
-from stress.doctor.readings import Host
+from stress.doctor.sysfs import Host
 from stress.units import format_bytes
 
 # A worker has the interpreter and the kernels for itself, as README's figures say.

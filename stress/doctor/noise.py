@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from stress.doctor.finding import Finding
-from stress.doctor.readings import Host, cpus
+from stress.doctor.sysfs import Host, cpus
 from stress.units import format_ns
 
 SPIN_NS = 200_000_000

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from stress.config import default_vcpus
 from stress.doctor.finding import Finding
-from stress.doctor.readings import Host, cpu_list, cpus
+from stress.doctor.sysfs import Host, cpu_list, cpus
 
 _CPU = "/sys/devices/system/cpu"
 

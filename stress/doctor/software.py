@@ -11,7 +11,7 @@ from importlib import metadata
 
 from stress.config import default_vcpus
 from stress.doctor.finding import Finding
-from stress.doctor.readings import Host
+from stress.doctor.sysfs import Host
 from stress.units import format_ns
 
 #: Clock sources that are read without a system call, on the machines we know.

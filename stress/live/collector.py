@@ -11,8 +11,8 @@ import numpy.typing as npt
 from stress.arch.geometry import LAST_LEVEL
 from stress.live.reservoir import Reservoir
 from stress.live.step_times import step_times
-from stress.live.timeline import Timeline
-from stress.live.tracer import Tracer
+from stress.live.throughput import Throughput
+from stress.live.trace_collector import TraceCollector
 from stress.orders import Order
 from stress.results.data import COUNTERS, CYCLE_ROW, NOT_MEASURED, REBUILD_ROW, STALL_ROW, OrderData, StageData
 from stress.results.schema import Tables
@@ -38,9 +38,11 @@ _SETTLE_S = 0.25
 class Collector:
     """Everything measured, order by order."""
 
-    def __init__(self, machine: Machine, orders: tuple[Order, ...], seed: int, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, machine: Machine, orders: tuple[Order, ...], seed: int, traces: TraceCollector | None = None
+    ) -> None:
         self._machine = machine
-        self._tracer = tracer
+        self._traces = traces
         self._orders = orders
         count = len(orders)
         self._rows = [Reservoir(REBUILD_ROW, _ROWS_KEPT // count, seed + i) for i in range(count)]
@@ -52,7 +54,7 @@ class Collector:
         self._events = np.zeros((_BATCH, accounts.EVENT_WORDS), np.int64)
         self._drained = np.zeros(machine.geo.hypervisor, np.int64)
         self._drained_of = np.zeros(len(orders), np.int64)
-        self.timeline = Timeline()
+        self.throughput = Throughput()
         self._settling: deque[tuple[float, int]] = deque()  # (when seen, rebuilds complete by then)
         self._stages: list[npt.NDArray[np.int64]] = []
         self._stages_kept = _STAGES_KEPT
@@ -118,8 +120,8 @@ class Collector:
             while count := drain_events(self._machine, vcpu, self._events):
                 self._drained[vcpu] += count
                 self._take_events(self._events[:count])
-                if self._tracer:
-                    self._tracer.take_faults(vcpu, self._events[:count])
+                if self._traces:
+                    self._traces.take_faults(vcpu, self._events[:count])
             fullest = max(fullest, int(self._drained[vcpu] - before))
         waiting = self._closed - self._next
         geo = self._machine.geo
@@ -132,7 +134,7 @@ class Collector:
         charged = machine.counters[:, :-1]  # to an order, as everything that the result tells apart
         accesses = charged[:, :, accounts.C_ACCESSES].sum()
         faults = charged[:, :, accounts.C_FAULTS : accounts.C_FAULTS + accounts.FAULT_KINDS].sum()
-        self.timeline.read(time.monotonic_ns() - self._origin_ns, int(accesses), int(faults))
+        self.throughput.read(time.monotonic_ns() - self._origin_ns, int(accesses), int(faults))
 
     def _take_records(self, last: int) -> None:
         while self._next <= last:
@@ -142,8 +144,8 @@ class Collector:
             self._overwritten += int((~whole).sum())
             rebuilt = records[whole & (records[:, accounts.R_VOID] == 0)]
             self._keep_rows(rebuilt)
-            if self._tracer:
-                self._tracer.take_rebuilds(rebuilt)
+            if self._traces:
+                self._traces.take_rebuilds(rebuilt)
 
     def _take_cycles(self) -> int:
         """Take every cycle that is over; how many they were."""

@@ -15,10 +15,10 @@ from stress.config import RunConfig
 from stress.errors import ExitCode, MachineError
 from stress.live import evidence, stakes
 from stress.live.collector import Collector
-from stress.live.compilation import compile_in_background
+from stress.live.first_compilation import compile_in_background
 from stress.live.plan import Plan
 from stress.live.planning import plan_for
-from stress.live.tracer import Tracer
+from stress.live.trace_collector import TraceCollector
 from stress.live.workers import GRACE_S, SHORT_GRACE_S, StartFailed, Workers
 from stress.results.data import FAULT_CLASSES, RunData, TraceRequest
 from stress.results.warnings import RunWarning
@@ -95,8 +95,8 @@ class _Run:
         self._report = progress
         self._note = note or (lambda line: None)
         self._workers = Workers(plan, segment.machine, config.watchdog_ns / 1e9)
-        self._tracer = Tracer(segment.machine, trace) if trace else None
-        self._collector = Collector(segment.machine, config.parsed_orders, config.seed, self._tracer)
+        self._traces = TraceCollector(segment.machine, trace) if trace else None
+        self._collector = Collector(segment.machine, config.parsed_orders, config.seed, self._traces)
         self._host = host.describe()
         self._memory: dict[str, int] = {}
         self._failure: dict[str, Any] | None = None
@@ -236,8 +236,8 @@ class _Run:
         first = machine.states[: self._plan.geo.hypervisor, accounts.FIRST_ACCESS_NS]
         shortfall = self._collector.shortfall()
         trace = None
-        if self._tracer:
-            trace = self._tracer.result(self._config.parsed_orders, self._started_ns + elapsed_ns)
+        if self._traces:
+            trace = self._traces.result(self._config.parsed_orders, self._started_ns + elapsed_ns)
         return RunData(
             complete=complete,
             exit_code=int(code),
@@ -250,7 +250,7 @@ class _Run:
             stages=self._collector.stages(),
             passes=self._collector.passes,
             life_cycle=self._collector.life_cycle(),
-            intervals=self._collector.timeline.intervals(),
+            intervals=self._collector.throughput.intervals(),
             violations=violations,
             started_at=started_at,
             elapsed_ns=elapsed_ns,

@@ -23,8 +23,8 @@ from stress.predict.accounting import (
     wake,
 )
 from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
+from stress.predict.decorators import kernel
 from stress.predict.guest_time import begin_to_spin, cut_rows, level_met
-from stress.predict.jit import kernel
 from stress.predict.rebuilding import begin_rebuild
 from stress.predict.roaming import after_change, before_change
 from stress.predict.virtual import World

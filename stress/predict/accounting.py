@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stress.predict import virtual as v
 from stress.predict.agenda import give_back, schedule
+from stress.predict.decorators import kernel
 from stress.predict.guest_time import go_on, turns
-from stress.predict.jit import kernel
 from stress.predict.virtual import World
 from stress.results.data import COUNTERS, FAULT_CLASSES
 from stress.shm.histogram import bucket

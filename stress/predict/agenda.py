@@ -10,7 +10,7 @@ is free.
 from __future__ import annotations
 
 from stress.predict import virtual as v
-from stress.predict.jit import kernel
+from stress.predict.decorators import kernel
 from stress.predict.virtual import World
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from stress.arch.geometry import LAST_LEVEL
 from stress.predict import virtual as v
 from stress.predict.agenda import read_word, schedule
-from stress.predict.jit import kernel
+from stress.predict.decorators import kernel
 from stress.predict.roaming import after_change, arrives, before_change, follow, plan, returns
 from stress.predict.virtual import World
 from stress.results.data import COUNTERS

@@ -5,11 +5,11 @@ from __future__ import annotations
 from stress.predict import virtual as v
 from stress.predict.aborts import act_after_clean, broken, leave, look, map_entry, relaxed, split
 from stress.predict.agenda import pop
+from stress.predict.decorators import entry
 from stress.predict.guest_time import end_row, go_on
-from stress.predict.host import begin_task, go_on_with_task
-from stress.predict.jit import entry
 from stress.predict.rebuilding import step_done
 from stress.predict.repeats import look_back
+from stress.predict.tasks import begin_task, go_on_with_task
 from stress.predict.virtual import World
 
 

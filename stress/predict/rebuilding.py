@@ -13,8 +13,8 @@ from stress.predict.accounting import (
     wake,
 )
 from stress.predict.agenda import ask, give_back, grace, schedule, tlbi, tlbi_done
+from stress.predict.decorators import kernel
 from stress.predict.guest_time import cut_rows, enter_rebuild
-from stress.predict.jit import kernel
 from stress.predict.roaming import after_change, before_change
 from stress.predict.virtual import World
 

@@ -9,7 +9,7 @@ itself page by page, the other for what does so table by table, because the firs
 from __future__ import annotations
 
 from stress.predict import virtual as v
-from stress.predict.jit import kernel
+from stress.predict.decorators import kernel
 from stress.predict.virtual import World
 
 #: Rows shorter than this are played.

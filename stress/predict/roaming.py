@@ -13,7 +13,7 @@ import math
 
 from stress.predict import virtual as v
 from stress.predict.agenda import schedule, take_off
-from stress.predict.jit import kernel
+from stress.predict.decorators import kernel
 from stress.predict.virtual import World
 from stress.programs import ALWAYS
 from stress.results.data import COUNTERS

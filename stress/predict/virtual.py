@@ -42,7 +42,7 @@ SPLIT = 8  # puts the table there
 STEP = 9  # does a step of a rebuild
 GRACE = 10  # waits for the end of others' read-side sections
 SPIN = 11  # faults again and again, until an entry's owner is done with it
-# Of the hypervisor alone, see `stress.predict.host`:
+# Of the hypervisor alone, see `stress.predict.tasks`:
 DWELL = 12  # lets the guest run
 FILL = 13  # waits for mmu_lock, fills a table
 SPLIT_BREAK = 14  # replaces a block by that table, waits for the TLBI

@@ -16,7 +16,7 @@ from stress.verify.accesses import Shared
 from stress.verify.hooks import FOUND, Hooks
 from stress.verify.replay import as_kept, follow, simplify
 from stress.verify.scene import Bounds, Scene
-from stress.verify.search import Counterexample, Judgement, verify
+from stress.verify.verification import Counterexample, Judgement, verify
 
 
 def machines_of(steps: Steps, bounds: Bounds) -> list[Bounds]:

@@ -14,7 +14,7 @@ from stress.orders import Order, parse_order
 from stress.verify.accesses import Shared
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds, Scene
-from stress.verify.search import Counterexample, complexity
+from stress.verify.verification import Counterexample, complexity
 
 MAGIC: Final = "stress verify: a counterexample"
 VERSION: Final = 1

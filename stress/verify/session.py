@@ -16,11 +16,11 @@ from stress.orders import Order, parse_order
 from stress.results.data import TraceData
 from stress.units import parse_size
 from stress.verify.columns import RULES, Columns, fitted
+from stress.verify.example_trace import trace_of
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage
 from stress.verify.scene import Bounds
-from stress.verify.search import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
-from stress.verify.traced import trace_of
+from stress.verify.verification import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 

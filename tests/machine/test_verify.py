@@ -32,13 +32,13 @@ if not JIT_DISABLED:
 from stress.verify.chance import Chance
 from stress.verify.columns import WIDTH, Columns, fitted
 from stress.verify.dpor import explore
+from stress.verify.example_trace import trace_of
 from stress.verify.hooks import Hooks, Stopping
 from stress.verify.replay import follow, read, simplify, stage, write
 from stress.verify.scene import Bounds, Guess, Scene, machine_on
-from stress.verify.search import Judgement, Scheduler, Verified, look_around, verify
 from stress.verify.session import orders_for
 from stress.verify.system import Schedule
-from stress.verify.traced import trace_of
+from stress.verify.verification import Judgement, Scheduler, Verified, look_around, verify
 from stress.verify.world import World
 
 pytestmark = pytest.mark.thorough

@@ -13,7 +13,7 @@ if not JIT_DISABLED:
 
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds
-from stress.verify.search import Judgement, verify
+from stress.verify.verification import Judgement, verify
 
 pytestmark = pytest.mark.thorough
 

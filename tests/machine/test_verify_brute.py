@@ -21,7 +21,7 @@ from stress.verify.accesses import Shared
 from stress.verify.dpor import explore
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds, Scene
-from stress.verify.search import look_around
+from stress.verify.verification import look_around
 
 pytestmark = pytest.mark.thorough
 

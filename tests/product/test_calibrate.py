@@ -13,7 +13,7 @@ from commands import Command, command_line
 from stress.calibrate.calibration import calibrate
 from stress.calibrate.fit import fit
 from stress.calibrate.logs import Log, Stage, read_logs
-from stress.calibrate.model import FITTED, stage_ns, with_costs
+from stress.calibrate.predicted_stages import FITTED, stage_ns, with_costs
 from stress.calibrate.profile import as_toml
 from stress.cli.calibrate import read_options
 from stress.config import from_sources

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import head_to_head, order_data, run_data
 
-from stress.live.timeline import Timeline
+from stress.live.throughput import Throughput
 from stress.results.document import build
 from stress.results.statistics import EDGES, of_counts, of_values
 from stress.results.store import encode
@@ -60,10 +60,10 @@ def test_marks_are_a_bounded_sample_in_sequence() -> None:
 
 @pytest.mark.parametrize("readings", [1, 2, 599, 601, 5000])
 def test_intervals_stay_bounded_and_lose_nothing_within(readings: int) -> None:
-    timeline = Timeline()
+    throughput = Throughput()
     for index in range(readings):
-        timeline.read(100_000_000 * index, 7 * index, 3 * index)
-    intervals = timeline.intervals()
+        throughput.read(100_000_000 * index, 7 * index, 3 * index)
+    intervals = throughput.intervals()
     assert min(readings - 1, 300) <= len(intervals) <= 600
     end = 0
     for each in intervals:
@@ -75,10 +75,10 @@ def test_intervals_stay_bounded_and_lose_nothing_within(readings: int) -> None:
 
 
 def test_readings_that_follow_too_closely_are_left_out() -> None:
-    timeline = Timeline()
+    throughput = Throughput()
     for at_ns in (0, 1_000_000, 20_000_000, 21_000_000):
-        timeline.read(at_ns, at_ns, 0)
-    assert [(each.start_ns, each.duration_ns) for each in timeline.intervals()] == [(0, 20_000_000)]
+        throughput.read(at_ns, at_ns, 0)
+    assert [(each.start_ns, each.duration_ns) for each in throughput.intervals()] == [(0, 20_000_000)]
 
 
 def test_lists_of_numbers_take_one_line_and_nothing_else_changes() -> None:

@@ -18,7 +18,7 @@ from commands import Command, command_line
 
 from stress.doctor import CHECKS, Finding, Status, able, examine
 from stress.doctor.noise import spin
-from stress.doctor.readings import Host, cpu_list
+from stress.doctor.sysfs import Host, cpu_list
 
 OK, UNKNOWN, WARNING, PROBLEM = Status.OK, Status.UNKNOWN, Status.WARNING, Status.PROBLEM
 CPU = "sys/devices/system/cpu"

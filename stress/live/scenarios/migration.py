@@ -8,7 +8,7 @@ import numpy as np
 
 from stress.kernels.dirty import compare_copy, harvest, send, send_all
 from stress.live.hypervisor import Hypervisor
-from stress.live.scenarios.logging import LoggingScenario
+from stress.live.scenarios.dirty_logging import LoggingScenario
 
 #: Pages sent between two signs of life.
 _AT_ONCE = 1 << 20

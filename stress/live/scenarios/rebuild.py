@@ -9,7 +9,7 @@ from functools import partial
 
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import is_split, populate, write_unmapped
-from stress.live.scenarios.logging import LoggingScenario
+from stress.live.scenarios.dirty_logging import LoggingScenario
 
 
 class Rebuild(LoggingScenario):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from stress.kernels.notifier import unmap_memslots
 from stress.kernels.workload import Pattern
 from stress.live.hypervisor import Finished
-from stress.live.scenarios.logging import LoggingScenario
+from stress.live.scenarios.dirty_logging import LoggingScenario
 from stress.programs import NO_HEAD, Program
 from stress.shm.accounts import (
     C_ACCESSES,

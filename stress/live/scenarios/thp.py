@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots
 from stress.live.hypervisor import Hypervisor
-from stress.live.scenarios.logging import LoggingScenario
+from stress.live.scenarios.dirty_logging import LoggingScenario
 from stress.orders import Step
 from stress.shm.words import SLOT_BASE
 

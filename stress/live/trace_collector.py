@@ -38,7 +38,7 @@ _REBUILD_WORDS = {
 }
 
 
-class Tracer:
+class TraceCollector:
     """Keeps the first ``request.rebuilds`` rebuilds, and the faults until the last of them ended."""
 
     def __init__(self, machine: Machine, request: TraceRequest) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stress.cli.output import emit, say
-from stress.cli.trace import Trace
+from stress.cli.trace_option import Trace
 from stress.config import RunConfig
 from stress.errors import StressError
 from stress.results.checks import Check, of_document

@@ -20,7 +20,7 @@ class _Reading:
     faults: int
 
 
-class Timeline:
+class Throughput:
     """What happened between readings of the running totals."""
 
     def __init__(self) -> None:

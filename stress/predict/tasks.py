@@ -10,7 +10,7 @@ from stress.orders import Step
 from stress.predict import virtual as v
 from stress.predict.accounting import clean, wake
 from stress.predict.agenda import ask, give_back, schedule, tlbi, tlbi_done
-from stress.predict.jit import kernel
+from stress.predict.decorators import kernel
 from stress.predict.rebuilding import begin_rebuild
 from stress.predict.roaming import after_change, before_change, follow, pages_of, roams
 from stress.predict.virtual import World

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stress.calibrate.calibration import Calibration, Cost, key
-from stress.calibrate.model import NEVER_SEEN
+from stress.calibrate.predicted_stages import NEVER_SEEN
 from stress.platforms import as_written
 from stress.results.text import joined, wrapped
 from stress.units import format_ns

@@ -23,7 +23,7 @@ from stress.shm.traced import TRACE_WORDS, Traced
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow
 from stress.verify.scene import Scene
-from stress.verify.search import Counterexample
+from stress.verify.verification import Counterexample
 
 _ROWS: Final = 1 << 12
 _SHIFT, _BITS = 12, 9  # what checkers know: pages of 4 KiB
