@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from guests import wait_until
+from guests import faults, running, wait_until
 from machines import (
     ALL,
     SHAPES,
@@ -27,16 +27,16 @@ from stress.arch.descriptors import POISON
 from stress.arch.geometry import GIB, KIB, Geometry
 from stress.bugs import ROOT_TABLE_KEPT
 from stress.config import RunConfig
-from stress.kernels.codes import POPULATION
+from stress.kernels.codes import POPULATION, RETRY, STOPPED
 from stress.kernels.descriptor import next_page, table_descriptor
 from stress.kernels.entries import find
 from stress.kernels.grace import begin_walk, end_walk, grace_clock
 from stress.kernels.pool import allocate_table, put_page
 from stress.kernels.split import DONE, populate
 from stress.kernels.teardown import defer, reap, unmap_table
-from stress.live.hypervisor import Hypervisor
+from stress.live.hypervisor import Hypervisor, Stopped
 from stress.live.planning import plan_for
-from stress.shm.accounts import LIFE_CYCLE, T_FREED
+from stress.shm.accounts import HEARTBEAT, INSIDE, LIFE_CYCLE, T_FREED
 from stress.shm.atomics import fetch_add, load
 from stress.shm.jit import entry
 from stress.shm.layout import Machine, Rings
@@ -227,6 +227,30 @@ def test_the_hypervisor_frees_what_its_own_split_waits_for() -> None:
     s.control[POOL_HEAD] += taken  # as if in use elsewhere
     assert hypervisor.allocate(partial(split_block, s, 1)) == DONE
     assert queued(s) == 0
+    assert violations(s) == {}
+
+
+def test_a_run_that_stops_while_the_pool_is_dry() -> None:
+    """The tables that others are about to free never come: a vCPU and the hypervisor that need one end all the same."""
+    s = small_machine(lockless=True)
+    hypervisor = Hypervisor(s, replace(plan_for(RunConfig(vcpus=1)), geo=s.geo))
+    s.control[POOL_HEAD] = s.control[POOL_TAIL]
+    s.tally[INSIDE] = 1
+    stopped: list[Stopped] = []
+
+    def allocate() -> None:
+        try:
+            hypervisor.allocate(partial(split_block, s, 1, 0))
+        except Stopped as stop:
+            stopped.append(stop)
+
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    with running(s, 1 << 40) as ended:
+        wait_until(lambda: faults(s).get(RETRY, 0) > 10 and s.states[hypervisor.who, HEARTBEAT] > 3)
+        s.control[STOP] = STOP_ABORT
+    thread.join()
+    assert (ended, len(stopped)) == ([STOPPED], 1)
     assert violations(s) == {}
 
 
