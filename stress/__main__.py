@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Whoever closed one of them gets the null device there: else a segment or a pipe would get its number."""
+    """Open the null device as each closed standard descriptor: else a segment or a pipe would get its number."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -31,17 +31,17 @@ if TYPE_CHECKING:  # loads numba
 
 __all__ = ["Result", "RunInterrupted", "SweepResult", "compare", "load", "predict", "run", "sweep"]
 
-#: Two at once would measure each other.
+#: Held by the measurement under way: two at once would measure each other.
 _measuring: Final = threading.Lock()
 
-# Keys in the errors of the command line.
+# Where an error of the command line names an option.
 _OPTION: Final = re.compile(r"^--([a-z-]+)|(?<=did you mean )([a-z-]+)(?=\?)")
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C (in a notebook: interrupt) ended a run; ``result`` is what it had measured, None if nothing.
+    """Ctrl-C (in a notebook: interrupt) ended a run; ``result`` is what the run had measured, None if nothing.
 
-    That of a sweep is a `SweepResult`.
+    The result of a sweep is a `SweepResult`.
     """
 
     def __init__(self, result: Result | SweepResult | None) -> None:
@@ -77,7 +77,7 @@ def compare(
 ) -> Result:
     """Compare orders, cycle by cycle in the same processes; unmap-first and block-first if none are named.
 
-    As `run` otherwise. ``result.comparison`` has the ratios to the first order, with their intervals.
+    Other arguments are those of `run`. ``result.comparison`` has the ratios to the first order, with their intervals.
     """
     settings = _configured(config, {**options, "orders": orders or None}, {"orders": COMPARED})
     if len(settings.orders) < 2:
@@ -137,7 +137,7 @@ def sweep(
     expected = plan.runs
 
     class Watching(Observer):
-        """Counts."""
+        """Counts the runs that ended."""
 
         done = 0
 
@@ -182,7 +182,7 @@ def _configured(
 
 
 def _file(kind: Kind, config: str | Path) -> Path:
-    """A path as it is; a text as the command line reads it."""
+    """The file of a configuration: a path as it is, a text as the command line reads it."""
     return config if isinstance(config, Path) else find(kind, config)
 
 
@@ -201,7 +201,7 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def _in_python() -> Iterator[None]:
-    """Problems in the spelling of arguments, not of options."""
+    """Let problems name Python's arguments, not the command line's options."""
     try:
         yield
     except ConfigError as error:

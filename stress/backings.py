@@ -19,7 +19,7 @@ class Backing(StrEnum):
     HUGETLB_512M = "hugetlb-512m"
 
 
-#: Their names in the selftests: lib/test_util.c's ``vm_mem_backing_src_alias``.
+#: The backings' names in the selftests: lib/test_util.c's ``vm_mem_backing_src_alias``.
 SELFTEST_NAMES: Final = {
     Backing.ANONYMOUS: "anonymous",
     Backing.THP: "anonymous_thp",
@@ -31,7 +31,7 @@ SELFTEST_NAMES: Final = {
 
 _K, _M, _G = (SIZE_UNITS[unit] for unit in "KMG")
 
-#: hugetlb pages: bytes of the granule whose block has their size, and bytes of a page.
+#: hugetlb backing -> bytes of the granule whose block has the page's size, and bytes of the page.
 HUGETLB: Final = {
     Backing.HUGETLB_2M: (4 * _K, 2 * _M),
     Backing.HUGETLB_1G: (4 * _K, _G),

@@ -1,4 +1,4 @@
-"""What one ``stress bench`` measured, as a file: a baseline for later ones, which is refused unless it fits them."""
+"""The file of what one ``stress bench`` measured: a baseline for later ones, which is refused unless it fits them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stress.results import store
 #: Version of the file. No other can be read: a baseline is cheap to make again.
 SCHEMA_VERSION: Final = 1
 
-#: What must be the same on both sides. Another CPU or number of cores has other ratios, and another verdict would be
-#: one about the machine; without membarrier or the JIT other code is measured.
+#: Keys of the host that must agree with the baseline's. Another CPU or number of cores has other ratios, and a verdict
+#: would be one about the machine; without membarrier or the JIT other code is measured.
 _SAME_HOST: Final = ("cpu_model", "architecture", "cores", "membarrier", "jit")
-#: What may differ, and is told: an update of the compiler is one of the changes that the gate is there to judge.
+#: Keys that may differ, and are told if they do: the gate is there to judge an update of the compiler, for example.
 _TOLD: Final = ("kernel", "python", "numpy", "numba", "llvmlite", "memory_bytes")
 
-#: All that says which machine it is.
+#: Every key that identifies the machine.
 HOST_KEYS: Final = (*_SAME_HOST, *_TOLD)
 
 _AGAIN: Final = "save a new one: stress bench --save-baseline FILE"

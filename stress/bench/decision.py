@@ -37,7 +37,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Verdict(StrEnum):
-    """What became of a figure."""
+    """The verdict on a figure."""
 
     SAME = "same"
     IMPROVEMENT = "improvement"
@@ -72,7 +72,7 @@ class Decision:
 
 
 def worse_by(change: float, figure: Figure) -> float:
-    """What a change by this factor costs: a rate that fell to 1/1.2 costs 0.2."""
+    """How much worse a change by this factor is: a rate that fell to 1/1.2 is worse by 0.2."""
     return (1 / change if figure.higher_is_better else change) - 1
 
 
@@ -98,7 +98,7 @@ def rank_sum_p(before: Floats, after: Floats) -> float:
     Ties, which measured times hardly have, count a half. (numba would load scipy at every start if it were installed.)
     """
     above = (after[:, None] > before).sum() + 0.5 * (after[:, None] == before).sum()
-    extreme = int(max(above, before.size * after.size - above))  # down: with ties rather too cautious
+    extreme = int(max(above, before.size * after.size - above))  # rounded down: ties make the test more cautious
     return min(1.0, 2 * sum(_ways(before.size, after.size)[extreme:]) / math.comb(before.size + after.size, after.size))
 
 
@@ -114,7 +114,7 @@ def _ways(before: int, after: int) -> list[int]:
 
 
 def holm(raw: Sequence[float]) -> list[float]:
-    """p-values corrected for how many they are, each in its place."""
+    """The p-values corrected for their number, in the same sequence."""
     corrected = [0.0] * len(raw)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(raw)), key=raw.__getitem__)):
@@ -124,7 +124,7 @@ def holm(raw: Sequence[float]) -> list[float]:
 
 
 def check_enough(before: int, after: int, figures: int) -> None:
-    """TooFewSamples if even launches without overlap would not be significant: then nothing could be."""
+    """Raise TooFewSamples if even launches without any overlap would not be significant: then nothing could be."""
     if 2 / math.comb(before + after, after) * figures > ALPHA:
         message = (
             f"too few samples: {after} launches against {before} cannot show that one of {figures} figures changed"

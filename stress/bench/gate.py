@@ -20,7 +20,7 @@ from stress.errors import ExitCode, RunBroken, StressError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was measured; with a baseline also what became of each figure, unless launches are missing."""
+    """The measurement; with a baseline also the decision on each figure, unless launches are missing."""
 
     record: Record
     done: int  # launches of all cases
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 if there is a regression, 4 if there may be one: only what was decided can pass; else its failure's."""
+        """That of the failure, if there is one; 1 if there is a regression, 4 if there may be one, else 0."""
         if self.failure is not None:
             return self.failure.exit_code
         if self.regressions:
@@ -77,9 +77,9 @@ def bench(
 ) -> Outcome:
     """Measure the cases ``names`` of a suite (all if none are named), and judge them by ``baseline``.
 
-    Launches are kept in ``keep`` as they end; with ``resume`` those that it has are not made again. What ends it early
-    is the outcome's failure. Raises `StressError` for what keeps it from even one launch: a baseline that does not fit,
-    too few samples, a first launch that broke or had a violation.
+    Launches are kept in the file ``keep`` as they end; with ``resume`` the launches in that file are not made again.
+    An error that ends the bench early is the outcome's failure. Raises `StressError` if there is not even one launch:
+    the baseline does not fit, there are too few samples, the first launch broke or had a violation.
     """
     chosen = suite.only(names) if names else suite
     check(chosen)
@@ -136,7 +136,7 @@ def bench(
 
 
 def _samples(suite: Suite, launches: int, kept: launches_kept.Kept) -> dict[str, list[list[float]]]:
-    """The ratios by figure and launch, in the order in which launches are made, whoever made them when."""
+    """The ratios by figure and launch, in the order in which launches are made, by this bench or an earlier one."""
     samples: dict[str, list[list[float]]] = {}
     for case, number in turns(suite, launches):
         launch = kept.launches.get((case.name, number))

@@ -43,7 +43,7 @@ class Launch(BaseModel):
 
 
 class Kept:
-    """Launches of this bench and of those it goes on with; in a file, if there is one. Use `opened`."""
+    """Launches of this bench and of the one that it continues, in a file if there is one; made by `opened`."""
 
     def __init__(self, file: lines.Lines | None, started_at: str, before: dict[tuple[str, int], Launch]) -> None:
         self._file = file
@@ -52,14 +52,14 @@ class Kept:
         self.earlier = len(before)
 
     def append(self, launch: Launch) -> None:
-        """Add one, which is on the disk when this returns. Raises what `Lines.append` raises."""
+        """Add a launch, which is on the disk when this returns. Raises what `Lines.append` raises."""
         if self._file is not None:
             self._file.append(launch.model_dump())
         self.launches[launch.case, launch.launch] = launch
 
 
 def beside(path: Path) -> Path | None:
-    """Where launches for ``path`` are kept; nowhere if that is a special file."""
+    """The file in which launches for ``path`` are kept; None if ``path`` is a special file."""
     target = path.resolve()
     return None if target.exists() and not target.is_file() else target.with_name(f"{target.name}.launches")
 
@@ -105,7 +105,7 @@ def identity(suite: Suite, launches: int, host: dict[str, Any]) -> dict[str, Any
 
 
 def _sources(parts: tuple[str, ...]) -> str:
-    """Sixteen hexadecimal digits of all that runs."""
+    """Sixteen hexadecimal digits of a hash over all sources that run."""
     digest = hashlib.sha256()
     for path in sorted(path for part in parts for path in (CHECKOUT / part).rglob("*")):
         if path.suffix in (".py", ".c", ".h"):
@@ -114,7 +114,7 @@ def _sources(parts: tuple[str, ...]) -> str:
 
 
 def _judged(found: lines.Found, measured: dict[str, Any]) -> str:
-    """When the measurement began; `UsageError` unless it is this one."""
+    """When the measurement in the file began; `UsageError` unless it is the one that is asked for."""
     kept, started_at = found.header.get("measured"), found.header.get("started_at")
     if found.header[_KEY] != _VERSION or not isinstance(kept, dict) or not isinstance(started_at, str):
         raise UsageError(f"{found.name} is damaged, or of another version of stress", _ANEW)

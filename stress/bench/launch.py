@@ -13,12 +13,12 @@ from stress.bench.suite import figure_name
 from stress.config import RunConfig, from_sources
 from stress.errors import ExitCode, StressError, TooFewSamples
 
-#: How often a launch that yields too little is made again, each time twice as long: other work has the cores, then.
+#: Tries of a launch that yields too few samples, each twice as long as the last: other work has the cores, then.
 ATTEMPTS: Final = 6
 
 
 def launch(name: str, run: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
-    """The ratios of a case by figure, if its run was whole and correct; and how it ended."""
+    """How a case's run ended, and the case's ratios by figure if the run was whole and correct."""
     config = from_sources(options=run)
     left = ATTEMPTS
     while True:

@@ -1,4 +1,4 @@
-"""The launches of a suite: each a process of its own, for memory lies differently in each, and cases in turns."""
+"""The launches of a suite: each a process of its own, because memory lies differently in each, and cases take turns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int, str], None]
 
 _CHECKOUT: Final = CHECKOUT
 _TICK_S: Final = 0.2
-#: What a launch may take beyond what it is asked to run.
+#: Seconds that a launch may take beyond the duration of its run.
 _PATIENCE_S: Final = 120
 _END_S: Final = 10
 _REMEDY: Final = "nothing was compared; try the case by hand"
@@ -59,9 +59,9 @@ def measure(
     progress: Progress,
     note: Callable[[str], None],
 ) -> Iterator[Launch]:
-    """Each launch as it ends, but those ``done`` already, by case and number.
+    """Make every launch but those ``done`` already (case and number), and yield each as it ends.
 
-    Raises `StressError` for one that is not whole and correct.
+    Raises `StressError` for a launch that is not whole and correct.
     """
     left = [(case, number) for case, number in turns(suite, launches) if (case.name, number) not in done]
     if left:
@@ -127,7 +127,7 @@ def _process(
     cwd: Path | None = None,
     good: tuple[int, ...] = (0,),
 ) -> str:
-    """Standard output of a Python process that was given ``text``; its end is awaited whatever happens."""
+    """Run a Python process on ``text`` and return its standard output; the process has ended whatever happens."""
     patience_s = lasts_s + _PATIENCE_S
     process = subprocess.Popen(
         [sys.executable, *arguments],

@@ -39,7 +39,7 @@ class _Cycles:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number that some cycles of one order have; what is compared is its ratio to that of the first order."""
+    """A number measured over some cycles of one order; its ratio to the first order's number is compared."""
 
     meaning: str
     value: Callable[[_Cycles], float]
@@ -63,7 +63,7 @@ def _median(values: Rows) -> float:
     return float(np.median(values)) if values.size else float("nan")
 
 
-#: Metric -> how it is taken. Besides, the name of each step is a metric: its time over that of its rebuild's rest.
+#: Every metric by name. The name of each step is one, too: the step's time over that of its rebuild's other steps.
 METRICS: Final = {
     "window": Metric("median invalid window", _window),
     "rebuild": Metric("median time of a rebuild", lambda cut: _median(cut.rows["rebuild_ns"])),
@@ -99,7 +99,7 @@ def ratios(orders: Sequence[OrderData], metric: str) -> dict[str, list[float]]:
 
 
 def _undisturbed(orders: Sequence[OrderData]) -> list[_Cycles]:
-    """The cycles in which the guest ran, as it did in the ones before and after; in the sequence of time."""
+    """Each order's cycles in which the guest ran, as it did in the cycles before and after them; sorted by time."""
     cycles = np.concatenate([data.cycles for data in orders])
     ran = cycles["number"][cycles["accesses"] > 0]
     found = []
@@ -111,7 +111,7 @@ def _undisturbed(orders: Sequence[OrderData]) -> list[_Cycles]:
 
 
 def _part(order: Order, cycles: Rows, rows: Rows, stalls: Rows) -> _Cycles:
-    """What of ``rows`` and ``stalls`` happened in these cycles."""
+    """These cycles, with those of ``rows`` and ``stalls`` that happened in them."""
     its = [each[np.isin(each["cycle"], cycles["number"])] for each in (rows, stalls)]
     return _Cycles(order, cycles, *its)
 

@@ -114,8 +114,8 @@ class Suite(_Model):
     def hash(self) -> str:
         """Sixteen hexadecimal digits, equal if the same is measured.
 
-        Thresholds and numbers of launches are no part of it: they decide, but change no ratio. What the names of orders
-        and platforms stand for is none either: that it changed is what a baseline must be able to show.
+        Thresholds and numbers of launches are no part of it: they change no ratio. Of orders and platforms only the
+        names are: a baseline must be able to show what changes when the steps or costs behind a name do.
         """
         measured = [
             *((case.name, case.run, sorted(case.thresholds)) for case in self.order_case),
@@ -124,7 +124,7 @@ class Suite(_Model):
         return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:16]
 
     def only(self, names: tuple[str, ...]) -> Suite:
-        """The suite with the cases of these names alone; `UsageError` for one that it has not."""
+        """The suite with the cases of these names alone; `UsageError` for an unknown name."""
         known = [case.name for case in self.cases]
         for name in names:
             if name not in known:
@@ -140,7 +140,7 @@ class Suite(_Model):
 
 
 def figure_name(case: str, metric: str, order: str) -> str:
-    """What a figure of an order case is called."""
+    """The name of an order case's figure."""
     return f"{case}: {metric} of {order}"
 
 
@@ -173,7 +173,7 @@ def _tables(tables: Mapping[str, Any], key: str) -> Iterator[tuple[str, dict[str
 
 
 def _run_problems(path: str, case: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with an order case beyond its shape."""
+    """The problems of an order case beyond its shape."""
     run, thresholds = case.get("run"), case.get("thresholds")
     if not isinstance(run, dict):
         return

@@ -13,7 +13,7 @@ _NOT_PASSED: Final = {Verdict.REGRESSION: (Status.FAILED, "regression"), Verdict
 
 
 def checks(outcome: Outcome) -> list[Check]:
-    """Every figure; without a baseline, or all launches, none is judged."""
+    """A check per figure, skipped without a baseline; where launches are missing, the error that ended them, too."""
     if outcome.failure is not None:
         ended = of_error(f"{outcome.done} of {outcome.total} launches", outcome.failure)
         return [ended, *_skipped(outcome, "launches are missing")]

@@ -75,7 +75,7 @@ def bench(
     for path in filter(None, (new_file, output)):
         store.check_writable(path)
     before = baseline.read(baseline_file) if baseline_file else None
-    # Here, because it loads numba: bad usage is answered at once.
+    # The gate is imported here, because it loads numba: bad usage is answered at once.
     from stress.bench import gate
     from stress.bench.tested import checks
 
@@ -87,7 +87,7 @@ def bench(
     tested += checks(outcome)
     exit_code = int(outcome.exit_code)
     document = outcome.to_json()
-    # What was measured is shown, and a regression is one, also if it cannot be kept.
+    # The measurement is shown, and a regression counts, even if the file cannot be written.
     try:
         if output:
             store.write(output, document)
@@ -111,12 +111,12 @@ def _same(path: Path | None, other: Path) -> bool:
     try:
         return path is not None and path.resolve() == other.resolve() and not other.is_char_device()
     except (OSError, RuntimeError, ValueError):
-        return False  # whoever opens it says why
+        return False  # opening it will say why
 
 
 @contextmanager
 def _display() -> Iterator[Callable[[int, int, str], None]]:
-    """What a person sees meanwhile: a bar on a terminal, elsewhere a line now and then."""
+    """The display of progress: a bar on a terminal, elsewhere a line now and then."""
     if not sys.stderr.isatty():
         yield _Lines().show
         return
@@ -125,14 +125,14 @@ def _display() -> Iterator[Callable[[int, int, str], None]]:
         TextColumn("{task.completed} of {task.total} launches"),
         TimeRemainingColumn(compact=True),
     )
-    # Refreshed between launches alone: no thread of ours wakes up beside the vCPUs.
+    # The bar is refreshed between launches alone: no thread of ours wakes up beside the vCPUs.
     with Progress(
         *columns, TextColumn("{task.description}"), console=Console(stderr=True), auto_refresh=False, transient=True
     ) as bar:
         tasks: list[TaskID] = []
 
         def show(done: int, total: int, case: str) -> None:
-            if not tasks:  # what was done before tells nothing of how long the rest takes
+            if not tasks:  # launches of an earlier bench do not tell how long the rest takes
                 tasks.append(bar.add_task(case, completed=done, total=total))
             bar.update(tasks[0], completed=done, description=case)
             bar.refresh()

@@ -20,7 +20,7 @@ from stress.limits import check_run
 if TYPE_CHECKING:
     from stress.calibrate.calibration import Calibration
 
-#: What a selftest prints nothing of, and an option may say for all logs.
+#: Fields that no selftest prints; an option may set them for all logs.
 _SAID = ("locking", "cmo", "fwb", "eager_split")
 
 
@@ -133,6 +133,6 @@ def _kept(found: Calibration, output: Path | None, table_format: str) -> int:
 
 
 def read_options(name: str, words: Sequence[str]) -> Mapping[str, Any]:
-    """Keys that a command line says, of one of our commands or, in the same letters, of a selftest."""
+    """The keys that a command line sets: one of our commands', or a selftest's, which has the same letters."""
     command = import_module(f"stress.cli.{name}")
     return written_options(getattr(command, name), words)

@@ -1,4 +1,4 @@
-"""What a measuring command tells a CI system: ``--ci junit=FILE``, and annotations for GitHub's runner."""
+"""Reports of a measuring command to a CI system: ``--ci junit=FILE``, and annotations for GitHub's runner."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class _Report(click.ParamType):  # type: ignore[type-arg]  # generic since click
 
 
 def reporting(command: Callable[..., int]) -> Callable[..., int]:
-    """Add ``--ci`` to a command with ``--json``, which puts into the list ``tested`` what it tested.
+    """Add ``--ci`` to a command with ``--json``, which adds its checks to the list ``tested``.
 
-    An error that ends it is told too, then raised.
+    An error that ends the command is reported, too, and raised again.
     """
 
     @click.option(
@@ -61,7 +61,7 @@ def reporting(command: Callable[..., int]) -> Callable[..., int]:
             tell()
             raise
         if code and all(each.status in (Status.PASSED, Status.SKIPPED) for each in tested):
-            # Such as a result that could not be kept.
+            # For example, a result could not be written.
             lost = RunBroken(f"it ended with exit code {int(code)}", "standard error says why")
             tested.append(of_error(f"stress {command.__name__}", lost))
         untold = tell()
@@ -80,7 +80,7 @@ def _check(report: Path, others: list[Path]) -> None:
 
 
 def _tell(command: str, tested: list[Check], elapsed_s: float, report: Path | None, as_json: bool) -> int:
-    """Tell whoever wants to know; the exit code of what went wrong with that."""
+    """Write the reports that were asked for; returns the exit code of a failure to do so, else 0."""
     annotated = os.environ.get(_VARIABLE) == "true"
     if report is None and not annotated:
         return 0
@@ -103,7 +103,7 @@ def _tell(command: str, tested: list[Check], elapsed_s: float, report: Path | No
 
 
 def workflow_commands(command: str, checks: Sequence[Check]) -> Iterator[str]:
-    """A workflow command for each thing wrong, checks with the same message in one: ten are shown of a step."""
+    """A workflow command per message, naming all failed checks that have it: GitHub shows ten of a step."""
     by_message: dict[str, list[str]] = {}
     for each in sorted(checks, key=lambda check: check.status is not Status.FAILED):
         if each.status in (Status.FAILED, Status.ERROR):
@@ -114,7 +114,7 @@ def workflow_commands(command: str, checks: Sequence[Check]) -> Iterator[str]:
 
 
 def _data(text: str) -> str:
-    """As GitHub's own toolkit escapes (actions/toolkit, packages/core/src/command.ts)."""
+    """The text escaped as by GitHub's own toolkit (actions/toolkit, packages/core/src/command.ts)."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

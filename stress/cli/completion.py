@@ -1,4 +1,4 @@
-"""Completion of words in the user's shell: click does the shells, this says which words there are.
+"""Completion of words in the user's shell: click talks to the shells, this module knows the words.
 
 Orders, bugs and files that come with the program are named without the configuration, whose import would be felt at
 each press of the key.
@@ -34,7 +34,7 @@ def orders(incomplete: str) -> list[CompletionItem]:
     used = before.split(",")
     steps = [before + comma + step for step in STEPS if step not in used]
     named = [] if comma else [CompletionItem(order.name, help=order.description) for order in NAMED_ORDERS.values()]
-    # Steps alone make no order: they are offered to who began one.
+    # Steps alone make no order: they are offered once the word is begun.
     return [*_of(named, incomplete), *(_of(map(CompletionItem, steps), incomplete) if comma or last else [])]
 
 
@@ -53,7 +53,7 @@ def words(known: Iterable[str]) -> Callable[[str], list[CompletionItem]]:
     return lambda incomplete: _of(map(CompletionItem, known), incomplete)
 
 
-#: What completes the values of an option, where that needs no configuration.
+#: Option -> the function that completes its values, where that needs no configuration.
 VALUES: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
     "--order": orders,
     "--inject": bugs,
@@ -62,7 +62,7 @@ VALUES: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
     "--suite": files(Kind.SUITE),
 }
 
-#: What completes the arguments of a command.
+#: Command -> the function that completes its arguments.
 ARGUMENTS: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
     "compare": orders,
     "predict": orders,
@@ -124,6 +124,6 @@ class _Quick(ShellComplete):
 
 
 def install() -> None:
-    """Take the place of click's own for the shells it knows."""
+    """Replace click's own completion for the shells it knows."""
     for shell in (BashComplete, ZshComplete, FishComplete):
         add_completion_class(type(shell.__name__, (_Quick, shell), {}))

@@ -16,5 +16,5 @@ def table(
     if fmt == SPREADSHEET:
         headers, rows = inert(headers), [inert(row) for row in rows]
     wrapped = [widths.get(index) for index in range(len(headers))] if widths and fmt in multiline_formats else None
-    # Nothing here is a number, least of all what looks like one.
+    # No cell is a number, even if it looks like one.
     return tabulate(rows, headers=headers, tablefmt=fmt, maxcolwidths=wrapped, disable_numparse=True)

@@ -16,7 +16,7 @@ from stress.errors import ExitCode, StressError, UsageError
 from stress.guess import did_you_mean
 from stress.limits import check_numpy, check_run, starvation
 
-#: Set it to anything to see the traceback of an internal error.
+#: An environment variable: set to anything, it shows the traceback of an internal error.
 DEBUG_VARIABLE = "STRESS_DEBUG"
 
 #: The environment variable by which a shell asks for words; click derives it from the command's name.
@@ -41,13 +41,13 @@ COMMANDS = (
     "clean",
 )
 
-#: Those that start processes of a run themselves.
+#: Commands that start the processes of a run themselves.
 _STARTING = ("run", "compare")
 
-#: Those that need what a run needs.
+#: Commands that need what a run needs.
 _MEASURING = (*_STARTING, "sweep", "bench")
 
-#: Those that need numpy alone.
+#: Commands that need numpy alone.
 _COUNTING = ("predict", "calibrate", "search", "show", "report", "doctor")
 
 

@@ -49,7 +49,7 @@ SECTIONS: Final = {
 }
 
 
-#: The same of a prediction.
+#: The sections of a prediction's help.
 PREDICTED: Final = {
     WHAT: tuple(field for field in SECTIONS[WHAT] if field not in ("duration_ns", "passes")),
     _MEMORY: SECTIONS[_MEMORY],
@@ -57,7 +57,7 @@ PREDICTED: Final = {
     _MACHINE: ("platform", "fwb", "bbm_level", "cmo"),
 }
 
-#: What stands for a value in the help; the configuration reads and judges these texts.
+#: Form -> the word for a value in the help, where the configuration reads and judges the text.
 _METAVARS: Final = {Form.DURATION: "DURATION", Form.SIZE: "SIZE", Form.TEXT: "NAME"}
 
 
@@ -124,7 +124,7 @@ def _file_option(command: _Command) -> _Command:
 
 
 def configured(file: Path | None, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> RunConfig:
-    """The configuration of `config_options`' values over a file's over ``defaults``. Raises `ConfigError`."""
+    """The configuration: ``options`` override the file, and the file ``defaults``. Raises `ConfigError`."""
     keys, problems, notes = translated(dict(options))
     config = from_sources(file, keys, defaults, problems)
     for note in notes:
@@ -133,7 +133,7 @@ def configured(file: Path | None, options: Mapping[str, Any], defaults: Mapping[
 
 
 def written_options(command: click.Command, words: Sequence[str]) -> dict[str, Any]:
-    """The keys of a run that ``words`` say to a command with `config_options`; a mode (``-m``) is left out.
+    """The keys of a run that ``words`` set for a command with `config_options`; a mode (``-m``) is left out.
 
     Raises `UsageError`.
     """

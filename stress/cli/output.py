@@ -18,7 +18,7 @@ _FULL: Final = os.makedev(1, 7)
 
 
 def check_stdout() -> None:
-    """`RunBroken` if what a command prints can be foreseen to get nowhere: better than after a run."""
+    """Raise `RunBroken` if standard output can be foreseen to take nothing: better now than after a run."""
     if sys.stdout is None:
         raise _cannot_write("it is closed")
     try:
@@ -34,7 +34,7 @@ def check_stdout() -> None:
 
 
 def stdout_failure() -> RunBroken | None:
-    """Why standard output does not take what is left for it, if so; afterwards nothing is left."""
+    """Flush standard output; returns why it does not take the rest, which is discarded then, or None."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -62,7 +62,7 @@ def announce(text: str) -> None:
 
 
 def make_way() -> None:
-    """Wipe out what was announced."""
+    """Wipe out the announced line."""
     if _announced:
         _announced.clear()
         with suppress(OSError):

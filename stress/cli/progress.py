@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live display on a terminal, a plain line elsewhere."""
+"""The display of a run under way: a live one on a terminal, a plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def display(config: RunConfig, console: Console | None = None) -> Iterator[tuple
         yield None, say
         return
     make_way()
-    # Refreshed by the executor's calls alone: no thread of ours wakes up beside the vCPUs.
+    # The display is refreshed by the executor's calls alone: no thread of ours wakes up beside the vCPUs.
     with Live(Text(title, style="bold"), console=console, auto_refresh=False, transient=True) as live:
 
         def show(progress: Progress) -> None:

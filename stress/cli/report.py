@@ -35,7 +35,7 @@ def report(files: tuple[Path, ...], output: Path, title: str | None) -> int:
         raise UsageError(f"{output} is one of the results", "choose another path with --output")
     store.check_writable(output)
     found = [inputs.read(path) for path in files]
-    # Here, because it loads Vega: what cannot be read is said at once.
+    # The page is imported here, because it loads Vega: a file that cannot be read is named at once.
     from stress.report.page import render
 
     page = render(found, title)

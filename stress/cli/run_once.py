@@ -17,7 +17,7 @@ Render = Callable[[dict[str, Any], str], str]
 
 
 def keep(result: dict[str, Any], output: Path | None, exit_code: int) -> int:
-    """Write a result to the file that was asked for, if one was; the exit code, another if that failed alone."""
+    """Write a result to the file ``output``, if there is one; returns ``exit_code``, or if 0 that of a failed write."""
     from stress.results import store
 
     if output is not None:
@@ -50,7 +50,7 @@ def session(
 
     asked = {"trace": trace.request} if trace else {}
     with display(config) as (progress, note):
-        # Only now, with something to read on the terminal; bad usage has been answered, too.
+        # This begins only now: the terminal shows something to read, and bad usage has been answered.
         from stress.live.server import start_early
 
         start_early()

@@ -1,7 +1,7 @@
 """Options in the letters of the KVM selftests (``kvm_page_table_test``, ``dirty_log_perf_test``).
 
-Most are short spellings of a key. These say something that has no key of its own: ``-m`` is a granule and a width of
-IPA, ``-f N`` and ``-w PERCENT`` are fractions of writes, ``-a`` is a pattern; some can mean nothing here.
+Most letters are short spellings of a key. Others have no key of their own: ``-m`` is a granule and a width of IPA,
+``-f N`` and ``-w PERCENT`` are fractions of writes, ``-a`` is a pattern. Some can mean nothing here.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ MODES: Final = {
         "p36v47_16k",
     ),
 }
-#: Newer kernels number them otherwise (LPA2 brought p52v48_16k).
+#: Newer kernels number modes otherwise (LPA2 brought p52v48_16k).
 _LAST_NUMBERED: Final = (6, 7)
-#: The kernel that a number is one of if nobody says: that of the thread which proposed block-first.
+#: The kernel whose numbers are meant by default: that of the thread which proposed block-first.
 _THREADS_KERNEL: Final = "5.12"
 
 _MODE: Final = re.compile(r"(?:vm_mode_)?(?:p(\d{2}|xx)v\d{2}_)?(\d{1,2})k", re.IGNORECASE)
 _VERSION: Final = re.compile(r"v?(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?", re.ASCII)
 _MOST_BITS: Final = 48
 
-#: What means nothing here: letter -> the option's name, the metavar of its value or None for a flag, what it would do
-#: in the selftests, and what is done instead.
+#: Letters that mean nothing here: letter -> the option's name, the metavar of its value or None for a flag, what it
+#: would do in the selftests, and what is done instead.
 MEANINGLESS: Final = {
     "-c": (
         "processors",

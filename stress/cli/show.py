@@ -42,7 +42,7 @@ def show(
     table_format: str,
 ) -> int:
     """Show the result of a run, a comparison or a sweep as its command did, or as a table of one's own."""
-    # Here, because they load numpy: help is there at once.
+    # These are imported here, because they load numpy: help is there at once.
     from stress.results.stored import stored
     from stress.results.sweep_table import apart, default_keys
 

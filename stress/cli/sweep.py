@@ -59,7 +59,7 @@ def sweep(
     if dry_run:
         emit(_listed(plan, table_format))
         return ExitCode.OK
-    # Here, because they load numpy: bad usage is answered at once.
+    # These are imported here, because they load numpy: bad usage is answered at once.
     from stress.cli.sweep_progress import watching
     from stress.results.sweep_table import sweep_table
     from stress.sweeps.execution import carry_out

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep goes on: a live display on a terminal, a line per run elsewhere."""
+"""The display of a sweep under way: a live one on a terminal, a line per run elsewhere."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Lines(Observer):
 
 
 class Screen(Lines):
-    """The same above a live display of the whole and of the run under way."""
+    """The same lines, above a live display of the whole sweep and of the run under way."""
 
     def __init__(self, live: Live) -> None:
         super().__init__()
@@ -115,6 +115,6 @@ def watching() -> Iterator[Observer]:
     if console is None or not console.is_terminal or console.is_dumb_terminal:
         yield Lines()
         return
-    # Refreshed by the run's own reports: no thread of ours wakes up beside the vCPUs.
+    # The display is refreshed by the run's own reports: no thread of ours wakes up beside the vCPUs.
     with Live(Text(""), console=console, auto_refresh=False, transient=True) as live:
         yield Screen(live)

@@ -25,7 +25,7 @@ from stress.guess import did_you_mean
 from stress.reading import read_bytes
 from stress.units import format_duration
 
-#: Two keys that say the same thing: whoever gives one takes back the other of a weaker source.
+#: Pairs of keys that say the same thing: a source that gives one takes back the other of a weaker source.
 _ALTERNATIVES: Final = {
     "memory": "blocks",
     "blocks": "memory",
@@ -56,7 +56,7 @@ class ConfigError(UsageError):
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file that ``option`` names; `UsageError` if it cannot be read or is not TOML."""
+    """The tables of a TOML file; `UsageError` if it cannot be read or is not TOML."""
     try:
         return tomllib.loads(read_bytes(path).decode())
     except OSError as error:
@@ -133,9 +133,9 @@ def resolved(
 def merged(
     stated: Sequence[Source], defaults: Mapping[str, Any], found: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the sources say, a later one over an earlier one, and the path of each key.
+    """The values of the sources, a later one's over an earlier one's, and the path of each key.
 
-    An injected bug's settings come after the defaults and before everybody else.
+    An injected bug's settings overrule the defaults, and any source overrules them.
     """
     values: dict[str, Any] = {}
     paths: dict[str, str] = {}
@@ -161,9 +161,9 @@ class _Single(list[Any]):
 
 
 def _of_bug(sources: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The settings of the bug that the last of the sources injects, less what another granule or scenario has not.
+    """The settings of the bug that the last of the sources injects, without those that mean nothing beside the others.
 
-    A granule has its own block sizes; the programs of kvm-page-table-test have no pattern.
+    Each granule has block sizes of its own; the programs of kvm-page-table-test have no pattern.
     """
     stated: dict[str, Any] = {}
     for source in sources:
@@ -222,6 +222,6 @@ def in_words(
 
 
 def unknown(key: str, keys: Sequence[str] = KEYS) -> str:
-    """What is wrong with a key that there is not, and what may have been meant."""
+    """The problem with an unknown key, and the key that may have been meant."""
     listed = ", ".join(keys)
     return f"unknown key; {did_you_mean(key, keys, f'the keys are {listed}')}"

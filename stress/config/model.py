@@ -1,7 +1,7 @@
 """The configuration of a run as one validated record.
 
-A field's description is also its option's help text. A field that nobody sets, and whose value follows from others,
-is None while the others are checked; the last validator fills it in.
+A field's description is also its option's help text. A field whose value follows from others, if no source sets it, is
+None while those are checked; the last validator fills it in.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ MILLISECOND_NS: Final = 1_000_000
 #: Longer times would only be typing errors, and sums of them must stay inside 64 bits.
 MAX_NS: Final = 30 * 24 * 3600 * SECOND_NS
 
-#: What a comparison compares if nobody says.
+#: The orders that a comparison compares by default.
 COMPARED: Final = ("unmap-first", "block-first")
 
 #: Stands for a value that follows from others, until `RunConfig` is complete.
@@ -243,7 +243,7 @@ class RunConfig(BaseModel):
     @field_validator("block_size", "backing", "phys_offset", "memory", "blocks")
     @classmethod
     def _possible(cls, value: Any, info: ValidationInfo) -> Any:
-        """Check a key of guest memory against those above it; one of them that is wrong has its own problem."""
+        """Check a key of guest memory against those above it that are right: a wrong one is not in ``info.data``."""
         data = info.data
         if not {"scenario", "granule", "ipa_bits"} <= data.keys():
             return value
@@ -271,7 +271,7 @@ class RunConfig(BaseModel):
     @field_validator("blocks")
     @classmethod
     def _instead_of_memory(cls, blocks: int, info: ValidationInfo) -> int:
-        if info.data.get("memory", 0) is not None:  # absent: given, and wrong
+        if info.data.get("memory", 0) is not None:  # no value at all: one was given, and is wrong
             raise problem("given together with memory; give one of them")
         return blocks
 
@@ -311,7 +311,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _derive(self) -> Self:
-        """Fill in what nobody set; everything that is set has been checked."""
+        """Fill in the fields that no source set; every value that is set has been checked."""
         self._platform = load(self.platform)
         self._asked = tuple(map(parse_order, self.orders))
         given = dict(self.__dict__)

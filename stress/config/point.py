@@ -16,7 +16,7 @@ from stress.executors import LIVE
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration of a sweep."""
+    """One configuration of a sweep, and the executor that gives its result."""
 
     index: int  # its place in the configuration, from 0
     values: dict[str, Any]  # what sets it apart, as written in the file
@@ -26,7 +26,7 @@ class Point:
 
     @cached_property
     def identity(self) -> str:
-        """Sixteen hexadecimal digits of all that decides the result, but what each host decides for itself."""
+        """Sixteen hexadecimal digits of a hash over all that decides the result, but what a host decides for itself."""
         config = self.config.to_json()
         if "pin" not in self.options:
             del config["pin"]

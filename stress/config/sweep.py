@@ -36,7 +36,7 @@ from stress.executors import EXECUTORS, LIVE, PREDICT
 #: The most runs of one sweep; more would only be a typing error, or months.
 MAX_RUNS: Final = 10_000
 
-#: Beside the options of a run, what says who gives a point's result.
+#: The key beside a run's options that names the executor of a point.
 EXECUTOR: Final = "executor"
 
 #: What the tables of a sweep's file are for; the documentation comes from here.
@@ -124,7 +124,7 @@ def plan_sweep(
     if not lists and not explicit and not found:
         found.append("sweep: there are no points; give a table [sweep] of lists, or [[point]] tables")
     if count > MAX_RUNS or (found and not product + len(explicit)):
-        # What can be said about [run] alone must not wait until the rest is mended.
+        # Problems of [run] alone must not wait until the rest is mended.
         _Checker(run, overriding).check(0, {}, Source({}), found)
         raise ConfigError(found)
     points = _product(run, lists, overriding, found) if lists else []
