@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller; the only list of exit codes."""
+    """The exit codes of the process; there is no other list of them."""
 
     OK = 0
     CHECK_FAILED = 1  # the oracle found a violation, or a comparison a regression
@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
 
 
 def weightiest(codes: Iterable[int]) -> int:
-    """The exit code of several things done: what was found wrong outweighs all else; 0 if there are none."""
+    """The exit code that stands for several: a failed check outweighs every other code; 0 if there are none."""
     found = set(codes)
     return ExitCode.CHECK_FAILED if ExitCode.CHECK_FAILED in found else max(found, default=ExitCode.OK)
 
@@ -30,7 +30,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` that a terminal only shows: line breaks and tabs stay, escape codes and the like are spelt out."""
+    """``text`` without effect on a terminal: line breaks and tabs stay, escape codes and the like are spelt out."""
     # Text may quote what a user or a file gave us, lone surrogates among it.
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -49,8 +49,8 @@ class StressError(Exception):
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
 
-class CheckFailed(StressError):  # noqa: N818 - nothing went wrong but what was checked
-    """What was checked is wrong: the oracle found a violation where none may be."""
+class CheckFailed(StressError):  # noqa: N818 - the check failed, not the program
+    """A check failed: the oracle found a violation where none may be."""
 
     exit_code = ExitCode.CHECK_FAILED
 
@@ -67,7 +67,7 @@ class MachineError(StressError):
     exit_code = ExitCode.MACHINE
 
 
-class Interrupted(StressError):  # noqa: N818 - not an error of anybody
+class Interrupted(StressError):  # noqa: N818 - the user's wish, no error
     """The user ended the run before there was anything to keep."""
 
     exit_code = ExitCode.INTERRUPTED
@@ -80,4 +80,4 @@ class RunBroken(StressError):  # noqa: N818 - names a state of the run, like the
 
 
 class TooFewSamples(RunBroken):
-    """What was measured is too little to judge."""
+    """There are too few samples for a verdict."""

@@ -1,4 +1,4 @@
-"""Who gives a result: processes that run, or virtual time."""
+"""The executors that give results: processes that run, or virtual time."""
 
 from __future__ import annotations
 

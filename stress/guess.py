@@ -1,13 +1,13 @@
-"""What somebody may have meant who wrote a name that there is not."""
+"""The known name that an unknown one may have been meant for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
 
-#: How like a name must be to be offered, as difflib measures it, from 0 to 1.
+#: Least likeness of a name that is offered, as difflib measures it, from 0 to 1.
 _LIKENESS: Final = 0.6
-#: How much less like than the best another one may be.
+#: Another name is offered beside the best one if its likeness is at most this much less.
 _AS_LIKELY: Final = 0.1
 
 

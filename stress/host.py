@@ -1,4 +1,4 @@
-"""The machine a result was made on."""
+"""The machine and the software that a result was made on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _cpu_model() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Host, versions and load, as plain JSON values."""
+    """This machine, the versions of its software and its load, as plain JSON values."""
     return {
         "cpu_model": _cpu_model(),
         "architecture": platform.machine(),

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and a lost terminal as a flag that whoever works looks at: nothing is torn down half-way.
+"""Ctrl-C, SIGTERM and a lost terminal set a flag that all work looks at, so that nothing is torn down half-way.
 
 A signal that was ignored when the process started stays ignored: ``nohup`` asks for that with SIGHUP, and a shell
-without job control with SIGINT for what it runs in the background.
+without job control with SIGINT for its background processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _notice(number: int, frame: FrameType | None) -> None:
 
 
 def _catch() -> dict[int, Any]:
-    """Catch the signals that are not ignored; what handled each before."""
+    """Catch the signals that are not ignored; returns the handler that each had before."""
     wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, _notice) for number in wanted}
 
@@ -38,17 +38,17 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """The work is done: a late signal must not change the exit code while the interpreter ends."""
+    """Ignore the signals once the work is done: a late one must not change the exit code while the interpreter ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def caught() -> Iterator[threading.Event]:
-    """The flag, with the signals caught meanwhile if they are not already (and cannot be outside the main thread).
+    """The flag, while the signals are caught: here, unless they are already, or this is not the main thread.
 
-    What came is not lost on the caller's program: SIGTERM and SIGHUP are raised again at the end, for its own handlers;
-    SIGINT is left to whoever looked at the flag.
+    The caller's program loses no signal: SIGTERM and SIGHUP are raised again at the end, for its own handlers; SIGINT
+    is answered by the code that looked at the flag.
     """
     caught_already = any(signal.getsignal(number) is _notice for number in SIGNALS)
     if caught_already or threading.current_thread() is not threading.main_thread():
@@ -62,6 +62,6 @@ def caught() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        requested.clear()  # it was about this time alone
+        requested.clear()  # the flag is about this block alone
         for noticed in set(_noticed) - {signal.SIGINT}:
             signal.raise_signal(noticed)

@@ -1,4 +1,4 @@
-"""What a process may not have here: limits that a run cannot live with, named with what raises them."""
+"""Limits of this process that a run cannot live with, each named with the command that raises it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Final
 
 from stress.errors import MachineError
 
-#: What a run needs at least: the JIT compiler recurses, its libraries take 350 MiB, and a worker has pipes.
+#: The least that a run needs: the JIT compiler recurses, its libraries take 350 MiB, and a worker has pipes.
 _STACK_BYTES: Final = 1 << 20
 _ADDRESS_SPACE_BYTES: Final = 512 << 20
-#: What numpy needs alone: with less its OpenBLAS ends the process, with an exit code that means something else here.
+#: The least that numpy needs: with less its OpenBLAS ends the process, with an exit code that means another thing here.
 _NUMPY_BYTES: Final = 256 << 20
 _OPEN_FILES: Final = 24
 
@@ -22,15 +22,15 @@ _NO_MEMORY: Final = ("failed to map segment", "cannot allocate memory", "can't s
 
 
 def check_numpy(needed: int = _NUMPY_BYTES) -> None:
-    """MachineError if there is too little memory to load numpy, or whatever takes ``needed`` bytes."""
+    """Raise MachineError if ``needed`` bytes of memory are too many here; the default is what numpy needs."""
     if (limit := _limit(resource.RLIMIT_AS)) < needed:
         raise _too_low("virtual memory", limit, needed, "ulimit -v unlimited")
 
 
 def check_run() -> None:
-    """MachineError if a run may have too little memory, stack or files, or there is no /proc.
+    """Raise MachineError if a run may have too little memory, stack or files, or there is no /proc.
 
-    What is too little ends in a crash somewhere in a library, not in an error.
+    Such a run would end in a crash somewhere in a library, not in an error.
     """
     check_numpy(_ADDRESS_SPACE_BYTES)
     if (limit := _limit(resource.RLIMIT_STACK)) < _STACK_BYTES:
@@ -59,7 +59,7 @@ def starvation(error: BaseException) -> MachineError | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it came from."""
+    """The error, and the errors that it came from."""
     found: BaseException | None = error
     while found is not None:
         yield found

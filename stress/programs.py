@@ -1,4 +1,4 @@
-"""What vCPUs do in the stages of a scenario: programs as data, which each executor plays in its own way."""
+"""The programs of vCPUs in the stages of a scenario: data, which each executor plays in its own way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALWAYS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What one vCPU does in a stage, in pages.
+    """The accesses of one vCPU in a stage, in pages.
 
     For each of its groups of ``group`` pages from page ``first`` on: access the group's first page if there is a
     ``head``, then ``run`` pages from page ``skip`` of the group on, of which it writes ``write_below`` in `ALWAYS`.
@@ -34,7 +34,7 @@ class Stage:
     """A stage that vCPUs play: its name as the selftest has it, and each vCPU's program."""
 
     name: str
-    #: Whether memory is logged meanwhile.
+    #: Whether dirty logging is on meanwhile.
     logged: bool
     program: Callable[[int], Program]
 

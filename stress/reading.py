@@ -1,4 +1,4 @@
-"""Files that the user names, read whole: an endless one has an end, and waiting for one can be interrupted."""
+"""Files that the user names, read whole: an endless one is refused, and waiting for one can be interrupted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from stress import interrupt
 from stress.errors import Interrupted
 
-#: The most that is read of one file, and more than a sweep writes: /dev/zero would take all memory, or a sparse file.
+#: The most bytes read of one file, and more than a sweep writes: /dev/zero or a sparse file would take all memory.
 LIMIT: Final = 1 << 30
 _TICK_S: Final = 0.1
 
@@ -29,8 +29,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_open(descriptor: int, path: Path) -> bytes:
-    """As `read_bytes`, from where a file is open that was opened so."""
-    size = os.fstat(descriptor).st_size  # 0 of what has none
+    """As `read_bytes`, from a descriptor that was opened without blocking."""
+    size = os.fstat(descriptor).st_size  # 0 of a pipe
     content = bytearray()
     while max(size, len(content)) <= LIMIT:
         if interrupt.requested.is_set():

@@ -268,7 +268,7 @@ def _some(where: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _distinct(points: Sequence[Point], product: int, found: list[str]) -> None:
-    """Two points that come to the same run would be one point measured more often than the others."""
+    """Refuse points that come to the same run: it would be one point, measured more often than the others."""
     first: dict[str, Point] = {}
     for index, point in enumerate(points):
         same = first.setdefault(point.identity, point)

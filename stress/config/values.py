@@ -31,15 +31,15 @@ class Scenario(StrEnum):
     DIRTY_LOG_PERF = "dirty-log-perf"
 
 
-#: Scenarios that play their stages once, or over again until a duration is over.
+#: Scenarios that play stages: once, or again and again until a duration is over.
 STAGED: Final = (Scenario.PAGE_TABLE_TEST, Scenario.DIRTY_LOG_PERF)
 
-#: Scenarios in which everything is made of blocks, and which have nothing to do without.
+#: Scenarios that have nothing to do in guest memory without whole blocks.
 BLOCKS_ONLY: Final = (Scenario.REBUILD, Scenario.THP)
 
 
 class Rebuilder(StrEnum):
-    """Who turns a table back into a block: the vCPU that faults on it, as in KVM, or the hypervisor process."""
+    """The process that turns a table back into a block: the vCPU that faults on it, as in KVM, or the hypervisor."""
 
     VCPU = "vcpu"
     HYPERVISOR = "hypervisor"
@@ -53,7 +53,7 @@ class Locking(StrEnum):
 
 
 class Cmo(StrEnum):
-    """Who cleans the cache at a fault: whoever installs the mapping, as since Linux 5.14, or every fault."""
+    """The faults that clean the cache: those that install the mapping, as since Linux 5.14, or all."""
 
     PER_INSTALL = "per-install"
     PER_FAULT = "per-fault"
@@ -74,7 +74,7 @@ def key_of(field: str) -> str:
 
 
 def problem(text: str) -> PydanticCustomError:
-    """What a validator raises; the text follows the key's path and a colon."""
+    """The error that a validator raises; its text follows the key's path and a colon."""
     return PydanticCustomError("config", "{text}", {"text": text})
 
 
@@ -90,13 +90,13 @@ def choice(sizes: Iterable[int]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value given, in a length fit for one line."""
+    """A given value as text, cut to a length fit for one line."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parsed(parse: Callable[[str], _Parsed], text: str) -> _Parsed:
-    """What ``parse`` makes of ``text``, its `UsageError` turned into a problem."""
+    """``parse(text)``, with its `UsageError` turned into a problem."""
     try:
         return parse(text)
     except UsageError as error:
@@ -114,7 +114,7 @@ def _size(value: object) -> object:
 
 def _duration(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
-        # Code passes ns, and says so in the field's name; people must write a unit.
+        # Code passes ns, as the field's name says; people must write a unit.
         if info.context == "text":
             raise problem("must be a duration with its unit, such as 5us, 500ms, 10s or 2m")
         return value

@@ -55,5 +55,5 @@ def able(reports: list[Report]) -> bool:
 def _checked(check: Check, host: Host) -> Finding:
     try:
         return check(host)
-    except (OSError, ValueError, ImportError) as error:  # a machine that is like no other
+    except (OSError, ValueError, ImportError) as error:  # this machine has something that the check does not know
         return Finding.unknown(f"cannot be checked here: {error}")

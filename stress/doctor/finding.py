@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The finding of a check: how bad it is, what was found, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stress.errors import one_line
 
 
 class Status(StrEnum):
-    """How bad it is."""
+    """How bad a finding is."""
 
     OK = "ok"
     UNKNOWN = "unknown"  # this machine, or its container, does not tell
@@ -30,20 +30,20 @@ class Finding:
 
     @classmethod
     def ok(cls, found: str) -> Finding:
-        """Nothing to do."""
+        """A finding with nothing to do about it."""
         return cls(Status.OK, found)
 
     @classmethod
     def unknown(cls, found: str) -> Finding:
-        """Nobody can tell."""
+        """A finding of what this machine does not tell."""
         return cls(Status.UNKNOWN, found)
 
     @classmethod
     def warning(cls, found: str, remedy: str) -> Finding:
-        """Something to do for trustworthy figures."""
+        """A finding to mend for trustworthy figures."""
         return cls(Status.WARNING, found, remedy)
 
     @classmethod
     def problem(cls, found: str, remedy: str) -> Finding:
-        """Something to do before anything runs."""
+        """A finding to mend before anything can run."""
         return cls(Status.PROBLEM, found, remedy)

@@ -13,7 +13,7 @@ from stress.doctor.finding import Finding
 from stress.doctor.sysfs import Host
 from stress.units import format_bytes
 
-# A worker has the interpreter and the kernels for itself, as README's figures say.
+# Private memory of a worker: the interpreter and the kernels, as README's figures say.
 _PROCESS_BYTES = 100 << 20
 
 
@@ -29,7 +29,7 @@ def _needs() -> tuple[int, int]:
 
 
 def shared(host: Host) -> Finding:
-    """/dev/shm holds the segment of a default run."""
+    """Check that /dev/shm holds the segment of a default run."""
     directory = host.root / "dev/shm"
     needed, least = _needs()
     try:
@@ -52,7 +52,7 @@ def shared(host: Host) -> Finding:
 
 
 def available(host: Host) -> Finding:
-    """Nothing has to be swapped out for a default run."""
+    """Check that nothing has to be swapped out for a default run."""
     needed = _needs()[0] + (2 + RunConfig().vcpus) * _PROCESS_BYTES
     room = psutil.virtual_memory().available
     whose = "available"
@@ -71,7 +71,7 @@ def available(host: Host) -> Finding:
 
 
 def leftovers(host: Host) -> Finding:
-    """No dead run holds memory."""
+    """Check that no dead run holds memory."""
     from stress.shm.stale import stale_segments
 
     found = stale_segments()
@@ -86,7 +86,7 @@ def leftovers(host: Host) -> Finding:
 
 
 def cache(host: Host) -> Finding:
-    """Kernels are compiled once, and kept."""
+    """Check that kernels, once compiled, are kept where the user asked."""
     from stress.shm.cache import cache_directory, is_complete, is_where_asked
 
     directory = cache_directory()

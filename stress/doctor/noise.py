@@ -1,4 +1,4 @@
-"""Checks of what else goes on here: load, and the time that is taken from a process that only spins."""
+"""Checks of other work on this machine: the load, and the time that is taken from a process that only spins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stress.doctor.sysfs import Host, cpus
 from stress.units import format_ns
 
 SPIN_NS = 200_000_000
-#: Between two looks at the clock nothing of ours takes this long.
+#: A longer gap between two looks at the clock is not our loop's own work.
 GAP_NS = 10_000
 _LOSS_SHARE = 0.01
 _LONG_GAP_NS = 1_000_000
 
 
 def load(host: Host) -> Finding:
-    """Nobody else wants the cores."""
+    """Check that no other work wants the cores."""
     fields = (host.read("/proc/loadavg") or "").split()
     if len(fields) < 4:
         return Finding.unknown("the load is not readable here")
@@ -33,7 +33,7 @@ def load(host: Host) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Spin:
-    """What was taken from a loop that looked at the clock all the time. Times in ns."""
+    """The time that was taken from a loop which looked at the clock all the time. Times in ns."""
 
     elapsed_ns: int
     lost_ns: int
@@ -44,7 +44,7 @@ class Spin:
 
     @property
     def share(self) -> float:
-        """Of the time, what was lost, 0 to 1."""
+        """The share of the time that was lost, 0 to 1."""
         return self.lost_ns / max(1, self.elapsed_ns)
 
 
@@ -66,7 +66,7 @@ def spin(duration_ns: int, host: Host) -> Spin:
     finally:
         if collecting:
             gc.enable()
-    # What interrupted the last look counts too.
+    # A gap before the last look counts, too.
     tail = now - last
     if tail > GAP_NS:
         lost, gaps, longest = lost + tail, gaps + 1, max(longest, tail)
@@ -74,7 +74,7 @@ def spin(duration_ns: int, host: Host) -> Spin:
 
 
 def noise(host: Host) -> Finding:
-    """A spinning process keeps its core."""
+    """Check that a spinning process keeps its core."""
     found = spin(SPIN_NS, host)
     text = (
         f"{found.share:.2%} of {format_ns(found.elapsed_ns)} of spinning lost in {found.gaps} gaps, the longest "
@@ -95,7 +95,7 @@ def _preempted() -> int:
 
 
 def _stolen_ns(host: Host) -> int:
-    """Time that a hypervisor gave to others, since boot, all cores (proc(5): the eighth number of /proc/stat)."""
+    """ns that a hypervisor gave to others since boot, of all cores (proc(5): the eighth number of /proc/stat)."""
     fields = (host.read("/proc/stat") or "").split("\n", 1)[0].split()
     ticks = int(fields[8]) if len(fields) > 8 and fields[8].isdigit() else 0
     return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

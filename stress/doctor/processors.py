@@ -1,4 +1,4 @@
-"""Checks of the processors: how many there are for us, and whether they keep their speed."""
+"""Checks of the processors: how many this process may use, and whether they keep their speed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _listed(numbers: set[int] | list[int]) -> str:
 
 
 def cores(host: Host) -> Finding:
-    """A core for each vCPU of a default run and one for the hypervisor process."""
+    """Check that there is a core for each vCPU of a default run and one for the hypervisor process."""
     allowed, needed = len(cpus()), default_vcpus() + 1
     total = os.cpu_count() or allowed
     found = f"{_counted(allowed, 'core')} for this process" + (f" of {total}" if total != allowed else "")
@@ -34,7 +34,7 @@ def cores(host: Host) -> Finding:
 
 
 def quota(host: Host) -> Finding:
-    """No control group takes the cores away in the midst of a rebuild."""
+    """Check that no control group takes the cores away in the midst of a rebuild."""
     least: float | None = None
     for directory in host.cgroups("cpu"):
         limit, _, period = (host.read(f"{directory}/cpu.max") or "").partition(" ")  # version 2
@@ -58,7 +58,7 @@ def quota(host: Host) -> Finding:
 
 
 def siblings(host: Host) -> Finding:
-    """No two processes share a physical core."""
+    """Check that no two processes share a physical core."""
     by_core: dict[frozenset[int], set[int]] = defaultdict(set)
     for cpu in cpus():
         text = host.read(f"{_CPU}/cpu{cpu}/topology/thread_siblings_list")
@@ -76,7 +76,7 @@ def siblings(host: Host) -> Finding:
 
 
 def governor(host: Host) -> Finding:
-    """The clock does not follow the load."""
+    """Check that the processors' clock does not follow the load."""
     governors = {host.read(f"{_CPU}/cpu{cpu}/cpufreq/scaling_governor") for cpu in cpus()} - {None, ""}
     if not governors:
         return Finding.unknown("the frequency governor is not readable here, as in most virtual machines")
@@ -87,8 +87,11 @@ def governor(host: Host) -> Finding:
 
 
 def turbo(host: Host) -> Finding:
-    """The clock does not follow the temperature."""
-    switches = {f"{_CPU}/intel_pstate/no_turbo": "1", f"{_CPU}/cpufreq/boost": "0"}  # and what means off
+    """Check that the processors' clock does not follow the temperature."""
+    switches = {
+        f"{_CPU}/intel_pstate/no_turbo": "1",
+        f"{_CPU}/cpufreq/boost": "0",
+    }  # file -> its content if turbo is off
     for path, off in switches.items():
         state = host.read(path)
         if state:
@@ -101,7 +104,7 @@ def turbo(host: Host) -> Finding:
 
 
 def nodes(host: Host) -> Finding:
-    """All memory is equally far."""
+    """Check that all memory is equally far from our cores."""
     ours = set(cpus())
     found = {}
     for name in host.names("/sys/devices/system/node", "node[0-9]*"):

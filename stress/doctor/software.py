@@ -1,4 +1,4 @@
-"""Checks of what we are built on: kernel, Python, limits."""
+"""Checks of the software below this program: kernel, Python, limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILES_PER_PROCESS = 16
 
 
 def platform(host: Host) -> Finding:
-    """Linux, on 64 bits."""
+    """Check that the system is Linux."""
     name = os.uname()
     found = f"{name.sysname} {name.release} on {name.machine}"
     if name.sysname != "Linux":
@@ -31,9 +31,9 @@ def platform(host: Host) -> Finding:
 
 
 def versions(host: Host) -> Finding:
-    """The compiler loads, and is used."""
+    """Check that the compiler loads, and is used."""
     try:
-        import numba  # noqa: F401 - whether it loads, is the question
+        import numba  # noqa: F401 - the check is whether it loads
     except Exception as error:  # whatever a broken installation raises
         return Finding.problem(f"numba does not load: {error}", "install again: pip install --force-reinstall numba")
     names = ("numba", "llvmlite", "numpy")
@@ -44,7 +44,7 @@ def versions(host: Host) -> Finding:
 
 
 def membarrier(host: Host) -> Finding:
-    """Completion of a TLBI is one system call, and short."""
+    """Check that a TLBI completes by one short system call."""
     from stress.shm.membarrier import expedited_membarrier, membarrier_available, membarrier_register
 
     if not membarrier_available() or not membarrier_register():
@@ -66,7 +66,7 @@ def membarrier(host: Host) -> Finding:
 
 
 def clock(host: Host) -> Finding:
-    """Reading the clock costs next to nothing."""
+    """Check that reading the clock costs next to nothing."""
     source = host.read("/sys/devices/system/clocksource/clocksource0/current_clocksource") or "clock source unknown"
     costs = []
     for _ in range(20):
@@ -86,7 +86,7 @@ def clock(host: Host) -> Finding:
 
 
 def limits(host: Host) -> Finding:
-    """Files, processes and priority for a default run."""
+    """Check that a default run gets the files, processes and priority that it needs."""
     needed = default_vcpus() + 4  # the supervisor, its servers, the hypervisor
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files != resource.RLIM_INFINITY and files < _FILES_PER_PROCESS * needed:

@@ -1,4 +1,4 @@
-"""The machine as checks read it: files of /proc and /sys, of which a container may lack any."""
+"""Files of /proc and /sys, by which checks know the machine; a container may lack any of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Host:
         return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,19}", text) else None
 
     def names(self, directory: str, pattern: str) -> list[str]:
-        """What lies in a directory under such names."""
+        """Sorted names of a directory's entries that match a glob pattern."""
         return sorted(path.name for path in (self.root / directory.lstrip("/")).glob(pattern))
 
     def cgroups(self, controller: str) -> Iterator[str]:

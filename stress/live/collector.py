@@ -24,14 +24,14 @@ from stress.shm.layout import (
 )
 from stress.shm.publish import publish
 
-# Rows kept of all orders together: what bounds the supervisor's memory.
+# Rows kept of all orders together; they bound the supervisor's memory.
 _ROWS_KEPT = 1 << 17
 _STALLS_KEPT = 1 << 18
 _BATCH = 4096
 # Rows of stages kept before every other pass is left out.
 _STAGES_KEPT = 1 << 12
 _RECENT = 64  # windows whose median the progress display shows
-# A vCPU that was descheduled right after a window fault charges its rebuild late: rows are read after this time.
+# Rows are read this long after their rebuild: a vCPU that was descheduled after a window fault charges its row late.
 _SETTLE_S = 0.25
 
 
@@ -82,7 +82,7 @@ class Collector:
         return int(first.max()) if first.all() else 0
 
     def shortfall(self) -> str:
-        """What the rows and stalls kept are a sample of, in words; empty if they are all there is."""
+        """How many rows and stalls the kept ones are a sample of, in words; empty if every one was kept."""
         parts = []
         if self._overwritten:
             parts.append(f"{self._overwritten} rebuild rows were overwritten before they were read")
@@ -102,7 +102,7 @@ class Collector:
         }
 
     def poll(self, final: bool = False) -> float:
-        """Drain what there is; ``final`` once no worker runs any more. How full the fullest ring was."""
+        """Drain all rings, ``final`` once no worker runs any more; returns how full the fullest was, 0 to 1."""
         if not final:
             self._read_totals()
         now = time.monotonic()
@@ -110,7 +110,7 @@ class Collector:
         settled = self._next - 1
         while self._settling and (final or self._settling[0][0] <= now - _SETTLE_S):
             settled = self._settling.popleft()[1]
-        # Better a window fault too few in a row than a row overwritten.
+        # A row that lacks a window fault is better than one that was overwritten before it was read.
         self._take_records(max(settled, self._closed - self._machine.geo.record_rows // 2))
         cycles_waiting = self._take_cycles()
         self._take_stages()
@@ -131,7 +131,7 @@ class Collector:
         machine = self._machine
         if not self._origin_ns:
             return
-        charged = machine.counters[:, :-1]  # to an order, as everything that the result tells apart
+        charged = machine.counters[:, :-1]  # the last slot is charged to no order
         accesses = charged[:, :, accounts.C_ACCESSES].sum()
         faults = charged[:, :, accounts.C_FAULTS : accounts.C_FAULTS + accounts.FAULT_KINDS].sum()
         self.throughput.read(time.monotonic_ns() - self._origin_ns, int(accesses), int(faults))
@@ -148,7 +148,7 @@ class Collector:
                 self._traces.take_rebuilds(rebuilt)
 
     def _take_cycles(self) -> int:
-        """Take every cycle that is over; how many they were."""
+        """Take every cycle that is over; returns how many there were."""
         first, last = self._next_cycle, int(self._machine.control[words.CYCLE])
         while self._next_cycle <= last:
             numbers = np.arange(self._next_cycle, min(last + 1, self._next_cycle + _BATCH))
@@ -270,7 +270,7 @@ class Collector:
         )
 
     def stages(self) -> list[StageData]:
-        """What was measured of each stage, after a final poll."""
+        """The data of every stage that was kept, after a final poll."""
         return [
             StageData(
                 name=accounts.STAGE_NAMES[row[accounts.G_WHAT]],
@@ -285,5 +285,5 @@ class Collector:
         ]
 
     def life_cycle(self) -> dict[str, int]:
-        """What the scenario counted, without zeros."""
+        """The counts of the scenario that are not 0."""
         return {name: int(count) for name, count in zip(accounts.LIFE_CYCLE, self._machine.life, strict=True) if count}

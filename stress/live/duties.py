@@ -1,4 +1,4 @@
-"""What the forkserver is asked to run. The supervisor names it, and loads none of the kernels that it needs."""
+"""The functions that the forkserver runs: the supervisor can name them without loading the kernels they need."""
 
 from __future__ import annotations
 

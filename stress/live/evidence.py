@@ -66,7 +66,7 @@ _TEXT = {
 }
 
 
-# What the two words of a piece of evidence are, by kind.
+# Names of the two words of a piece of evidence, by kind.
 _WORDS = {
     Kind.STALE_TRANSLATION: ("cell", "expected_cell"),
     Kind.TLB_CONFLICT: ("held_level", "filled_level"),
@@ -89,7 +89,7 @@ _WORDS_OF_DETAIL = {
 }
 
 
-# Rules that miss something else than the process's last store: that one, a tear-down say, has nothing to do with it.
+# Broken rules that no store broke, but something that was not done: the process's last store has nothing to do with it.
 _WITHOUT_STORE = {
     (Kind.NOT_INSTALLED, codes.LEFT_INVALID),
     (Kind.NOT_INSTALLED, codes.LEFT_NT),
@@ -98,8 +98,8 @@ _WITHOUT_STORE = {
 
 
 def _place(machine: Machine, kind: Kind, row: Any) -> dict[str, Any]:
-    """What a checker of traces would name: the entry, those above it, the line that stored, and the trace's row."""
-    # Here, because it searches the sources: only a violation is worth that.
+    """The place of a store: the entry, those above it, the line of our sources, and the trace's row."""
+    # The module is imported here, because it searches the sources: only a violation is worth that.
     from stress.kernels import sources
 
     geo = machine.geo
@@ -160,7 +160,7 @@ def violations(machine: Machine, started_ns: int) -> list[Violation]:
 
 
 def lost_events(lost: list[tuple[int, int, int]]) -> list[Violation]:
-    """The ``lost-event`` violation, if a vCPU logged other than what was drained and dropped."""
+    """The ``lost-event`` violation, if a vCPU logged more or fewer events than were drained and dropped."""
     if not lost:
         return []
     evidence = [

@@ -1,4 +1,4 @@
-"""What a process leaves out that compiles for the cache and calls nothing: a fifth of the work."""
+"""Compilation for the cache alone: a process that calls nothing leaves out a fifth of the work."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from numba.core import codegen
 
 
 def fill_only() -> None:
-    """Compile so from here on.
+    """Leave out, from here on, the machine code of functions that only compiled code calls.
 
-    Numba makes machine code of each function, for whoever calls it. Of one that only compiled code calls nobody needs
-    it: its callers take over its LLVM code. An entry point's is the same as ever, and made when it is kept.
+    Numba makes machine code of each function. A function that only compiled code calls needs none: its callers take
+    over its LLVM code. The machine code of an entry point is the same as ever, and made when it is kept.
     """
     library: Any = codegen.JITCodeLibrary
     library._finalize_specific = lambda self: None
@@ -22,7 +22,7 @@ def fill_only() -> None:
 
 
 def _machine_code(library: Any) -> bytes:
-    """A library's machine code: LLVM makes that of the module in which it finds the name that is asked for."""
+    """A library's machine code: LLVM makes it for the module that has the name which is asked for."""
     name = next(iter(library.get_defined_functions())).name
     library.codegen._engine.get_function_address(name)
     code: bytes = library._compiled_object

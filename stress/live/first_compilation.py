@@ -1,4 +1,4 @@
-"""The first compilation, in processes of its own: who waits for it loads no compiler."""
+"""The first compilation, in processes of its own: the process that waits for it loads no compiler."""
 
 from __future__ import annotations
 

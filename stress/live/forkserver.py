@@ -5,7 +5,7 @@ write end of a pipe, which tells the supervisor the worker's pid, or minus the e
 end the worker's exit code.
 
 Neither the server nor a worker outlives the supervisor: the kernel kills the server when its parent goes, and then the
-workers, also those that are stopped and notice nothing. Nothing that anybody waits on is handed to a worker.
+workers, also stopped ones, which notice nothing. A worker inherits no pipe whose end any process waits for.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def _die_with(parent: int) -> None:
 def serve(supervisor: int) -> NoReturn:
     """Fork workers until the supervisor, process ``supervisor``, wants no more."""
     _die_with(supervisor)
-    os.setpgid(0, os.getpgid(supervisor))  # whoever stops or ends the command's group means us, too
+    os.setpgid(0, os.getpgid(supervisor))  # a signal to the command's group is meant for us, too
     requests = socket.socket(fileno=0)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever the caller's program leaves open for its children
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # files that the caller's program leaves open for its children
     gc.disable()  # nothing of what is loaded is garbage
-    import stress.live.worker  # noqa: F401 - what each worker would otherwise import for itself
+    import stress.live.worker  # noqa: F401 - else each worker would import it for itself
     from stress.live.warm import compile_all
 
     compile_all()
@@ -73,7 +73,7 @@ def serve(supervisor: int) -> NoReturn:
 
 
 def _tell(pipe: int, number: int) -> None:
-    with suppress(BrokenPipeError):  # nobody is interested any more
+    with suppress(BrokenPipeError):  # the supervisor has closed its end
         os.write(pipe, NUMBER.pack(number))
 
 

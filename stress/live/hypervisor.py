@@ -31,14 +31,14 @@ from stress.shm.publish import publish
 from stress.shm.words import FINISH, FINISH_EXHAUSTED, PARK, PARKED, POOL_HEAD, REBUILDS, SEQUENCE, STOP
 
 _POLL_S = 0.0005
-# When a run's time is over, dwells and costs of the platform may go on for so long: the last cycle ends as the others.
+# Dwells and the platform's costs may go on this long after a run's time, so that the last cycle ends like the others.
 _OVERTIME_NS = 2_000_000_000
-# What the platform's costs may add to the start: every vCPU's first fault, one after the other.
+# The platform's costs may add this much to the start, for every vCPU's first fault, one after the other.
 _START_NS = 60_000_000_000
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """The run stops: leave whatever is going on."""
+    """The run stops: the hypervisor leaves whatever it is doing."""
 
 
 class Hypervisor:
@@ -56,17 +56,17 @@ class Hypervisor:
 
     @property
     def finishing(self) -> bool:
-        """Somebody asked the run to wind up."""
+        """Whether the run was asked to wind up."""
         return bool(self.machine.control[FINISH])
 
     def beat(self) -> None:
-        """Show the watchdog that we get on; raises Stopped when the run is over."""
+        """Show the watchdog that the hypervisor gets on; raises Stopped when the run is over."""
         self.machine.states[self.who, HEARTBEAT] += 1
         if self.machine.control[STOP]:
             raise Stopped
 
     def state(self, state: State) -> None:
-        """Note what we are doing."""
+        """Note what the hypervisor is doing."""
         publish(self.machine.states, (self.who, STATE), state)
 
     def count(self, what: str, number: int = 1) -> None:
@@ -74,7 +74,7 @@ class Hypervisor:
         self.machine.life[LIFE_CYCLE.index(what)] += number
 
     def check(self, status: int) -> int:
-        """Pass on what a kernel returned; a dry table pool ends the run: something leaks."""
+        """Pass on the status that a kernel returned; an exhausted table pool ends the run: something leaks."""
         if status == POOL_EXHAUSTED:
             publish(self.machine.control, FINISH, FINISH_EXHAUSTED)
             raise Finished
@@ -82,7 +82,7 @@ class Hypervisor:
         return status
 
     def allocate(self, operation: Callable[[], int]) -> int:
-        """Do what takes tables, again while those it needs wait to be freed; `check` what it returns."""
+        """Do an operation that takes tables, again as long as tables wait to be freed; returns its checked status."""
         while (status := operation()) == POOL_DRY:
             self.beat()
             self.maintain()
@@ -112,14 +112,14 @@ class Hypervisor:
             time.sleep(_POLL_S)
 
     def maintain(self) -> None:
-        """What goes on beside: free detached tables after a grace period, close records before their ring is full."""
+        """Free detached tables after their grace period, and close records before their ring is full."""
         reap(self.machine, self.who)
         last = int(self.machine.control[REBUILDS])
         if last - self.machine.tally[CLOSED] > self.machine.geo.record_rows // 8:
             close_records(self.machine, settled(self.machine, last))
 
     def dwell(self, duration_ns: int) -> None:
-        """Let the guest run; ends early if the run winds up, or has no time left."""
+        """Let the guest run for a time, or until the run winds up or has no time left."""
         self.state(State.DWELL)
         end = time.monotonic_ns() + duration_ns
         if self._end_ns is not None:
@@ -139,7 +139,7 @@ class Hypervisor:
 
     @contextmanager
     def cycle(self, order: int) -> Iterator[None]:
-        """One cycle of an order: what begins inside is charged to it."""
+        """One cycle of an order: rebuilds and accesses that begin inside are charged to the order."""
         machine, control = self.machine, self.machine.control
         open_cycle(machine, order)
         before = self._reading()
@@ -153,19 +153,19 @@ class Hypervisor:
                 time.sleep(_POLL_S / 10)
             reap(machine, self.who)
             grown = (after - start for after, start in zip(self._reading(), before, strict=True))
-            self._attribute_to_nobody()  # else what comes before the next cycle counts, but its time does not
+            self._attribute_to_nobody()  # accesses before the next cycle do not count, as their time does not
             close_records(machine, last)
             close_cycle(machine, *grown)
 
     def let_guests_see(self) -> None:
-        """Wait until every vCPU has run on the table as it is now: what came last is tested as what came first is."""
+        """Wait until every vCPU has run on the table as it is now: the last change is tested like the first."""
         self._attribute_to_nobody()
         self.let_guests_run(lambda: False)
 
     def let_guests_run(self, enough: Callable[[], bool]) -> None:
         """Wait until every vCPU has run on the table as it is now, or there is ``enough``.
 
-        Of two chunks of accesses that a vCPU completes, the second was begun after we looked.
+        Of the next two chunks of accesses that a vCPU completes, the second has begun after this call.
         """
         accesses = self.machine.counters[:, :, C_ACCESSES]
         for _ in range(2):
@@ -175,7 +175,7 @@ class Hypervisor:
             )
 
     def _attribute_to_nobody(self) -> None:
-        """What vCPUs do from here on counts for no order."""
+        """Charge the vCPUs' accesses and faults from here on to no order."""
         tally = self.machine.tally
         publish(tally, PHASE, (int(tally[PHASE]) & ~PHASE_SLOT_MASK) | (self.machine.counters.shape[1] - 1))
 
@@ -202,7 +202,7 @@ class Hypervisor:
         self._audited_ns = time.monotonic_ns()
 
     def audit_if_due(self) -> None:
-        """Audit if the last one is an audit interval ago: between cycles, and between the stages of a long one."""
+        """Audit if the last audit is an interval ago; called between cycles, and between the stages of a long one."""
         if time.monotonic_ns() - self._audited_ns >= self.plan.audit_interval_ns:
             self.audit()
 

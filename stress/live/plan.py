@@ -1,7 +1,7 @@
-"""The plan of a run: what its workers are told, small enough to be pickled to them, and light to import.
+"""The plan of a run, which its workers get: small enough to be pickled, and light to import.
 
-Every worker imports this module: it knows nothing of configurations, whose validation takes longer to import than the
-kernels take to load.
+Every worker imports this module, so it knows nothing of configurations: to import their validation takes longer than
+to load the kernels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stress.shm.layout import Geo
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What every worker is told at its start. ``orders`` holds each order's step codes."""
+    """All that a worker is told at its start. ``orders`` holds each order's step codes."""
 
     scenario: str
     staged: bool  # vCPUs run programs, stage by stage

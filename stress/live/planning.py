@@ -55,7 +55,7 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
 
 
 def plan_for(config: RunConfig, trace: TraceRequest | None = None) -> Plan:
-    """The plan for a validated configuration, and for what of it is to be traced."""
+    """The plan for a validated configuration, with a trace of the run if one is requested."""
     geo = _geo(config, trace)
     workload = pattern_over(
         int(Pattern[config.pattern.upper()]),

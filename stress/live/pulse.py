@@ -1,6 +1,6 @@
-"""Whether a process gets on, as the kernel sees it: for one that has no heartbeat yet, or none at all.
+"""Whether a process gets on, as the kernel sees it, for processes that have no heartbeat yet, or none at all.
 
-Time alone does not tell: on a loaded machine a process that starts may wait for a processor as long as one that hangs.
+Time alone does not tell: on a loaded machine a process that starts may wait for a processor as long as another hangs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 # States of proc(5): it has a processor or wants one; the kernel works for it; it is asleep.
 _RUNNABLE, _BUSY, _ASLEEP = "R", "D", "S"
-# What `seen` says instead of a process that is gone, and of one that nothing is known of.
+# `seen` gives these for a process that is gone, and for one that nothing is known of.
 _GONE, _UNKNOWN = "", "?"
-# Somebody looks at least as often.
+# The supervisor looks at least as often as this.
 _LOOK_S = 0.2
 
 
@@ -52,14 +52,14 @@ class Watch:
     def unchanged_s(self, value: object, pid: int | None = None) -> float:
         """For how long ``value`` has been the same, in s; 0 at first.
 
-        Of process ``pid``, whose value it is, only the time counts in which it could have changed it: what it used of a
-        processor, was asleep or stopped, and not what it waited for a processor or the disk.
+        If the value is process ``pid``'s, only the time counts in which that process could have changed it: while it
+        used a processor, was asleep or stopped, and not while it waited for a processor or the disk.
         """
         now = time.monotonic()
         if value != self._value:
             self._value, self._same_s, self._used_s = value, 0.0, None
         else:
-            # Who looks late was stopped (Ctrl-Z) or starved, and the others perhaps with it.
+            # A look that comes late means that this process was stopped (Ctrl-Z) or starved, the others perhaps, too.
             passed = min(now - self._looked, _LOOK_S)
             self._same_s += passed if pid is None else self._had(pid, passed)
         self._looked = now

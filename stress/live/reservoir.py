@@ -44,5 +44,5 @@ class Reservoir:
 
     @property
     def rows(self) -> npt.NDArray[Any]:
-        """What was kept."""
+        """The rows that were kept."""
         return self._kept[: min(self.seen, self._capacity)]

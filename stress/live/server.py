@@ -1,10 +1,10 @@
-"""The forkserver as the supervisor sees it: one of our own, because `multiprocessing`'s would not do.
+"""The forkserver as the supervisor sees it. The one of `multiprocessing` would not do, for three reasons.
 
 Only the supervisor acts on Ctrl-C and the loss of the terminal, so the server blocks these signals, and its workers
-inherit that. A program that runs us and has a forkserver for itself must not: its children could not be terminated.
-Nor do workers import the caller's main module: a notebook has none, and a script without a guard would start all over
-again. And `multiprocessing` hands every worker the pipe whose end tells the server that it is no longer needed: one
-that is stopped would keep everything alive after the supervisor's death.
+inherit that. A calling program's own forkserver must not block them: its children could not be terminated. Workers do
+not import the caller's main module: a notebook has none, and a script without a guard would start all over again. And
+`multiprocessing` hands every worker the pipe whose end tells the server that it is no longer needed: a stopped worker
+would keep everything alive after the supervisor's death.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Server:
         self.exit_code = 0  # of the last one that ended
 
     def forget(self) -> None:
-        """In a process forked from the caller's program: the server is its parent's, who alone may wait for it."""
+        """Forget the server in a process forked from the caller's program: only the parent may wait for it."""
         if self._requests is not None:
             self._requests.close()
         self.__init__()  # type: ignore[misc]
@@ -73,7 +73,7 @@ class _Server:
             raise ServerDied(self.wait()) from None
 
     def wait(self) -> int:
-        """Wait for the end of a server that is about to end, or has; its exit code."""
+        """Wait for the end of a server that is about to end, or has ended; returns its exit code."""
         with self._lock:
             if self._requests is not None:
                 self._runs(0)
@@ -104,10 +104,10 @@ class _Server:
 
 
 def _spawn(requests: socket.socket) -> int:
-    """Start a server that reads ``requests``; its pid.
+    """Start a server that reads ``requests``; returns its pid.
 
-    Until the server has asked the kernel for its end with ours, it is in a process group of its own: should we die
-    while it is stopped, that orphans the group, and the kernel continues what is stopped in it (setpgid(2)).
+    Until the server has asked the kernel to be killed with this process, it is in a process group of its own: if this
+    process dies while the server is stopped, the group is orphaned, and the kernel continues the server (setpgid(2)).
     """
     path = list(map(str, sys.path))
     code = f"import sys; sys.path[:] = {path!r}; from stress.live.forkserver import serve; serve({os.getpid()})"
@@ -124,10 +124,10 @@ def _spawn(requests: socket.socket) -> int:
 
 
 def _spawn_from_lasting_thread(requests: socket.socket) -> int:
-    """The same from a thread that lives as long as the server.
+    """Start a server as `_spawn` does, from a thread that lives as long as the server.
 
-    The kernel takes the thread that forked for the parent: with a worker thread of the caller's that ends, the server
-    would, in the middle of another thread's run. The main thread ends with the process.
+    The kernel takes the thread that forked for the parent: when a worker thread of the caller's ended, the server would
+    end with it, in the middle of another thread's run. The main thread ends with the process.
     """
     pids: list[int | OSError] = []
     started = threading.Event()
@@ -158,7 +158,7 @@ last_exit_code = _server.wait
 
 
 def pid() -> int | None:
-    """Of the server that runs, or ran when somebody last looked."""
+    """The pid of the server that runs, or ran when this process last looked; None without one."""
     return _server.pid
 
 
@@ -200,23 +200,23 @@ class Process:
         return int(NUMBER.unpack(found)[0]) if found else None
 
     def is_alive(self) -> bool:
-        """Whether it runs; not if the server has gone: then so has the process."""
+        """Whether the process runs; if the server has gone, the process has, too."""
         return self.join(0)
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for its end; True if it still runs."""
+        """Wait for the end of the process; True if it still runs after ``timeout_s``."""
         if not self._ended and wait([self.sentinel], timeout_s):
             self._ended = True
             self.exitcode = self._read()
         return not self._ended
 
     def kill(self) -> None:
-        """End it at once, whatever it is doing."""
+        """End the process at once, whatever it is doing."""
         if self.is_alive():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give its pipe back; nothing can be learnt about it any more."""
+        """Close the pipe from the process; nothing can be learnt about it any more."""
         os.close(self.sentinel)
         self._ended = True

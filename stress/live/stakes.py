@@ -1,4 +1,4 @@
-"""What must have happened in a run before "no violation" says anything: the evidence that each scenario owes."""
+"""The evidence that each scenario owes: without it "no violation" says nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stress.shm.layout import Machine
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What a scenario owes besides an access of every vCPU.
+    """The evidence that a scenario owes besides an access of every vCPU.
 
     ``rebuilds``: one of each order, where guest memory has blocks. ``overlap``: every vCPU ran into a change of the
     table. ``counts``: names of LIFE_CYCLE, each with what is missing where nothing was counted. ``maps``: a fault
@@ -29,7 +29,7 @@ class Owed:
 
 _HARVEST: Final = {"harvests": "the dirty bitmap was never harvested"}
 
-#: In staged scenarios vCPUs run programs to their end, and nobody says that one is in another's way.
+#: In staged scenarios vCPUs run programs to their end, and need not run into each other's changes.
 OWED: Final[Mapping[Scenario, Owed]] = {
     Scenario.REBUILD: Owed(),
     Scenario.MIGRATION: Owed(counts=_HARVEST),
@@ -40,7 +40,7 @@ OWED: Final[Mapping[Scenario, Owed]] = {
 
 
 def acted(machine: Machine, config: RunConfig) -> int:
-    """How often the injected bug acted: where its flag changed what was done, or in a rebuild by steps it changed."""
+    """How often the injected bug acted: its flag changed what was done, or a rebuild took steps that it changed."""
     bug = config.bug
     if bug is None:
         return 0
@@ -49,7 +49,7 @@ def acted(machine: Machine, config: RunConfig) -> int:
 
 
 def missing(machine: Machine, config: RunConfig) -> list[str]:
-    """What a run that ended in order owes and has no evidence of, in words; empty if its verdict stands."""
+    """The evidence that a run which ended in order owes and lacks, in words; empty if its verdict stands."""
     return list(_missing(machine, config, OWED[config.scenario]))
 
 

@@ -31,16 +31,16 @@ from stress.shm.segment import Segment
 # How long the supervisor sleeps between looks; less while the event rings fill up quickly, and until the guest runs.
 _TICK_S = 0.1
 _BUSY_TICK_S = 0.02
-# How often a log without a live display is told how far a slow start is.
+# Without a live display, a line says this often how far a slow start is.
 _SLOW_START_S = 2.0
-# After Ctrl-C: time for the hypervisor to end its cycle and audit, before everybody is told to leave at once.
+# After Ctrl-C: time for the hypervisor to end its cycle and audit, before all workers are told to leave at once.
 _WIND_UP_S = 1.0
 _COMPILE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run looks like right now."""
+    """The state of a run right now."""
 
     elapsed_ns: int
     duration_ns: int | None
@@ -61,8 +61,8 @@ def execute(
 ) -> RunData:
     """Run ``config`` and return what was measured, complete or not; with a trace of its beginning if asked for.
 
-    Raises MachineError if the machine cannot run it, Interrupted if that came before everything was set up. A dead
-    or hung process, or Ctrl-C, ends the run early: the data then says so in ``complete``, ``exit_code``, ``failure``.
+    Raises MachineError if the machine cannot run it, Interrupted if the user interrupts before everything is set up. A
+    dead or hung process, or Ctrl-C, ends the run early: ``complete``, ``exit_code`` and ``failure`` of the data say so.
     """
     if os.uname().sysname != "Linux":
         raise MachineError("stress needs Linux: /dev/shm, forkserver, membarrier", "run it on Linux")
@@ -128,7 +128,7 @@ class _Run:
             if machine.control[words.STOP] == 0:
                 publish(machine.control, words.STOP, words.STOP_ABORT)
             left = self._workers.stop(self._grace_s())
-        # Who was ended because the run was cut short is not to blame.
+        # A worker that was ended because the run was cut short is not to blame.
         if left and (left["what"] == "died" or machine.control[words.STOP] == words.STOP_DONE):
             self._failure = self._failure or left
         elapsed_ns = time.monotonic_ns() - self._started_ns
@@ -137,7 +137,7 @@ class _Run:
         return self._result(started_at, elapsed_ns, interrupted.is_set(), lost)
 
     def _watch(self, interrupted: threading.Event) -> None:
-        """Collect until the run ends, by itself or because something is wrong."""
+        """Collect results until the run ends, by itself or because something is wrong."""
         control = self._machine.control
         give_up_at: float | None = None
         measure_at = 0.0
@@ -162,7 +162,7 @@ class _Run:
             self._show()
 
     def _show(self) -> None:
-        """Tell whoever looks how far the run is, a log how far a start is that takes long; not more often than due."""
+        """Report progress to the live display if it is due; without a display, say how far a slow start is."""
         now = time.monotonic()
         if now < self._show_at:
             return
@@ -180,13 +180,13 @@ class _Run:
         return f"starting vCPUs: {int((states != accounts.State.STARTING).sum())} of {len(states)}"
 
     def _grace_s(self) -> float:
-        """What workers get to leave by themselves; nothing as long as they load their kernels."""
+        """Seconds that workers have to leave by themselves; none as long as they load their kernels."""
         if self._machine.control[words.STOP] == words.STOP_DONE:
             return GRACE_S
         return SHORT_GRACE_S if self._running() else 0.0
 
     def _running(self) -> bool:
-        """Every vCPU has reached the guest: kernels are compiled, processes started."""
+        """Whether every vCPU has reached the guest: kernels are compiled, processes started."""
         return bool(self._machine.states[: self._plan.geo.hypervisor, accounts.FIRST_ACCESS_NS].all())
 
     def _progress(self) -> Progress:
@@ -217,7 +217,7 @@ class _Run:
         violations = evidence.violations(machine, self._started_ns) + evidence.lost_events(lost)
         done = machine.control[words.STOP] == words.STOP_DONE
         if machine.control[words.BARRIER_REFUSED]:
-            # Then stale translations were used because of us: what looks like a violation is none.
+            # Stale translations were used because of this program then: what looks like a violation is none.
             self._failure = {"what": "ended early", "how": "membarrier(2) failed, so no TLBI was sure to be complete"}
             violations = []
         if self._failure is None and machine.control[words.FINISH] == words.FINISH_EXHAUSTED:

@@ -21,14 +21,14 @@ class _Reading:
 
 
 class Throughput:
-    """What happened between readings of the running totals."""
+    """Accesses and faults between readings of the running totals."""
 
     def __init__(self) -> None:
         self._readings: list[_Reading] = []
         self._shortest_ns = _SHORTEST_NS
 
     def read(self, at_ns: int, accesses: int, faults: int) -> None:
-        """Note the totals at ``at_ns`` since the run's first common access; what follows too closely is left out."""
+        """Note the totals at ``at_ns`` since the run's first common access, unless the last reading is too recent."""
         readings = self._readings
         if readings and at_ns - readings[-1].at_ns < self._shortest_ns:
             return
@@ -38,7 +38,7 @@ class Throughput:
             self._shortest_ns = 2 * (at_ns - readings[0].at_ns) // _MOST
 
     def intervals(self) -> list[Interval]:
-        """One between each two neighbouring readings."""
+        """An interval between each two neighbouring readings."""
         return [
             Interval(
                 start_ns=before.at_ns,

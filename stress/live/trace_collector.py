@@ -1,4 +1,4 @@
-"""Rebuilds and faults of a run's beginning, kept as they are drained: what a timeline is drawn from."""
+"""The trace of a run's beginning: rebuilds and faults, kept as they are drained, and changes of the page table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stress.shm.traced import W_AT, W_KIND, Traced
 #: Faults kept at most: 16 MiB.
 _FAULTS_KEPT = 1 << 18
 
-# What casemate 3.0.2 can follow.
+# Limits of traces that casemate 3.0.2 can follow.
 _CHECKED_GRANULE_SHIFT = 12
 _CHECKED_VCPUS = 3
 _CHECKED_TABLES = 8192
@@ -52,7 +52,7 @@ class TraceCollector:
         self._full_ns = 0  # clock when the first fault was not kept
 
     def take_rebuilds(self, records: npt.NDArray[np.int64]) -> None:
-        """Offer the rebuilds that follow those offered before; no void ones."""
+        """Offer the rebuilds that follow those offered before, without void ones."""
         if self._left and len(records):
             self._rebuilds.append(records[: self._left].copy())
             self._left -= len(self._rebuilds[-1])
@@ -127,7 +127,7 @@ class TraceCollector:
     def _changes(self) -> tuple[npt.NDArray[np.int64], str]:
         """The rows of the trace up to the first that is not complete, and why they are cut short, or "".
 
-        Who is killed while it appends leaves such a row. What follows it may depend on it.
+        A process that is killed while it appends leaves such a row. Later rows may depend on it.
         """
         machine = self._machine
         rows = machine.trace

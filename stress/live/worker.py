@@ -26,7 +26,7 @@ _CHUNKS = 4 if JIT_DISABLED else 20_000
 # How long a vCPU spins for its next stage, in tries, before it sleeps in between.
 _STAGE_TRIES = 20 if JIT_DISABLED else 1000
 _STAGE_POLL_S = 0.0002
-# How long a vCPU that is ready sleeps between two looks: at all of them together, this long per vCPU, up to a bound.
+# A vCPU that is ready sleeps this long between two looks, times the number of vCPUs, up to a bound.
 _READY_POLL_S = 0.0005
 _LONGEST_POLL_S = 0.05
 
@@ -84,7 +84,7 @@ def _run_guest(machine: Machine, cpu: Cpu, workload: Workload, vcpu: int) -> boo
         if status == FINISHED:
             return True
         if status == POOL_EXHAUSTED:
-            publish(machine.control, FINISH, FINISH_EXHAUSTED)  # a leak; the hypervisor's last audit says of what
+            publish(machine.control, FINISH, FINISH_EXHAUSTED)  # a leak, which the hypervisor's last audit will name
     return False
 
 
@@ -106,7 +106,7 @@ def _run_stages(machine: Machine, cpu: Cpu, plan: Plan, vcpu: int) -> None:
 
 
 def _of_stage(machine: Machine, plan: Plan, vcpu: int) -> tuple[Workload, int]:
-    """What a vCPU does in the stage that begins, and in how many accesses."""
+    """The workload of a vCPU in the stage that begins, and its number of accesses."""
     program = machine.programs[vcpu]
     first, group, head, skip, length, write_below, accesses, pattern = map(int, program[: P_PATTERN + 1])
     if pattern == Pattern.PROGRAM:
@@ -123,7 +123,7 @@ def hypervisor_main(name: str, plan: Plan) -> None:
     try:
         hypervisor.start_guests()
         run_scenario(hypervisor)
-        if not plan.staged:  # there each vCPU has run its programs to their end
+        if not plan.staged:  # in a staged run each vCPU has run its programs to their end
             hypervisor.let_guests_see()
         hypervisor.audit()
         publish(machine.control, STOP, STOP_DONE)

@@ -27,16 +27,16 @@ from stress.shm.layout import (
 
 #: Time for workers to leave after a normal end: as long as many of them on few cores need.
 GRACE_S = 10.0
-#: The same after Ctrl-C or a death.
+#: Time for workers to leave after Ctrl-C or a death.
 SHORT_GRACE_S = 0.5
-# How much longer a worker may need that gets no processor.
+# A worker that gets no processor may need this many times as long.
 _STARVED = 6
 # How often to look whether the workers have started.
 _LOOK_S = 0.02
 
 
 class StartFailed(Exception):  # noqa: N818 - an event
-    """The workers cannot be started; ``failure`` says who is to blame, as a result does."""
+    """The workers cannot be started; ``failure`` says which process is to blame, as in a result."""
 
     def __init__(self, failure: dict[str, Any]) -> None:
         super().__init__(failure)
@@ -49,13 +49,13 @@ class Workers:
     def __init__(self, plan: Plan, machine: Machine, patience_s: float) -> None:
         self._plan = plan
         self._machine = machine
-        self._patience_s = patience_s  # who makes no progress for longer hangs
+        self._patience_s = patience_s  # a process without progress for longer hangs
         self._processes: list[server.Process] = []
         self._beats = [Watch() for _ in range(plan.geo.hypervisor + 1)]
         self._server_beat = Watch()
 
     def start(self, name: str, interrupted: threading.Event, look: Callable[[], None]) -> bool:
-        """Start all of them on segment ``name``; False if an interrupt came while the forkserver loaded its kernels.
+        """Start all workers on segment ``name``; False if an interrupt came while the forkserver loaded its kernels.
 
         Takes a ``look`` again and again until all are forked.
 
@@ -80,7 +80,7 @@ class Workers:
             raise StartFailed(_forkserver("died", _ending(death.exit_code))) from None
         except OSError as error:
             raise _too_many(self._plan.geo.hypervisor, error) from error
-        self._stop_at_once()  # they went with the server
+        self._stop_at_once()  # the workers went with the server
         if hung:
             raise StartFailed(hung)
         return False
@@ -106,24 +106,24 @@ class Workers:
         return not any(process.is_alive() for process in self._processes)
 
     def casualty(self) -> dict[str, Any] | None:
-        """Who died other than in order, how, and in which state; None if nobody did."""
+        """The first worker that died other than in order, with how and in which state; None if none did."""
         for who, process in enumerate(self._processes):
             if process.is_alive() or (process.exitcode == 0 and self._state(who) is State.DONE):
                 continue
-            if process.exitcode is None:  # it went with the server
+            if process.exitcode is None:  # the worker went with the server
                 return _forkserver("died", _ending(server.last_exit_code()))
             return self._describe(who, "died", _ending(process.exitcode))
         return None
 
     def hung(self) -> dict[str, Any] | None:
-        """Who has made no progress for too long; whoever holds mmu_lock before those who wait for it."""
+        """A worker that has made no progress for too long, one that holds mmu_lock first; None if there is none."""
         late = [
             who
             for who, process in enumerate(self._processes)
             if self._beats[who].unchanged_s(self._beat(who, process), process.pid) > self._patience_s
             and self._state(who) is not State.DONE
         ]
-        # Who waits for mmu_lock has to wait as long as others use it, and get on.
+        # A worker has to wait for mmu_lock as long as others use it, and get on.
         busy = {who for who in range(len(self._processes)) if self._state(who) is State.LOCK_HELD}
         if busy - set(late) or not self._machine.control[words.LOCK]:
             late = [who for who in late if self._state(who) is not State.LOCK_WAIT]
@@ -133,12 +133,12 @@ class Workers:
         return self._describe(owner if owner in late else late[0], "hung", self._no_progress())
 
     def _beat(self, who: int, process: server.Process) -> tuple[int, float]:
-        """What changes as long as process ``who`` gets on."""
-        starting = self._state(who) is State.STARTING  # and cannot show anything yet
+        """A value that changes as long as process ``who`` gets on."""
+        starting = self._state(who) is State.STARTING  # it has no heartbeat yet
         return int(self._machine.states[who, accounts.HEARTBEAT]), pulse(process.pid) if starting else 0.0
 
     def _server_hung(self, may_sleep: bool) -> dict[str, Any] | None:
-        """The forkserver, if it was stopped, or unless it ``may_sleep`` gets nowhere otherwise."""
+        """The failure of a forkserver that was stopped or, unless it ``may_sleep``, is asleep; None if it gets on."""
         pid = server.pid()
         if pid is None:
             return None
@@ -151,10 +151,10 @@ class Workers:
         return f"no progress for {self._patience_s:g} s"
 
     def stop(self, grace_s: float) -> dict[str, Any] | None:
-        """Wait for workers that were told to stop, then end the others; who died or did not leave, None if all left.
+        """Wait for workers that were told to stop, then end the others; returns the failure of one that did not leave.
 
-        When a run ends by itself each has ``grace_s`` of its own: a machine that keeps it from a processor is waited
-        for `_STARVED` times as long.
+        When a run ends by itself each worker has ``grace_s`` of its own, and `_STARVED` times as long if the machine
+        keeps it from a processor.
         """
         control = self._machine.control
         by_itself = control[words.STOP] == words.STOP_DONE and not control[words.FINISH]
@@ -165,7 +165,7 @@ class Workers:
                 if by_itself and leaving.unchanged_s(True, process.pid) >= grace_s:
                     break
             if process.is_alive():
-                break  # nor is it worth waiting for the others
+                break  # the others are not waited for either
         failure = self.casualty()
         for who, process in enumerate(self._processes):
             if process.is_alive():
@@ -174,18 +174,18 @@ class Workers:
         return failure
 
     def _stop_at_once(self) -> None:
-        """End all that still run; afterwards there are none."""
+        """Kill the workers that still run, and forget all."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             while process.join(_LOOK_S):
-                if self._server_hung(may_sleep=True):  # nobody tells how workers end
+                if self._server_hung(may_sleep=True):  # the server cannot tell any more how workers end
                     server.kill()
             process.close()
         self._processes = []
 
     def unique_bytes(self) -> dict[str, int]:
-        """Memory that only this process has (USS), by name; the mapped part of the segment is shared."""
+        """Memory in bytes that a process has alone (USS), by name; the mapped part of the segment is shared."""
         found = {}
         for name, pid in {"supervisor": None, **self.pids}.items():
             try:
@@ -225,7 +225,7 @@ def _forkserver(what: str, how: str) -> dict[str, Any]:
 
 
 def _too_many(vcpus: int, error: OSError) -> MachineError:
-    """The machine does not allow what a run with so many vCPUs needs."""
+    """The error of a machine that does not allow a run with so many vCPUs."""
     limit = {errno.EMFILE: "`ulimit -n`", errno.EAGAIN: "`ulimit -u`"}.get(error.errno or 0, "the machine's limits")
     return MachineError(
         f"cannot start {vcpus} vCPUs and the hypervisor: {error.strerror}", f"use fewer vCPUs, or raise {limit}"

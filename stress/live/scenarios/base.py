@@ -1,4 +1,4 @@
-"""What scenarios share: rounds over the orders, the limits of a run, and blocks as guest frames."""
+"""The base of all scenarios: rounds over the orders, the limits of a run, and blocks as guest frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stress.shm.words import SLOT_BASE
 class Scenario(ABC):
     """A script for the hypervisor process."""
 
-    #: A cycle is a pass over stages: one under each order is played to its end, however long it takes.
+    #: Whether a cycle is a pass over stages: one under each order is played to its end, however long it takes.
     in_passes = False
 
     def __init__(self, hypervisor: Hypervisor) -> None:
@@ -24,7 +24,7 @@ class Scenario(ABC):
         self.block_pages = 1 << (3 - geo.block_level) * geo.index_bits
 
     def prepare(self) -> None:
-        """Before the first cycle; the vCPUs run already."""
+        """Prepare memory before the first cycle; the vCPUs run already."""
         return
 
     @abstractmethod
@@ -50,7 +50,7 @@ class Scenario(ABC):
 
 
 def play(scenario: Scenario) -> None:
-    """Cycles until the time is up, the rebuilds or passes are done, or the run winds up.
+    """Play cycles until the time is up, the rebuilds or passes are done, or the run winds up.
 
     With several orders each round takes every order once, in an order drawn anew per round, so that noise and the
     state of the caches hit all of them alike. The first round is played to its end once it has begun: on a machine

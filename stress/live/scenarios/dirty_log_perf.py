@@ -53,7 +53,7 @@ class DirtyLogPerf(StagedScenario):
         return own_part(self.plan.geo.pages, self.who, vcpu, self.plan.overlap, write_below)
 
     def _harvest(self) -> None:
-        """Getting the log clears it."""
+        """Get the log, which clears it."""
         self._harvested(self.hypervisor.check(harvest(self.machine, self.who, self._dirty)))
 
     def _get(self) -> None:
@@ -61,7 +61,7 @@ class DirtyLogPerf(StagedScenario):
         np.copyto(self._dirty, self.machine.dirty)
 
     def _clear(self, chunk: int) -> None:
-        """Clear what the copy has, ``chunk`` pages of a memslot at a time."""
+        """Clear the bits of the log that the copy has, ``chunk`` pages of a memslot at a time."""
         pages = 0
         for slot, row in enumerate(self.machine.memslots):
             end = int(row[SLOT_FIRST] + row[SLOT_PAGES])

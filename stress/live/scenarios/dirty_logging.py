@@ -40,11 +40,11 @@ class LoggingScenario(Scenario):
         self.hypervisor.allocate(partial(split, self.machine, self.who, gfn, self.plan.share, 1, 1))
 
     def stop_logging_at(self, gfn: int) -> None:
-        """The end of that logging: the guest's next write to this block may map a block."""
+        """End the logging of one block: the guest's next write to it may map a block."""
         self.hypervisor.check(stop_logging_at(self.machine, self.who, gfn, gfn + self.block_pages))
 
     def disable_logging(self) -> None:
-        """From here on faults may map blocks again."""
+        """Switch logging off: from here on faults may map blocks again."""
         self.hypervisor.check(set_logging(self.machine, self.who, 0))
         self.hypervisor.count("logging_disabled")
 
@@ -60,7 +60,7 @@ class LoggingScenario(Scenario):
                 self.hypervisor.maintain()
 
     def let_rebuild(self) -> None:
-        """Until every block is a block again, or nobody meets the tables that are left."""
+        """Let the guest run until every block is a block again, or it meets none of the tables that are left."""
         self.rebuild_blocks()
         for _ in range(_PATIENCE):
             self.hypervisor.dwell_around(self.plan.dwell_ns)

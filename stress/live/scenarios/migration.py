@@ -1,5 +1,6 @@
-"""The ``migration`` scenario: pre-copy while the guest writes; every second one is cancelled midway, the others end
-with a comparison of the copy and memory, cell by cell. Then logging stops and blocks are rebuilt.
+"""The ``migration`` scenario: pre-copy while the guest writes, then logging stops and blocks are rebuilt.
+
+Every second migration is cancelled midway; the others end with a comparison of the copy and memory, cell by cell.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Migration(LoggingScenario):
         self.let_rebuild()
 
     def _pre_copy(self) -> None:
-        """Harvest, and send what was dirty."""
+        """Harvest the dirty log, and send the pages that it has."""
         hypervisor = self.hypervisor
         pages = hypervisor.check(harvest(self.machine, self.who, self._dirty))
         hypervisor.count("harvests")
@@ -51,7 +52,7 @@ class Migration(LoggingScenario):
         hypervisor.count("copied_pages", send(self.machine, self._dirty))
 
     def _stop_and_copy(self) -> None:
-        """Stop the guest, send the rest, and prove that the copy is what memory is."""
+        """Stop the guest, send the rest, and compare the copy with memory."""
         with self.hypervisor.parked():
             self._pre_copy()
             compare_copy(self.machine, self.who)

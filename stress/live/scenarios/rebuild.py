@@ -34,5 +34,5 @@ class Rebuild(LoggingScenario):
         else:
             hypervisor.check(rebuild(machine, self.who, gfn))
         hypervisor.dwell_around(plan.dwell_ns)
-        if plan.geo.vcpu_rebuilds and plan.rounds is not None:  # so many rebuilds were asked for, not so many cycles
+        if plan.geo.vcpu_rebuilds and plan.rounds is not None:  # the limit counts rebuilds, not cycles
             hypervisor.let_guests_run(lambda: not is_split(machine, gfn))

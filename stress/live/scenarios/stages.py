@@ -1,6 +1,6 @@
 """Stages: all vCPUs run a program of their own at the same time, and the hypervisor times it.
 
-As the KVM selftests do: the time of a stage runs from its release to the end of its slowest vCPU.
+The time of a stage runs from its release to the end of its slowest vCPU, as in the KVM selftests.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class StagedScenario(LoggingScenario):
         self.hypervisor.check(unmap_memslots(self.machine, self.who))
 
     def stage(self, name: str, program: Callable[[int], Program], iteration: int = 0) -> None:
-        """Let every vCPU run its program, and record what that took."""
+        """Let every vCPU run its program, and record how long that took."""
         machine, hypervisor = self.machine, self.hypervisor
         for vcpu in range(self.who):
             its = program(vcpu)
@@ -83,7 +83,7 @@ class StagedScenario(LoggingScenario):
         self._record(name, iteration, run)
 
     def timed(self, name: str, work: Callable[[], None], iteration: int = 0) -> None:
-        """Record what the hypervisor's own ``work`` took."""
+        """Do the hypervisor's own ``work``, and record how long it took."""
 
         def run() -> int:
             start = time.monotonic_ns()

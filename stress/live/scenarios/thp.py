@@ -30,7 +30,7 @@ class Thp(LoggingScenario):
         self._mix = [0] * geo.blocks
         room = 1 << 48 - geo.granule_shift
         limit = min(room, geo.root_pages << geo.index_bits * (4 - geo.start_level))
-        # Elsewhere altogether: in a range that both have, a guest on its way would meet another page of its own.
+        # The two places share no page: in a shared one, a guest on its way would meet another page of its own.
         elsewhere = [geo.base_gfn + self._spare, geo.base_gfn - self._spare]
         possible = [base for base in elsewhere if 0 <= base <= limit - geo.pages]
         self._bases = [geo.base_gfn, *possible, geo.base_gfn][:2]
