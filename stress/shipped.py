@@ -20,7 +20,7 @@ _PLACES: Final = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
 
 class Kind(StrEnum):
-    """What a file holds; the word for it in messages."""
+    """The kind of a file that comes with the program; its value is the word for it in messages."""
 
     CONFIG = "config"  # of a run
     SWEEP = "sweep"
@@ -37,7 +37,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def find(kind: Kind, text: str) -> Path:
-    """The file that ``text`` names; nobody has looked whether a path leads anywhere.
+    """The file that ``text`` names; a path is not checked.
 
     Raises `UsageError` for an unknown name, and for a missing file whose name alone would do.
     """

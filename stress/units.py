@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them, to integer bytes and nanoseconds and back."""
+"""Conversion of sizes and durations as people write them to integer bytes and nanoseconds, and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DURATION_UNITS: Final = {
 #: Nothing larger fits the 64-bit integers of compiled code.
 _MAX: Final = (1 << 63) - 1
 
-# The digits are bounded, so that a silly input costs nothing.
+# The number of digits is bounded, so that no input takes long.
 _NUMBER: Final = r"([0-9]{1,19}(?:\.[0-9]{1,19})?)"
 _SIZE: Final = re.compile(rf"{_NUMBER}\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _DURATION: Final = re.compile(rf"{_NUMBER}\s*(ns|us|µs|ms|s|m|h)")

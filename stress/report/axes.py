@@ -13,7 +13,7 @@ _MUCH: Final = 20.0
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two positive ones: decades, with 3, or 2 and 5, between them where there is room."""
+    """Round values between two positive bounds: decades, with 3, or 2 and 5, between them where there is room."""
     decades = math.log10(high / low)
     factors: tuple[float, ...] = (1, 1.5, 2, 3, 5, 7)
     for most, coarser in ((0.8, (1, 2, 5)), (3, (1, 3)), (5, (1,))):

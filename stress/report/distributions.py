@@ -52,7 +52,7 @@ def stalls(document: Document) -> Figure:
             for order in orders
             if name in order["stall_histogram"]
         }
-        # A class keeps its orders' colours, whatever others it has.
+        # An order keeps its colour in the plot of every class.
         plot = _ecdf(measured, f"stall of {name} faults", "share of faults", title, [o["order"] for o in orders])
         if plot is not None:
             plots.append(plot)

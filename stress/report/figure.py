@@ -1,4 +1,4 @@
-"""A plot with its words: what it shows, and its key numbers for those who cannot see it."""
+"""A plot with its title, a note on how to read it, and its key numbers for people who cannot see it."""
 
 from __future__ import annotations
 

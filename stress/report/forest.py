@@ -11,7 +11,7 @@ from stress.report.theme import by_series, spec
 from stress.results import cells
 from stress.results.schema import RATIOS
 
-#: What an order's figure of each metric looks like.
+#: Metric -> the function that shows an order's figure of it.
 _SHOWN: Final[dict[str, Callable[[float | None], str]]] = {
     "window": cells.time,
     "rebuilds_hit_share": cells.share,
@@ -25,7 +25,7 @@ _TOLD: Final = ("window", "throughput")
 
 
 def sentences(compared: dict[str, Any]) -> list[str]:
-    """What one order's ratios show, with the figures that they divide."""
+    """Sentences on one order's ratios, with the figures that they divide."""
     found = []
     for metric in _TOLD:
         ratio, (unit, words), show = compared["ratios"][metric], RATIOS[metric], _SHOWN[metric]

@@ -1,4 +1,4 @@
-"""What a report is made of: stored runs, sweeps with one run per trial, and what searches found."""
+"""The inputs of a report: stored runs, sweeps with one run per trial, and searches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement of a sweep: the swept values as they were written, and what came out."""
+    """One measurement of a sweep: the swept values as they were written, and the result document."""
 
     index: int  # of the point in the sweep's configuration
     values: dict[str, Any]
@@ -62,6 +62,6 @@ def read(path: Path) -> Source:
         for trial in found.sweep.trials
         if trial.document is not None
     ]
-    # They ran in a random order; here they stand as they were configured.
+    # Points ran in a random order; the report has them in the order of the configuration.
     points.sort(key=lambda point: (point.index, point.repeat))
     return Sweep(path.name, points, found.sweep.header["trials"] - len(points))

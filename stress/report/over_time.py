@@ -134,7 +134,7 @@ def _points(intervals: dict[str, list[int]], most: int) -> list[dict[str, Any]]:
 
 
 def _marks(document: Document, most: int) -> tuple[list[str], list[dict[str, Any]]]:
-    """Every order's name, and marks thinned out evenly."""
+    """The names of all orders, and marks of their rebuilds, thinned out evenly to ``most`` per order."""
     found = []
     for marks in document["timeline"]["rebuilds"]:
         step = -(-len(marks["start_ns"]) // most)

@@ -36,7 +36,7 @@ class _Part:
 
 
 def render(sources: list[Source], title: str | None = None) -> str:
-    """The HTML of a report on ``sources``, whose title says what they are if there is none.
+    """The HTML of a report on ``sources``; without a ``title`` the page's says what the sources are.
 
     Raises `UsageError` if a document is no whole result.
     """
@@ -64,7 +64,7 @@ def render(sources: list[Source], title: str | None = None) -> str:
         script_hashes=[_hash(script) for script in scripts],
         data=Markup(f'{{"config":{_embedded(CONFIG)},"plots":[{plots}]}}'),
     )
-    # What no encoding can write is shown as its escape.
+    # A character that UTF-8 cannot write is shown as its escape.
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -99,10 +99,10 @@ def _vega() -> str:
     import vl_convert
 
     bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
-    # A module's top level is a function's: nothing of it gets in the way of the page's own script.
+    # The bundle becomes a function, so that none of its names gets in the way of the page's own script.
     return "(() => {" + bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--") + "})();"
 
 
 def _hash(script: str) -> str:
-    """What a content security policy calls a script that may run."""
+    """The source expression by which a content security policy allows a script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

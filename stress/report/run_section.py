@@ -1,4 +1,4 @@
-"""What the page says about one run."""
+"""The section of the page about one run."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _orders(orders: list[dict[str, Any]]) -> Table:
 
 
 def configuration(document: Document, leave_out: frozenset[str] = frozenset()) -> list[tuple[str, Table]]:
-    """Tables of the configuration and the host, and of what the run took of it."""
+    """Tables of the configuration, and of the host with the memory and start-up time that the run took there."""
     config = [("config hash", document["config_hash"])]
     config += [(key, shown(key, value)) for key, value in document["config"].items() if key not in leave_out]
     host = [(key, shown(key, value)) for key, value in document["host"].items()]

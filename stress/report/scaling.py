@@ -1,4 +1,4 @@
-"""How a sweep's metrics depend on what was swept: one line per order, with the spread over repeats."""
+"""Plots of a sweep's metrics over each swept key: one line per order, with the spread over repeats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stress.units import parse_duration, parse_size
 Order = dict[str, Any]
 
 _ORDER: Final = "order"
-#: Swept keys that choose the orders: they are the lines, not an axis, but where nothing else was swept.
+#: Swept keys that choose the orders, which are the lines of a plot; they are an axis only if no other key was swept.
 ORDER_KEYS: Final = frozenset({_ORDER, "orders"})
 
 
@@ -43,7 +43,7 @@ METRICS: Final = (
 
 
 def keys(sweep: Sweep) -> list[str]:
-    """What was swept, in its sequence: keys with more than one value, orders aside."""
+    """The swept keys with more than one value, in the sequence of the file; without those of orders."""
     found: dict[str, set[str]] = {}
     for point in sweep.points:
         for key, value in point.values.items():
@@ -74,7 +74,7 @@ def scaling(sweep: Sweep, key: str) -> Figure:
 
 
 def side_by_side(sweep: Sweep) -> Figure:
-    """All metrics of each order, where nothing but orders was swept."""
+    """All metrics of each order, for a sweep of nothing but orders."""
     names = _series(sweep.points, [])
     plots = [plot for metric in METRICS if (plot := _plot(sweep.points, _ORDER, metric, [], names))]
     return Figure("Orders side by side", "Points are single measurements." if plots else "There is none.", plots)
@@ -150,7 +150,7 @@ def _plot(points: list[Point], key: str, metric: Metric, others: list[str], name
 
 
 def magnitude(value: Any) -> float | None:
-    """What a value measures: a number as it is, a size in bytes, a duration in ns; None for words."""
+    """The number that a value stands for: itself, a size in bytes, a duration in ns; None for words."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if not isinstance(value, str):

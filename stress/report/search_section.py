@@ -1,4 +1,4 @@
-"""What the page says about one search: its constraints, and what the proved orders cost."""
+"""The section of the page about one search: its constraints, and the costs of the proved orders."""
 
 from __future__ import annotations
 

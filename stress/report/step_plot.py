@@ -40,7 +40,7 @@ def steps(document: dict[str, Any]) -> Figure:
     longest = max(segment["to"] for segment in segments)
     used = {segment["step"] for segment in segments}
     known = [step for step in map(str, STEPS) if step in used]
-    # The wait is no step and grey; a step has its own colour on every page.
+    # The wait is no step, and grey; every step has one colour on all pages.
     colours = scale([WAIT, *known], ["var(--neutral)", *(colour(STEPS.index(Step(step))) for step in known)])
     y = {
         "field": "order",
@@ -109,7 +109,7 @@ def steps(document: dict[str, Any]) -> Figure:
 
 
 def _windows(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """From the start of the step that opens the window to the end of the one that installs, if in this sequence."""
+    """Each order's span from the start of the step that opens the window to the end of the install, if it is later."""
     starts = {each["order"]: each["from"] for each in segments if each["step"] in _OPENS}
     ends = {each["order"]: each["to"] for each in segments if each["step"] in INSTALLS}
     return [

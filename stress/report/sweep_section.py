@@ -1,4 +1,4 @@
-"""What the page says about one sweep."""
+"""The section of the page about one sweep."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _key(point: Point) -> str:
 
 
 def _violations(points: list[Point]) -> list[tuple[str, str, list[str]]]:
-    """Every kind with its total, and its first evidence with the point it is from."""
+    """Every kind of violation with its total, and its first evidence with the point that it is from."""
     counts: Counter[str] = Counter()
     evidence: dict[str, list[str]] = {}
     for point in points:
@@ -76,7 +76,7 @@ def _violations(points: list[Point]) -> list[tuple[str, str, list[str]]]:
 
 
 def _warnings(documents: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """Every warning once, with how many measurements have it."""
+    """Every warning once, with the number of measurements that have it."""
     return [
         (first["name"], f"{counted(count, 'measurement')}; first: {first['detail']}", first["remedy"])
         for first, count in warned(documents)
@@ -94,7 +94,7 @@ def _results(points: list[Point]) -> Table:
             row = (*values, order["order"])
             groups.setdefault(row, []).append(order)
             ranks = (magnitude(point.values.get(key)) for key in known)
-            # Points by their values, orders as they came.
+            # Rows are sorted by the points' values, then by the documents' sequence of orders.
             sortable.setdefault(row, (*((rank is None, rank or 0.0) for rank in ranks), values, len(sortable)))
     rows = []
     for row in sorted(groups, key=sortable.__getitem__)[:_ROWS]:

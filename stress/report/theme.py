@@ -1,10 +1,10 @@
-"""How plots look. Colours are CSS variables of the page, so that a plot follows the page to dark mode and to paper."""
+"""The looks of plots. Colours are CSS variables, so that a plot follows the page to dark mode and to paper."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-#: Series told apart, by colour (``--series-1`` on) and by dash and shape; more than these repeat.
+#: Number of series told apart, by colour (``--series-1`` on) and by dash or shape; further series repeat them.
 SERIES: Final = 8
 
 _DASHES: Final[list[list[int]]] = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [12, 4], [4, 4], [1, 3], [6, 2, 2, 2]]
@@ -66,7 +66,7 @@ def colour(index: int) -> str:
 
 
 def scale(names: list[str], values: list[Any]) -> dict[str, Any]:
-    """A scale that gives each name the value in its place, around and around."""
+    """A scale that gives each name the value in its place; if there are more names the values repeat."""
     return {"domain": names, "range": [values[index % len(values)] for index in range(len(names))]}
 
 
@@ -88,7 +88,7 @@ def lines(
 ) -> list[dict[str, Any]]:
     """A layer per series, told apart by colour and dash; the legend comes from marks that `by_series` encodes.
 
-    With dashes from a scale the legend's small shapes would be dashed too.
+    If the dashes came from a scale, the legend's small shapes would be dashed, too.
     """
     return [
         {

@@ -1,4 +1,4 @@
-"""Where the time of a rebuild goes, step by step, and how much of a difference between orders is the cache clean."""
+"""The time of a rebuild step by step, and the part of the cache clean in a difference between orders."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def step_median(order: dict[str, Any], job: Collection[Step]) -> int | None:
 
 
 def finding(orders: Sequence[dict[str, Any]]) -> str:
-    """What the clean and the tear-down take of the first order's rebuild, and what reordering alone gains.
+    """The parts of the clean and the tear-down in the first order's rebuild, and the gain of reordering, in sentences.
 
-    Empty unless memory was cleaned and there is another order. All figures are medians.
+    It is empty unless memory was cleaned and there is another order. All figures are medians.
     """
     baseline = orders[0]
     others = [order for order in orders[1:] if order["rebuild_ns"]["p50"] is not None]
@@ -49,7 +49,7 @@ def _part(part: int, whole: int) -> str:
 
 
 def _without_clean(orders: Sequence[dict[str, Any]], whole: int) -> str:
-    """What is left of a rebuild without its clean: of block-first, as the RFC of 2021 posted it, or of the baseline."""
+    """A sentence on a rebuild without its clean: block-first's, as the RFC of 2021 posted it, or the baseline's."""
     posted = [order for order in orders if order["steps"] == list(BLOCK_FIRST.steps)]
     chosen = (posted or orders)[0]
     rest = sum(times["p50"] for step, times in chosen["step_ns"].items() if step not in CLEANS)
@@ -57,7 +57,7 @@ def _without_clean(orders: Sequence[dict[str, Any]], whole: int) -> str:
     return f"Leaving out the clean, {where}: {cells.factor(rest / whole)}x, but wrong without FWB"
 
 
-#: The part that is no step, unless the order says where mmu_lock is taken.
+#: The part of a rebuild that is no step, unless the order says where mmu_lock is taken.
 WAIT: Final = "wait for mmu_lock"
 
 

@@ -1,4 +1,4 @@
-"""What one number looks like in a table cell: short, with its unit, never more digits than it deserves."""
+"""One number as text for a table cell: short, with its unit, and no more digits than it deserves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from stress.units import format_ns
 
-#: Nothing was measured.
+#: The cell of a figure that was not measured.
 NONE: Final = "-"
 NO_RATIO: Final = "no ratio"
 
@@ -42,7 +42,7 @@ def _three_digits(value: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share in percent: ``1.2%``; what is not quite 0 or 100% never looks like it."""
+    """A share in percent: ``1.2%``; a share that is not quite 0 or 100% never looks like it."""
     if value is None:
         return NONE
     percent = 100 * value
@@ -64,7 +64,7 @@ def factor(value: float | None) -> str:
 
 
 def ratio(found: dict[str, Any]) -> str:
-    """A ratio with its interval: ``0.031x [0.028, 0.036]``; ``?`` where it has no bound. A predicted one has none."""
+    """A ratio with its interval: ``0.031x [0.028, 0.036]``; ``?`` for an unknown bound, none if predicted."""
     if found["ratio"] is None:
         return NO_RATIO
     if found["low"] is None:

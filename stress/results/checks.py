@@ -1,4 +1,4 @@
-"""What a command tested, one by one and each with what became of it, as a CI system wants to list it."""
+"""The checks of a command, one by one with their outcomes, as CI systems list them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stress.errors import ExitCode, StressError, one_line
 
 
 class Status(StrEnum):
-    """What became of a check."""
+    """The outcome of a check."""
 
     PASSED = "passed"
-    FAILED = "failed"  # what was checked is wrong: exit code 1
+    FAILED = "failed"  # the order or the figure is wrong: exit code 1
     ERROR = "error"  # there is no verdict, which is no pass: every other exit code but 0
-    SKIPPED = "skipped"  # not judged, because nothing was asked or something else failed
+    SKIPPED = "skipped"  # there is no verdict, because none was asked for or an error came first
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,19 @@ class Check:
 
     name: str
     status: Status = Status.PASSED
-    kind: str = ""  # of what is not passed, in a word
+    kind: str = ""  # of a check that did not pass, in a word
     message: str = ""  # one line
     detail: str = ""  # lines
 
 
 def of_document(document: dict[str, Any]) -> list[Check]:
-    """Every order of a result. A verdict is of the run: which of several orders broke the table nobody knows."""
+    """A check per order of a result. All have the run's verdict: which of several orders broke the table is unknown."""
     names = [each["order"] for each in document["orders"]] or [str(name) for name in document["config"]["orders"]]
     return [Check(name, *_judged(document)) for name in names]
 
 
 def of_error(name: str, error: Exception) -> Check:
-    """What ended a command before it could say what it tested."""
+    """The check that stands for an error which ended a command before its own checks."""
     if not isinstance(error, StressError):
         return Check(name, Status.ERROR, "internal-error", one_line(f"{type(error).__name__}: {error}"))
     status = Status.FAILED if error.exit_code == ExitCode.CHECK_FAILED else Status.ERROR

@@ -1,4 +1,4 @@
-"""Orders side by side, one row per metric, with the ratios to the first order and what they mean."""
+"""Tables of orders side by side: one row per metric, with the ratios to the first order and notes on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stress.results.text import WIDTH, joined, table, wrapped
 
 Order = dict[str, Any]
 
-#: Orders beside the baseline in one table, if they fit; the rest get another table against it.
+#: Numbers of orders beside the baseline in one table, the first that fits the width; other orders get another table.
 _OTHERS_PER_TABLE: Final = (3, 2)
 
 
@@ -21,7 +21,7 @@ def _per_rebuild(count: int, order: Order) -> float | None:
     return count / order["rebuilds"] if order["rebuilds"] else None
 
 
-#: Rows: what it is, the cell of one order, and its ratio's key if it has one.
+#: Rows of the table: title, the cell of one order, and the key of its ratio, if it has one.
 _METRICS: Final[Sequence[tuple[str, Callable[[Order], str], str]]] = (
     ("rebuilds", lambda order: cells.count(order["rebuilds"]), ""),
     ("window, median", lambda order: cells.time(order["window_ns"]["p50"]), "window"),
@@ -60,7 +60,7 @@ def comparison(document: dict[str, Any], fmt: str) -> str:
 
 
 def _table(baseline: Order, others: Sequence[tuple[Order, dict[str, Any]]], fmt: str) -> str:
-    """One table. Against a single order the ratio has its own column, else it stands below the value."""
+    """One table. With a single other order the ratio has its own column, else it stands below the value."""
     single = len(others) == 1
     headers = ["", cells.name(baseline["order"]), *(cells.name(order["order"]) for order, _ in others)]
     if single:

@@ -1,4 +1,4 @@
-"""What an executor hands over after a run: plain numbers, one record per order; and of a traced run what it traced."""
+"""The data that an executor hands over after a run: plain numbers, a record per order, and a trace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEVEL_COUNTERS = {
     status: tuple(f"{status}_l{level}" for level in range(LEVELS)) for status in ("translation", "permission")
 }
 
-#: What fault handlers did to the page table.
+#: Counts of what fault handlers did to the page table.
 MAPPING_COUNTERS = ("mapped_blocks", "mapped_pages", "relaxed", "splits")
 
 #: Per-vCPU counters in the order of the last axis of ``OrderData.counters`` and ``StageData.counters``.
@@ -71,8 +71,8 @@ REBUILD_ROW = np.dtype(
     ]
 )
 
-#: One row per cycle of a scenario: a block split and rebuilt, a migration, a pass over all stages. What happened in one
-#: cycle has much in common; cycles have not, and so they are what statistics resample.
+#: One row per cycle of a scenario: a block split and rebuilt, a migration, a pass over all stages. Events of one cycle
+#: depend on each other, cycles do not: so statistics resample cycles.
 CYCLE_ROW = np.dtype(
     [
         ("number", np.int64),  # run-wide, from 1; cycles of several orders take turns
@@ -108,7 +108,7 @@ class OrderData(Counted):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What all vCPUs did in a stretch of the run."""
+    """Accesses and faults of all vCPUs in a stretch of the run."""
 
     start_ns: int  # since the run's first common access
     duration_ns: int
@@ -160,7 +160,7 @@ class RunData(Ran):
 
 
 class TraceRequest(NamedTuple):
-    """How much is to be traced."""
+    """The extent of the trace that is asked for."""
 
     rebuilds: int  # the trace ends with this rebuild
     changes: bool  # every change of the page table, not only rebuilds and faults
@@ -214,9 +214,9 @@ TRACED_FAULT = np.dtype(
 
 @dataclass(slots=True)
 class TraceData:
-    """A trace; everything in it happened before ``end_ns``. ``cut`` says why it is shorter than was asked for.
+    """A trace; everything in it happened before ``end_ns``. ``cut`` says why it is shorter than the one asked for.
 
-    ``beyond`` says what of its changes casemate, which they are written for, cannot follow.
+    ``beyond`` names the limits of casemate, the checker that ``changes`` are written for, which the trace exceeds.
     """
 
     orders: tuple[Order, ...]

@@ -1,7 +1,6 @@
 """The JSON document of a run, built from what the executor measured.
 
-`stress.results.schema` says what each key means. Only plain JSON values come out; what was
-not measured is null.
+`stress.results.schema` says what each key means. All values are plain JSON; a figure that was not measured is null.
 """
 
 from __future__ import annotations
@@ -68,12 +67,12 @@ def build(data: RunData) -> dict[str, Any]:
 
 
 def _as_measured(data: object, kind: type[Part]) -> dict[str, Any]:
-    """What an executor measured of one kind, as it is."""
+    """The keys of one class of the schema, with an executor's values as they are."""
     return {name: plain(getattr(data, name)) for name in kind.model_fields}
 
 
 def _in_sequence(found: dict[str, Any], kind: type[Part]) -> dict[str, Any]:
-    """What was found, in the schema's sequence. A key that a document may lack is never null."""
+    """The values of ``found`` in the schema's sequence; a key that a document may lack is left out, never null."""
     fields = kind.model_fields.items()
     return {name: found[name] for name, field in fields if field.is_required() or found.get(name) is not None}
 
@@ -130,7 +129,7 @@ def _by_name(counts: Any) -> dict[str, int]:
 
 
 def _handled(total: dict[str, int]) -> dict[str, Any]:
-    """Faults by class and by what the walk met, and what their handlers did to the page table."""
+    """Faults by class, faults by the walk's status and level, and what their handlers did to the page table."""
     return {
         "faults": {name: total[name] for name in FAULT_CLASSES},
         "faults_by_level": {status: [total[name] for name in names] for status, names in LEVEL_COUNTERS.items()},

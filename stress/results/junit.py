@@ -12,9 +12,9 @@ from xml.etree import ElementTree as ET
 from stress import __version__
 from stress.results.checks import Check, Status
 
-#: What XML 1.0 cannot say, not even escaped.
+#: Characters that XML 1.0 cannot hold, not even escaped.
 _UNSPEAKABLE: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-#: The element that tells of a check; the passed have none.
+#: Status -> the element that stands for it inside a test case; a passed check has none.
 _ELEMENTS: Final = {Status.FAILED: "failure", Status.ERROR: "error", Status.SKIPPED: "skipped"}
 
 

@@ -25,7 +25,7 @@ _ELSEWHERE: Final = "choose another file with --output"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file contains; its lines are parsed when they are asked for."""
+    """The contents of a file; its lines are parsed when they are asked for."""
 
     name: str
     header: dict[str, Any]
@@ -34,32 +34,32 @@ class Found:
     cut_off: bool  # whether anything follows it
 
     def records(self, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Where each line stands, and what it holds; `UsageError` with the ``remedy`` for one that is damaged."""
+        """Place and record of each line; `UsageError` with the ``remedy`` for a line that is damaged."""
         for number, line in enumerate(self.lines, start=2):
             where = f"{self.name} line {number}"
             yield where, _parsed(line, where, remedy)
 
 
 def is_of(key: str, content: bytes) -> bool:
-    """Whether a file that starts so has a header that starts with this key."""
+    """Whether a file with this content has a header whose first key is ``key``."""
     return content.startswith(_start(key))
 
 
 def never_began(key: str, content: bytes) -> bool:
-    """Whether such a file ends before its header does: nothing is in it."""
+    """Whether a file with such a header ends before the header does: it holds nothing."""
     return b"\n" not in content and (is_of(key, content) or _start(key).startswith(content))
 
 
 def parse(content: bytes, name: str, remedy: str) -> Found:
-    """What a file of this name contains; `UsageError` with the ``remedy`` for a damaged header."""
+    """The parsed content of the file ``name``; `UsageError` with the ``remedy`` for a damaged header."""
     first, *lines = content.split(b"\n")
-    cut_off = lines.pop() if lines else b""  # what stands after the last line break
+    cut_off = lines.pop() if lines else b""  # the bytes after the last line break
     header = _parsed(first, f"{name} line 1", remedy)
     return Found(name, header, tuple(lines), len(content) - len(cut_off), bool(cut_off))
 
 
 def damaged(where: str, remedy: str) -> UsageError:
-    """A line is not what was written there."""
+    """The error of a line that is not as it was written."""
     return UsageError(f"{where} is damaged", remedy)
 
 
@@ -82,7 +82,7 @@ class Lines:
         self._end = 0
 
     def begin(self, header: Mapping[str, Any], resume: bool) -> bytes:
-        """Write the header into a new file; or what an old one contains, which the caller judges and `keep`s."""
+        """Write the header into a new file; returns an old file's content, which the caller judges and `keep`s."""
         key = next(iter(header))
         try:
             content = read_open(self._descriptor, self._path)
@@ -119,7 +119,7 @@ class Lines:
                 written += os.pwrite(self._descriptor, line[written:], self._end + written)
             os.fsync(self._descriptor)
         except OSError as error:
-            # Half a line would hide what is appended after it.
+            # Half a line would hide the lines that are appended after it.
             with contextlib.suppress(OSError):
                 self.keep(self._end)
             remedy = "make room, then continue with --resume; what the file has is kept"

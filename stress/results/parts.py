@@ -1,4 +1,4 @@
-"""What a key of a result document is, and what follows from classes of keys: paths, types, units, defects.
+"""Classes of keys of a result document, and what follows from them: paths, types, units, defects.
 
 A path joins keys with dots; ``[]`` stands for the elements of a list, ``<step>`` for any step's name, ``<class>``
 for any fault class.
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
 
-# Numbers beyond 64 bits were not measured; a flag is no number, and a number no text.
+# No measured number is beyond 64 bits. The types are strict: a flag is no number, and a number no text.
 _BOUND: Final = 1 << 64
 Int = Annotated[int, Field(strict=True, gt=-_BOUND, lt=_BOUND)]
 Num = Annotated[float, Field(strict=True, gt=-_BOUND, lt=_BOUND, allow_inf_nan=False)]
@@ -54,13 +54,14 @@ def key(
     each: str | Mapping[str, tuple[str, str]] = "",
     **bounds: Any,
 ) -> Any:
-    """A key as an attribute. The meaning of one that holds others begins theirs, or is it, with their names for ``{}``.
+    """A key as an attribute.
 
-    ``unit``: by the name (``_ns``, ``_bytes``, ``_per_s``) if it is left out. ``since``: the schema version that
-    brought it. ``sometimes``: not in every document of its version; else a key whose ``default`` is None is absent from
-    older ones alone. ``column``: shown of a sweep if nobody says what, itself ("") or what is at this path below it.
-    ``each``: what stands in paths for the names in a mapping, or those names with unit and meaning. ``bounds`` are
-    pydantic's.
+    ``meaning``: of a key that holds others, the beginning of their meanings; with ``{}`` in it the whole of them, and
+    ``{}`` their name. ``unit``: by the key's name (``_ns``, ``_bytes``, ``_per_s``) if it is left out. ``since``: the
+    schema version that brought the key. ``sometimes``: the key is not in every document of its version; else a key
+    whose ``default`` is None is absent from older documents alone. ``column``: a sweep's table shows the key by default
+    (""), or the key at this path below it. ``each``: the text that stands in paths for the names of a mapping, or these
+    names with unit and meaning. ``bounds`` are pydantic's.
     """
     about: Any = {"unit": unit, "since": since, "sometimes": sometimes, "column": column, "each": each}
     return Field(default, description=meaning, json_schema_extra=about, **bounds)
@@ -71,12 +72,12 @@ def _about(field: FieldInfo) -> Any:
 
 
 def wrong(at: str) -> PydanticCustomError:
-    """What an object's own check raises: ``at`` is the path below the object of what is missing or wrong."""
+    """The error that an object's own check raises; ``at`` is the path below the object of the wrong or missing key."""
     return PydanticCustomError("wrong", "is missing or wrong", {"at": at})
 
 
 class Part(BaseModel):
-    """A part of a document: read, never changed. Later documents of this version may hold more than it knows."""
+    """A part of a document: read, never changed. Keys that a later document may have besides are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
@@ -144,7 +145,7 @@ def keys_of(model: type[Part]) -> Iterator[ResultKey]:
 
 
 def columns_of(model: type[Part]) -> Iterator[str]:
-    """Paths of what is shown of objects of this class if nobody says what."""
+    """Paths of the keys that are shown of objects of this class by default."""
     for name, field in model.model_fields.items():
         column = _about(field)["column"]
         if column is not None:
@@ -166,7 +167,7 @@ def _leaves(kind: Any, at: ResultKey, each: Any) -> Iterator[ResultKey]:
                 optional=at.optional or not field.is_required(),
                 since=max(at.since, about["since"]),
             )
-            never_null = field.default is None  # who may be absent
+            never_null = field.default is None  # such a key is absent instead
             yield from _leaves(_bare(field.annotation)[0] if never_null else field.annotation, inner, about["each"])
     elif get_origin(kind) is tuple:
         yield from _leaves(get_args(kind)[0], replace(at, path=f"{at.path}[]"), "")
@@ -180,7 +181,7 @@ def _leaves(kind: Any, at: ResultKey, each: Any) -> Iterator[ResultKey]:
 
 
 def _bare(kind: Any) -> tuple[Any, bool]:
-    """A type without what pydantic is told of it, and without None; whether it may be None."""
+    """A type without pydantic's annotations and without None, and whether it may be None."""
     if get_origin(kind) is Annotated:
         return _bare(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
@@ -190,7 +191,7 @@ def _bare(kind: Any) -> tuple[Any, bool]:
 
 
 def defects(model: type[Part], error: ValidationError) -> list[str]:
-    """Paths of what a document of this class lacks or has wrong."""
+    """Paths of the keys that a document of this class lacks or has wrong."""
     found = error.errors(include_url=False, include_input=False)
     return [_path(model, detail["loc"], detail.get("ctx", {}).get("at", "")) for detail in found]
 

@@ -1,4 +1,4 @@
-"""Rows side by side: figures aggregated over whatever is not told apart, as tables or as CSV."""
+"""Figures of rows by chosen keys, aggregated over all other keys, as tables or as CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stress.results.rows import Row, figure_key, figure_text
 from stress.results.schema import COLUMNS
 from stress.results.text import inert, joined, table
 
-#: How several runs' figures become one.
+#: Name -> the function that makes one figure of several runs'.
 AGGREGATES: Final[dict[str, Callable[[Sequence[float]], float]]] = {
     "median": statistics.median,
     "mean": statistics.fmean,
@@ -26,7 +26,7 @@ _Label = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pivot:
-    """Figures by the row's and the column's labels; what was not measured is absent."""
+    """Figures by the row's and the column's labels; a figure that was not measured is absent."""
 
     row_keys: tuple[str, ...]
     column_keys: tuple[str, ...]
@@ -45,7 +45,7 @@ def pivot(
     figures: Sequence[str] = COLUMNS,
     aggregate: str = "median",
 ) -> Pivot:
-    """The rows' figures, told apart by the keys; labels come in the order in which the rows have them."""
+    """The rows' figures by the values of the keys; labels come in the order in which the rows have them."""
     values: dict[tuple[_Label, _Label, str], list[float]] = {}
     row_labels: dict[_Label, None] = {}
     column_labels: dict[_Label, None] = {}
@@ -92,7 +92,7 @@ def pivot_csv(found: Pivot) -> str:
 
 
 def _plain(number: float | None) -> float | None:
-    """Whole numbers without a decimal point."""
+    """A number that prints without a decimal point if it is whole."""
     return int(number) if number is not None and number == int(number) else number
 
 

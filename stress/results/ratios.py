@@ -33,14 +33,14 @@ REPLICATES: Final = 2000
 
 #: Fewer cycles than this per order give no interval.
 MIN_CYCLES: Final = 10
-#: Nor do cycles of so different size that they tell no more than this many equal ones.
+#: Cycles of so different size that they tell no more than this many equal ones give no interval either.
 MIN_EQUAL_CYCLES: Final = 5
 #: A rate of rare events gets an interval only if this many cycles show one.
 MIN_EVENT_CYCLES: Final = 5
 #: A p99 gets an interval only if its tail spans this many cycles; with 5 about 1 in 8 intervals misses.
 MIN_TAIL_CYCLES: Final = 10
 
-#: Draws per order and metric group. Beyond it, long runs get fewer replicates; their intervals are tight.
+#: Most draws per order and metric. Long runs get fewer replicates than `REPLICATES` by it; their intervals are tight.
 _MAX_DRAWS: Final = 40_000_000
 _MIN_REPLICATES: Final = 400
 #: Cells of the largest temporary (64 bit each).
@@ -79,7 +79,7 @@ def ratios(
 def exact_ratios(
     baseline_name: str, baseline: dict[str, Estimate], name: str, other: dict[str, Estimate]
 ) -> dict[str, dict[str, Any]]:
-    """The same of passes predicted: nothing is drawn, and there is no noise that an interval would tell of."""
+    """The ratios of predicted passes, without intervals: nothing is drawn, and a prediction has no noise."""
     found = ratios(baseline_name, baseline, name, other)
     for each in found.values():
         if each["ratio"] is not None:
@@ -144,7 +144,7 @@ class _Cycles:
 
 
 def _equal_cycles(weights: npt.NDArray[Any]) -> float:
-    """As many cycles of equal weight tell as much as these (Kish, "Survey Sampling", 1965, section 11.7)."""
+    """The number of equal cycles that tell as much as these (Kish, "Survey Sampling", 1965, section 11.7)."""
     weights = weights.astype(np.float64)
     return float(weights.sum() ** 2 / (weights @ weights))
 
@@ -162,7 +162,7 @@ def _too_few(what: str, weights: npt.NDArray[Any]) -> str:
 
 
 def spread(value: float, resampled: Floats, weights: npt.NDArray[Any]) -> Floats:
-    """Resamples of cycles with these weights, as far from ``value`` on a logarithmic scale as so few cycles demand."""
+    """The resamples of cycles with these weights, moved away from ``value`` on a logarithmic scale for their number."""
     if value <= 0:
         return resampled
     equal = _equal_cycles(weights)
@@ -204,7 +204,7 @@ def _window(rows: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
 
 
 def _quotient(value: float, parts: Floats, wholes: Floats, rng: np.random.Generator) -> Floats:
-    """Likely values of sum of ``parts`` over sum of ``wholes``, each (cycles,), of which ``value`` was found."""
+    """Likely ratios of the sums of ``parts`` and of ``wholes``, each (cycles,); ``value`` is the measured one."""
     apart = parts - value * wholes
     error = math.sqrt(parts.size / (parts.size - 1) * float(apart @ apart)) / parts.sum()  # of the logarithm
     found: Floats = value * np.exp(error * rng.standard_t(_equal_cycles(wholes) - 1, size=REPLICATES))
@@ -255,7 +255,7 @@ def _share(data: OrderData, rng: np.random.Generator) -> Estimate:
 
 
 def _independent(cycles: _Cycles, hits: Floats) -> float:
-    """As many independent rebuilds tell as much of the share hit as these in their cycles, ``hits`` in each."""
+    """The number of independent rebuilds that tell as much of the share hit as these cycles, with ``hits`` in each."""
     rebuilds = float(cycles.sizes.sum())
     if rebuilds == cycles.count:
         return rebuilds
@@ -271,9 +271,9 @@ def _independent(cycles: _Cycles, hits: Floats) -> float:
 
 
 def _window_stall_p99(data: OrderData, rng: np.random.Generator) -> Estimate:
-    """The p99 (ns) of window faults' stalls: only they are the order's doing, and population faults would hide them.
+    """The p99 (ns) of window faults' stalls: only these depend on the order, and population faults would hide them.
 
-    Its value comes from exact counts, its interval from the events kept.
+    The p99's value comes from exact counts, its interval from the events kept.
     """
     value = stall_quantiles(data, "window")["p99"]
     found = _stall_p99(data.stalls[data.stalls["fault_class"] == FAULT_CLASSES.index("window")], rng)
@@ -285,7 +285,7 @@ def _window_stall_p99(data: OrderData, rng: np.random.Generator) -> Estimate:
 
 
 def _stall_p99(stalls: npt.NDArray[Any], rng: np.random.Generator) -> Estimate:
-    """The p99 (ns) of STALL_ROW rows, those of one cycle drawn together."""
+    """The p99 (ns) of STALL_ROW rows; the rows of one cycle are drawn together."""
     count = int(stalls.size)
     if count == 0:
         return Estimate(None, reason="has no such stalls")

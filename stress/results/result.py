@@ -19,7 +19,7 @@ _OF_THE_RUN = ("scenario", "seed", "verdict", "complete", "started_at", "elapsed
 
 
 class Result(Document):
-    """What a run measured, as attributes: ``result.orders["block-first"].window_ns.p50``."""
+    """A run's result as attributes: ``result.orders["block-first"].window_ns.p50``."""
 
     _document: dict[str, Any] = PrivateAttr()
 
@@ -42,7 +42,7 @@ class Result(Document):
 
     @property
     def order(self) -> OrderResult:
-        """The order under test; of several the first, which the ratios refer to."""
+        """The order under test; the first of several, which the ratios refer to."""
         return next(iter(self.orders.values()))
 
     def save(self, path: str | Path) -> None:
@@ -51,7 +51,7 @@ class Result(Document):
         store.write(Path(path), self._document)
 
     def table(self, fmt: str = "simple") -> str:
-        """What the command prints, in a format of tabulate; `UsageError` for an unknown one."""
+        """The text that the command prints, in a format of tabulate; `UsageError` for an unknown one."""
         from stress.results.tables import compare_table
 
         return compare_table(self._document, fmt)

@@ -1,4 +1,4 @@
-"""Results as rows of a table: one per order of each run, with what the run was and every figure it measured.
+"""Results as rows of a table: one per order of each run, with the run's options and all its figures.
 
 Conditions such as ``vcpus>=2`` or ``window_ns.p50<1ms`` select among them.
 """
@@ -111,13 +111,13 @@ def figure_text(path: str, value: float | None) -> str:
 
 
 def _option(key: str) -> tuple[str, str]:
-    """An option's name and unit of its key in a document: ``block-size`` and bytes of ``block_size_bytes``."""
+    """The name and unit of an option from its key in a document: ``block-size``, bytes of ``block_size_bytes``."""
     ending = next((ending for ending in _UNITS if key.endswith(ending)), "")
     return key.removesuffix(ending).replace("_", "-"), _UNITS.get(ending, "")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of all that is in objects; a list, of which there is no one value, is left out."""
+    """Dotted names and values of all keys of an object and the objects in it; lists are left out."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
@@ -126,7 +126,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:
-    """What of `flat` is a number, or could have been one."""
+    """The values of `flat` that are numbers, or null."""
     return ((path, value) for path, value in flat(values, prefix) if not isinstance(value, bool | str))
 
 
@@ -179,17 +179,17 @@ def selected(rows: Sequence[Row], conditions: Iterable[Condition]) -> list[Row]:
 
 
 def keys_of(rows: Iterable[Row]) -> list[str]:
-    """What runs can be told apart by."""
+    """The keys that the rows have, in sequence."""
     return list(dict.fromkeys(key for row in rows for key in row.keys))
 
 
 def figures_of(rows: Iterable[Row]) -> list[str]:
-    """Paths of all that was measured."""
+    """The paths of the figures that the rows have, in sequence."""
     return list(dict.fromkeys(path for row in rows for path in row.figures))
 
 
 def known(name: str, names: Sequence[str], what: str) -> str:
-    """``name`` if there is such a thing, else `UsageError` with what is like it."""
+    """``name`` if it is among the names, else `UsageError` with the names that are like it."""
     if name in names:
         return name
     hint = did_you_mean(name, names, "--list shows all there are")
@@ -201,7 +201,7 @@ def _meets(row: Row, condition: Condition) -> bool:
     value = row.keys[name] if name in row.keys else row.figures.get(name)
     compare = _COMPARISONS[condition.comparison]
     if value is None:
-        # Nothing was measured or set: unlike every value, and neither more nor less than any.
+        # A value that was not measured or set is unlike every other, and neither more nor less than any.
         return compare(text, "-") if condition.comparison in ("=", "!=") else False
     if isinstance(value, str):
         if condition.comparison not in ("=", "!="):

@@ -2,10 +2,10 @@
 
 A class per object of the document, an attribute per key. The attributes of `stress.Result`, the check of files, the
 reference page, the selection by path and the columns shown by default are made of them. A list of orders is a mapping
-by their names here, and what a document may lack is None, or empty.
+by their names here, and a key that a document may lack is None, or empty.
 
-A new key is one attribute here, and its value where it is measured: `Ran` and `Counted` hold what goes from the
-executor into the document as it is.
+A new key is one attribute here, and its value where it is measured: the values of `Ran` and `Counted` go from the
+executor into the document as they are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from stress.results.parts import (
 #: are steps.
 SCHEMA_VERSION: Final = 5
 
-#: What is compared between orders: unit, and words for it.
+#: Metrics that are compared between orders: metric -> unit, and words for it.
 RATIOS: Final = {
     "window": ("ns", "median invalid window"),
     "rebuilds_hit_share": ("", "share of rebuilds hit"),
@@ -123,7 +123,7 @@ class VcpuResult(Part):
 
 
 class Named(Part):
-    """What an order is."""
+    """The name and the steps of an order."""
 
     order: Text = key("the order's name")
     description: Text = key("what the order does, in one line")
@@ -132,7 +132,7 @@ class Named(Part):
 
 
 class Counted(Part):
-    """What an executor counts of one order, exactly."""
+    """The exact counts of an executor for one order."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -149,7 +149,7 @@ class Counted(Part):
 
 
 class OrderResult(Counted, Named):
-    """What one order cost: its rebuilds, and the guest's accesses and faults meanwhile."""
+    """The costs of one order: its rebuilds, and the guest's accesses and faults meanwhile."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -234,7 +234,7 @@ class Stage(Part):
 
 
 class Intervals(Parallel):
-    """What all vCPUs did in one interval after the other."""
+    """Accesses and faults of all vCPUs in one interval after the other."""
 
     start_ns: tuple[Int, ...] = key("start of each interval, since the run's first common access")
     duration_ns: tuple[Int, ...] = key("how long each interval was")
@@ -243,7 +243,7 @@ class Intervals(Parallel):
 
 
 class RebuildTimes(Parallel):
-    """When an order's rebuilds were: a bounded sample of them, in sequence."""
+    """Start and duration of an order's rebuilds: a bounded sample of them, in sequence."""
 
     order: Text = key("order of these rebuilds, a bounded sample in sequence")
     start_ns: tuple[Int, ...] = key("start of each, since the run's first common access")
@@ -259,7 +259,7 @@ class Timeline(Part):
 
 
 class LifeCycle(Part):
-    """Counts of what the guest lived through besides rebuilds."""
+    """Counts of the scenario's events besides rebuilds."""
 
     logging_enabled: Int = key("times dirty logging was enabled on a memslot", default=0)
     logging_disabled: Int = key("times dirty logging was disabled on a memslot", default=0)
@@ -303,7 +303,7 @@ class Injected(Part):
 
 
 class Ran(Part):
-    """What an executor says of the whole run."""
+    """The values of an executor for the whole run."""
 
     model_config = ConfigDict(frozen=False)
 
@@ -326,7 +326,7 @@ class Ran(Part):
 
 
 class Written(Part):
-    """What a document begins with."""
+    """The first keys of a document."""
 
     schema_version: Int = key("version of this format; newer ones are refused")
     stress_version: Text = key("version of stress that wrote the document")
@@ -337,7 +337,7 @@ class Written(Part):
 
 
 class StagedConfig(Part):
-    """What of the configuration a document with stages is shown with; `stress.config` says what each means."""
+    """Keys of the configuration that tables of stages show; `stress.config` says what each means."""
 
     backing: Backing = key()
     granule_bytes: Int = key(ge=1)
@@ -395,7 +395,7 @@ RESULT_KEYS: Final = tuple(keys_of(Document))
 
 _BY_PATH: Final = {each.path: each for each in RESULT_KEYS}
 
-#: What is shown of a sweep if nobody says what: paths below an order.
+#: Paths, below an order, of the keys that are shown of a sweep by default.
 COLUMNS: Final = tuple(columns_of(OrderResult))
 
 

@@ -1,4 +1,4 @@
-"""What `stress search` found: its document, read back and shown."""
+"""The document of a `stress search`, read back and shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stress.units import format_ns
 KEY: Final = "search_version"
 VERSION: Final = 1
 
-#: What an order is judged by, less being better: fields of `stress.predict.Brief`, with their headings.
+#: Figures that an order is judged by, less being better: fields of `stress.predict.Brief`, with their headings.
 FIGURES: Final = {
     "window_ns": "window",
     "worst_stall_ns": "worst stall",
@@ -58,7 +58,7 @@ class _Constraint(BaseModel):
 
 
 class _Found(BaseModel):
-    """What a reader relies on; the document has more."""
+    """The keys that readers rely on; the document has more."""
 
     complete: bool
     vocabulary: tuple[str, ...]
@@ -78,7 +78,7 @@ class _Found(BaseModel):
 
 
 def is_search(document: Any) -> bool:
-    """Whether a JSON value claims to be one."""
+    """Whether a JSON value claims to be the document of a search."""
     return isinstance(document, dict) and KEY in document
 
 
@@ -97,7 +97,7 @@ def checked(document: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def counts(document: dict[str, Any]) -> str:
-    """How many orders there were, and what became of them."""
+    """The numbers of orders, and of those proved, refuted and undecided, in words."""
     undecided = document["undecided"]
     idle = document["bounds"]["fwb"] and any(step in CLEANS for step in document["vocabulary"])
     return (
@@ -108,7 +108,7 @@ def counts(document: dict[str, Any]) -> str:
 
 
 def within(document: dict[str, Any]) -> str:
-    """What the proofs are about."""
+    """The machines on which the orders were proved, in a sentence."""
     bounds = document["bounds"]
     vcpus, accesses = bounds["vcpus"], counted(bounds["accesses"], "access", "accesses")
     machine = f"{counted(vcpus, 'vCPU')} with {accesses}{' each' if vcpus > 1 else ''}"
@@ -120,7 +120,7 @@ def within(document: dict[str, Any]) -> str:
 
 
 def constraint_rows(document: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """What a right order has, how many programs it refutes, and the counterexample."""
+    """A row per constraint: its words, the number of programs it refutes, and its counterexample."""
     return [
         (
             each["text"],
@@ -136,7 +136,7 @@ CONSTRAINT_HEADERS: Final = ("a right order has", "refuted by it", "else", "as i
 
 
 def proved_rows(document: dict[str, Any]) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
-    """Headers and rows of the proved programs; with what they cost, the front first, if that was predicted."""
+    """Headers and rows of the proved programs; if costs were predicted with these, and the front first."""
     plain = [(each, (",".join(each["steps"]), ", ".join(each["named"]))) for each in document["correct"]]
     if not document["front"]:
         return ("proved", "is", "schedules"), [(*words, str(each["schedules"])) for each, words in plain]

@@ -1,7 +1,7 @@
 """The lines that KVM's selftests print, so that a result here can be laid beside one from hardware.
 
 Formats: tools/testing/selftests/kvm/kvm_page_table_test.c (Linux 5.13 on), dirty_log_perf_test.c and
-lib/kvm_util.c's vm_guest_mode_string. What has no counterpart here (the host virtual offset) is left out.
+lib/kvm_util.c's vm_guest_mode_string. A line without a counterpart here (the host virtual offset) is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _VA_BITS: Final = 48
 
 
 def selftest_lines(document: dict[str, Any]) -> str:
-    """What the selftest of the scenario would have printed, once for each order; empty for any other scenario."""
+    """The lines that the scenario's selftest would have printed, once for each order; "" for any other scenario."""
     lines = _SELFTESTS.get(document["scenario"])
     if lines is None:
         return ""
@@ -86,7 +86,7 @@ def _dirty_log_perf_test(config: dict[str, Any], seed: int, stages: list[dict[st
     return lines
 
 
-#: Scenario -> what makes its lines of a configuration, a seed and the stages of one order.
+#: Scenario -> the function that makes its lines of a configuration, a seed and the stages of one order.
 _SELFTESTS: Final[dict[str, Callable[[dict[str, Any], int, list[dict[str, Any]]], list[str]]]] = {
     "kvm-page-table-test": _page_table_test,
     "dirty-log-perf": _dirty_log_perf_test,
@@ -99,7 +99,7 @@ def _mode(config: dict[str, Any]) -> str:
 
 
 def _granularity(config: dict[str, Any]) -> int:
-    """Bytes of one page of the backing, which is what the selftest calls a large page."""
+    """Bytes of one page of the backing, which the selftest calls a large page."""
     backing = Backing(config["backing"])
     if backing in HUGETLB:
         return HUGETLB[backing][1]
@@ -110,5 +110,5 @@ def _granularity(config: dict[str, Any]) -> int:
 
 
 def _time(ns: int) -> str:
-    """As ``%ld.%.9lds``."""
+    """A time in seconds, formatted as C's ``%ld.%.9lds``."""
     return f"{ns // 10**9}.{ns % 10**9:09d}s"

@@ -14,9 +14,9 @@ Stage = dict[str, Any]
 
 
 def passes(document: dict[str, Any]) -> str:
-    """Of how many passes the figures of `typical` are, in words; "1 pass" if that is all they are of.
+    """The number of passes that the figures of `typical` stand for, in words such as "1 pass".
 
-    A run that was cut short has fewer of its later stages, a very long one keeps a sample of its passes.
+    A run that was cut short has fewer passes of its later stages, a very long run keeps a sample of its passes.
     """
     counts = [len(group) for group in _groups(document)]
     fewest, most = min(counts, default=0), max(counts, default=0)
@@ -48,7 +48,7 @@ def _typical(group: list[Stage]) -> Stage:
 
 
 def _mean(values: list[Any]) -> Any:
-    """The mean of every number in values of one shape; words are those of the first."""
+    """The means of the numbers in values of one shape; words are taken from the first value."""
     first = values[0]
     if isinstance(first, dict):
         return {key: _mean([value[key] for value in values]) for key in first}
@@ -84,7 +84,7 @@ Columns = list[tuple[str, Callable[[Stage], str]]]
 
 
 def _table(stages: list[Stage], columns: Columns, fmt: str) -> str:
-    """One row per stage; the orders stand before the stages where passes had one each."""
+    """One row per stage, with the order in front where each pass had an order of its own."""
     headers = ["stage", *(title for title, _ in columns)]
     rows: dict[str, list[list[str]]] = {}
     for stage in stages:

@@ -42,9 +42,9 @@ def histogram_quantiles(
 ) -> Quantiles:
     """``count, p50, p90, p99, max`` from bucket counts, both (n_buckets,); ``edges`` are lower edges.
 
-    ``kept`` are the values that were counted, sorted, or a sample of them: what lies in a quantile's bucket refines it,
-    and makes it exact if it is all that the bucket counts. Else a quantile is the highest value of its bucket, never
-    above ``maximum``: it may overstate by less than a bucket's width and never understates.
+    ``kept`` are the values that were counted, sorted, or a sample of them. The kept values in a quantile's bucket
+    refine the quantile, and make it exact if all of the bucket were kept. Without any a quantile is the highest value
+    of its bucket, never above ``maximum``: it may overstate by less than a bucket's width and never understates.
     """
     cumulative = np.cumsum(counts)
     count = int(cumulative[-1]) if cumulative.size else 0
@@ -67,9 +67,9 @@ def histogram_quantiles(
 
 
 def student_t(confidence: float, freedom: float) -> float:
-    """The two-sided quantile of Student's t with ``freedom`` degrees of freedom, at least 3; infinite: of the normal.
+    """The two-sided quantile of Student's t with ``freedom`` degrees of freedom: at least 3, or infinite (the normal).
 
-    Expansion about the normal quantile (Abramowitz and Stegun 26.7.5); off by less than 0.2% at 95%.
+    It is an expansion about the normal quantile (Abramowitz and Stegun 26.7.5); off by less than 0.2% at 95%.
     """
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     if math.isinf(freedom):
@@ -83,7 +83,7 @@ def student_t(confidence: float, freedom: float) -> float:
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
-#: Bins per power of two; a finer log-linear histogram with a multiple of it falls into them without rest.
+#: Bins per power of two; each bin of a log-linear histogram with a multiple of this many lies in one of them.
 _PER_OCTAVE: Final = 8
 _OCTAVES: Final = 62
 

@@ -60,7 +60,7 @@ def write(path: Path, document: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write`, for any text."""
+    """Write any text as `write` does a document."""
     with replacing(path) as file:
         file.write(text.encode(errors="backslashreplace"))
 
@@ -93,14 +93,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def unreadable(path: Path, error: Exception) -> UsageError:
-    """What to say of a file that cannot be read."""
+    """The error of a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return UsageError(f"cannot read {path}: no such file", "write one with --output")
     return UsageError(f"cannot read {path}: {_why(error)}", "name a readable result file")
 
 
 def parsed(content: bytes, path: Path) -> dict[str, Any]:
-    """As `read`, for what ``path`` contained."""
+    """The document in ``content``, which was read from ``path``; otherwise as `read`."""
     return checked(loaded(content, path), str(path), AGAIN)
 
 
@@ -116,7 +116,7 @@ def loaded(content: bytes, path: Path) -> Any:
 
 
 def checked(document: Any, where: str, remedy: str) -> dict[str, Any]:
-    """What was read from ``where``, a whole document, in the present schema's shape; `UsageError` if it is none."""
+    """The whole document that was read from ``where``, in the present schema's shape; `UsageError` if it is none."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise UsageError(f"cannot read {where}: it has no schema_version", remedy)
@@ -141,7 +141,7 @@ def validated(kind: type[D], document: Any, where: str, remedy: str) -> D:
 
 
 def _target(path: Path, option: str) -> Path:
-    """Where a write to ``path`` must land: links are followed, so that a rename does not replace them."""
+    """The file that a write to ``path`` changes: links are followed, so that a rename does not replace them."""
     try:
         target = path.resolve()
         if target.is_dir():

@@ -1,4 +1,4 @@
-"""Any stored result: the document of one run or comparison, the file of a sweep, or what a search found."""
+"""Any stored result: the document of one run or comparison, the file of a sweep, or the document of a search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stress.results.trials import SweepFile, is_sweep, parse_sweep
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a file holds: exactly one of the three."""
+    """The content of a result file: exactly one of the three."""
 
     document: dict[str, Any] | None = None
     sweep: SweepFile | None = None
@@ -36,7 +36,7 @@ class Stored:
         return list(rows_of(self.document)) if self.document else []
 
     def table(self, fmt: str) -> str:
-        """What its command printed."""
+        """The tables that the result's command printed."""
         if self.sweep:
             return sweep_table(self.sweep.trials, self.sweep.swept, self.sweep.header["trials"], fmt)
         if self.search:

@@ -27,7 +27,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep measured. ``expected`` is how many runs it has when it is complete."""
+    """The results of a sweep. ``expected`` is the number of runs of the complete sweep."""
 
     swept: tuple[str, ...]
     expected: int
@@ -56,7 +56,7 @@ class SweepResult:
 
     @property
     def verdicts(self) -> dict[str, int]:
-        """How many runs ended how."""
+        """The number of runs with each verdict."""
         return dict(Counter(run.verdict for run in self.runs))
 
     def select(self, **values: Any) -> tuple[SweepRun, ...]:
@@ -65,7 +65,7 @@ class SweepResult:
         return tuple(run for run in self.runs if wanted.items() <= run.values.items())
 
     def table(self, fmt: str = "simple") -> str:
-        """What the command prints, in a format of tabulate; `UsageError` for an unknown one."""
+        """The text that the command prints, in a format of tabulate; `UsageError` for an unknown one."""
         from stress.results.sweep_table import sweep_table
 
         return sweep_table(self._trials, self.swept, self.expected, fmt)

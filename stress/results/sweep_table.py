@@ -1,4 +1,4 @@
-"""A sweep for people: how its trials ended, its main figures by point, and what went wrong where."""
+"""The text that shows a sweep: how its trials ended, its main figures by point, and what went wrong where."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sweep_table(trials: Sequence[TrialResult], swept: Sequence[str], total: int,
 
 
 def default_keys(rows: Sequence[Row], swept: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What to put into rows and columns: the swept keys, and the orders across if there are several."""
+    """The keys of rows and of columns: the swept keys, and the order across if there are several."""
     keys = apart(rows, tuple(key for key in swept if key not in _ORDERS))
     several = len({row.keys["order"] for row in rows}) > 1
     if not keys:
@@ -35,7 +35,7 @@ def default_keys(rows: Sequence[Row], swept: Sequence[str]) -> tuple[tuple[str, 
 
 
 def apart(rows: Sequence[Row], keys: tuple[str, ...]) -> tuple[str, ...]:
-    """The keys, and the executor if there are several: what was measured and what was predicted are never mixed."""
+    """The keys, and the executor if there are several: measured and predicted figures are never mixed."""
     several = len({row.keys["executor"] for row in rows}) > 1
     return (*keys, "executor") if several and "executor" not in keys else keys
 
@@ -76,7 +76,7 @@ def _warnings(trials: Sequence[TrialResult]) -> str:
 
 
 def _machines(trials: Sequence[TrialResult]) -> str:
-    """Where runs are of different machines, what that means for their figures."""
+    """A sentence on runs of different machines, and what that means for their figures; "" if there is one machine."""
     hosts = [trial.document["host"] for trial in trials if trial.document and trial.verdict != "predicted"]
     kinds = Counter(
         ", ".join(words.format(host[key]) for key, words in _MACHINE.items() if key in host) for host in hosts

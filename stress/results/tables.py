@@ -1,4 +1,4 @@
-"""A result for people: verdict, tables, then what limits trust in them; 100 columns at most."""
+"""The text that shows a result: verdict, tables, then what limits trust in them; 100 columns at most."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ _RARE_CLASSES: Final = ("rebuild", "retry")
 
 
 def _order_tables(document: dict[str, Any], fmt: str) -> list[str]:
-    """The tables of all orders; where rebuilds are not the scenario, only those with anything in them."""
+    """The tables of all orders; in a scenario other than rebuild, only tables that would not be empty."""
     orders = document["orders"]
     always = document["scenario"] == "rebuild" and bool(orders)
     titled = {}
@@ -111,7 +111,7 @@ def _order_tables(document: dict[str, Any], fmt: str) -> list[str]:
 
 
 def _rebuilds(orders: list[dict[str, Any]], fmt: str) -> str:
-    """One row per order; who rebuilt is said where vCPUs did."""
+    """One row per order, with the rebuilds by vCPUs if there are any."""
     by_vcpus = any(each["vcpu_rebuilds"] for each in orders)
     headers = [
         "order",
@@ -145,7 +145,7 @@ def _fault_rows(order: dict[str, Any], orders: list[dict[str, Any]]) -> list[lis
 
 
 def _few_faults(orders: list[dict[str, Any]]) -> str:
-    """Which of the stalls' quantiles are no more than their maximum; empty if none are."""
+    """A note on the classes with so few faults that a p99 is no more than the maximum; "" if there are none."""
     few: dict[str, None] = {}
     for order in orders:
         few |= dict.fromkeys(name for name, found in order["stall_by_class_ns"].items() if 0 < found["count"] < 100)
@@ -180,7 +180,7 @@ def _violations(document: dict[str, Any]) -> str:
 
 
 def _found_by(found: dict[str, Any]) -> str:
-    """How many a rule told and how many an access, a walk or an audit met; nothing if the document does not say."""
+    """The numbers of violations found by a rule and by an access; "" if the document does not say."""
     rule = found.get("by_rule")
     if rule is None:
         return ""
@@ -199,7 +199,7 @@ def _warnings(document: dict[str, Any]) -> str:
 
 
 def life_cycle_lines(document: dict[str, Any]) -> str:
-    """A line each for migration, dirty logging, memory that moved, and mappings; empty if nothing of it happened."""
+    """A line each for migrations, dirty logging, memory that moved, and mappings, if there were any."""
     counts: dict[str, int] = document.get("life_cycle", {})
     copies_differ = any(found["kind"] == "lost-dirty" for found in document["violations"])
     lines = (_migrations(counts, copies_differ), _logging(counts), _moves(counts), _mappings(document, counts))

@@ -1,6 +1,6 @@
-"""Laying text out for people: tables in tabulate's formats, wrapped lines, sections; 100 columns at most.
+"""The layout of text for people: tables in tabulate's formats, wrapped lines, sections; 100 columns at most.
 
-What spreadsheets open is made inert: they execute a cell that starts like a formula, whoever wrote it.
+Cells for spreadsheets are made inert: a spreadsheet executes a cell that starts like a formula.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from stress.results import cells
 
 WIDTH: Final = 100
 
-#: What ``--format`` takes.
+#: The formats that ``--format`` takes.
 FORMATS: Final = tuple(tabulate.tabulate_formats)
 
-# Columns are as wide as what is in them: tabulate would leave two more blanks beside each header.
+# Columns are as wide as their cells: tabulate would leave two more blanks beside each header.
 tabulate.MIN_PADDING = 0
 
 #: Evidence that is an address or a descriptor, and so hexadecimal.
@@ -27,7 +27,7 @@ _HEXADECIMAL: Final = frozenset({"ipa", "pa", "oa", "address", "descriptor", "en
 
 
 def numbers(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
-    """Which columns hold numbers: whatever starts with a digit or says that there is nothing is one."""
+    """Which columns hold numbers: all their cells start with a digit, are empty or say that there is no number."""
     return [
         all(not row[index] or row[index][0].isdigit() or row[index] in (cells.NONE, cells.NO_RATIO) for row in rows)
         and any(row[index] for row in rows)
@@ -36,7 +36,7 @@ def numbers(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> str:
-    """Text left, numbers right."""
+    """A table with text on the left and numbers on the right of their columns; `UsageError` for an unknown format."""
     if fmt not in FORMATS:
         raise UsageError(f"unknown table format {fmt!r}", f"use one of {', '.join(FORMATS)}")
     if fmt == SPREADSHEET:
@@ -46,7 +46,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> st
 
 
 def grouped(name: str, rows: Sequence[list[str]]) -> list[list[str]]:
-    """Rows under a name, whose lines run down the first column beside them."""
+    """The rows with a first column in front, down which the lines of ``name`` run."""
     lines = cells.name(name).split("\n")
     lines += [""] * (len(rows) - len(lines))
     first = [*lines[: len(rows) - 1], "\n".join(lines[len(rows) - 1 :])]
@@ -83,12 +83,12 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 #: The one format of tabulate that spreadsheets open.
 SPREADSHEET: Final = "tsv"
 
-#: What a formula starts with (OWASP, CSV Injection); tabs and line breaks do not stay.
+#: First characters of a formula (OWASP, CSV Injection); tabs and line breaks are gone before.
 _FORMULA: Final = ("=", "+", "-", "@")
 
 
 def inert(cells: Iterable[str]) -> list[str]:
-    """The cells on one line each, formulas with the quote that makes text of them; numbers are as they were."""
+    """The cells on one line each; a formula gets the quote that makes text of it, a number stays as it is."""
     return [f"'{cell}" if _is_formula(cell) else cell for cell in map(one_line, cells)]
 
 

@@ -3,8 +3,8 @@
     {"sweep_schema": 1, "stress_version": ..., "sweep": hash, "trials": N, "swept": [...], "tables": {...}, ...}
     {"trial": id, "point": 0, "values": {...}, "repeat": 0, "started_at": ..., "document": {...} or null, "error": ...}
 
-The last line of a trial holds. A trial is done if its result would not come out more complete another time; one that
-broke, was interrupted or could not run is not.
+The last line of a trial holds. A trial is done if another run would not give a more complete result; a trial that
+broke, was interrupted or could not run is not done.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stress.reading import read_bytes
 from stress.results import lines
 from stress.results.store import checked
 
-#: The version of the header and of what is around the documents in the lines; the documents have their own.
+#: The version of the header and of the keys around the documents in the lines; the documents have their own.
 SWEEP_SCHEMA: Final = 1
 
 _KEY: Final = "sweep_schema"
@@ -57,7 +57,7 @@ class TrialResult:
         return bool(self.document["complete"] or self.document["failure"] is not None)
 
     def to_record(self) -> dict[str, Any]:
-        """Its line in the file."""
+        """The trial's line in the file, as plain values."""
         return {
             "trial": self.id,
             "point": self.point,
@@ -90,7 +90,7 @@ class SweepFile:
 
 
 def is_sweep(content: bytes) -> bool:
-    """Whether a file that starts so is a sweep's."""
+    """Whether a file with this content is a sweep's."""
     return lines.is_of(_KEY, content)
 
 

@@ -11,15 +11,15 @@ _NOTHING: Final = {"count": 0, "p50": None, "p90": None, "p99": None, "max": Non
 
 
 def upgraded(document: dict[str, Any]) -> dict[str, Any]:
-    """``document``, changed in place: what its version implies is filled in, what it did not measure stays absent.
+    """``document``, changed in place: values that its version implies are filled in, figures it lacks stay absent.
 
-    Distributions and the timeline came with version 3; earlier documents have none. ``schema_version`` stays the one
-    the document was written with. Raises KeyError, TypeError or AttributeError if it is no document of that version.
+    Distributions and the timeline came with version 3; earlier documents have none. ``schema_version`` stays that of
+    the document. Raises KeyError, TypeError or AttributeError if it is no document of its version.
     """
     if document["schema_version"] == 1:
         _from_1(document)
     if document["schema_version"] < 4:
-        document.setdefault("untested", [])  # nothing more was asked for than that the run ended
+        document.setdefault("untested", [])  # a verdict needed no evidence then, but the run's end
     if document["schema_version"] < 5:
         for order in document["orders"]:
             order.setdefault("restarts", 0)
@@ -28,7 +28,7 @@ def upgraded(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unlock_spelled_out(order: dict[str, Any]) -> None:
-    """Before version 5 one step gave mmu_lock back, which takes next to nothing and was not measured, and tore down."""
+    """Split the step of earlier versions that gave mmu_lock back and tore down; the unlock, next to nothing, took 0."""
     for spelling, steps in SPELLINGS.items():
         if spelling in order["steps"]:
             order["steps"] = [each for step in order["steps"] for each in (steps if step == spelling else (step,))]
@@ -39,7 +39,7 @@ def _unlock_spelled_out(order: dict[str, Any]) -> None:
 
 
 def _from_1(document: dict[str, Any]) -> None:
-    """Version 1 knew one scenario, in which only the hypervisor rebuilt."""
+    """Fill in the keys that version 1 lacks: it knew one scenario, in which only the hypervisor rebuilt."""
     document.setdefault("scenario", "rebuild")
     for order in document["orders"]:
         order.setdefault("vcpu_rebuilds", 0)

@@ -13,7 +13,7 @@ from stress.results.data import COUNTERS, INSIDE, RunData
 from stress.results.ratios import MIN_CYCLES
 from stress.results.schema import RATIOS
 
-#: With fewer rebuilds than this a p99 is the maximum.
+#: A p99 of fewer rebuilds than this is their maximum.
 _SHORT_RUN: Final = 100
 #: An interval that contains 1 and spans more than this factor says nothing about which order is better.
 _WIDE: Final = 2.0
@@ -26,7 +26,7 @@ class RunWarning(StrEnum):
     remedy: str
 
     def __new__(cls, value: str, description: str = "", remedy: str = "") -> RunWarning:
-        """A member that is its own name and carries two sentences."""
+        """A member whose value is its name in documents, with a description and a remedy."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.description = description
@@ -96,7 +96,7 @@ class RunWarning(StrEnum):
     )
     TRACED = (
         "traced",
-        "every change of the page table was written down as it happened: whoever made it took longer",
+        "every change of the page table was written down as it happened, which slowed down the process that made it",
         "measure without the trace: the other formats (.json, .pftrace) cost nothing",
     )
     TRACE_CUT = (
@@ -122,10 +122,10 @@ class RunWarning(StrEnum):
 
 
 def warnings(data: RunData, comparison: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The executor's own warnings, then those that the result itself gives, where they are of another kind."""
+    """The executor's own warnings, then those that follow from the result, unless the executor gave one of the kind."""
     found = [(RunWarning(name), detail) for name, detail in data.warnings]
     known = {warning for warning, _ in found}
-    predicted = data.executor == PREDICT  # without processes, and the same again would be the same
+    predicted = data.executor == PREDICT  # without processes, and the same again another time
     for of in (_of_end,) if predicted else (_of_end, _of_host, _of_scenario, _of_trace, _of_numbers):
         found += [(warning, detail) for warning, detail in of(data) if warning not in known]
     if RunWarning.NOISY not in known and not data.untested and not predicted:  # else no longer run would help
@@ -194,7 +194,7 @@ def _of_end(data: RunData) -> _Found:
 def _of_numbers(data: RunData) -> _Found:
     found: dict[RunWarning, list[str]] = {}
     for each in data.orders:
-        # Only where rebuilds are the scenario does it matter that there were none.
+        # A run without any rebuild is too short only in the scenario rebuild.
         if each.rebuilds < _SHORT_RUN and (each.rebuilds or data.scenario == "rebuild"):
             detail = f"{each.order.name}: {each.rebuilds} rebuilds, a p99 needs {_SHORT_RUN}"
             found.setdefault(RunWarning.SHORT_RUN, []).append(detail)
@@ -210,7 +210,7 @@ def _of_numbers(data: RunData) -> _Found:
 
 
 def _undecided(data: RunData, comparison: dict[str, Any]) -> list[str]:
-    """What the intervals of one comparison leave open."""
+    """Why the intervals of one comparison do not tell which order is better, in words; empty if they do."""
     pair = f"{comparison['order']} against {comparison['baseline']}"
     names = (comparison["baseline"], comparison["order"])
     fewest = min(each.cycles.size for each in data.orders if each.order.name in names)

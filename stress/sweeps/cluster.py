@@ -24,7 +24,7 @@ from stress.sweeps.execution import Observer, Scheduler
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-#: What a worker must offer, and how.
+#: The resource that a worker must offer, and the command that makes it.
 RESOURCE: Final = "stress"
 _HOW: Final = "dask worker ADDRESS --nthreads 1 --resources stress=1"
 
@@ -54,7 +54,7 @@ def _connected(address: str) -> Client:
     from distributed import Client
     from distributed.comm.addressing import resolve_address
 
-    # What becomes of the connection is ours to say, in one line.
+    # This module tells in one line what becomes of the connection.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         resolve_address(address)  # a client of a malformed one cannot be closed: it says so in a traceback, after 20 s
@@ -100,7 +100,7 @@ class _Tasks:
     def results(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, TrialResult]]:
         from stress.sweeps.remote import measure_on_worker
 
-        # No two sweeps share a task: what another one measured is not this one's.
+        # No two sweeps share a task: each has measurements of its own.
         sweep = secrets.token_hex(4)
         waiting: dict[object, tuple[Trial, Future[Any]]] = {}
         for number, trial in enumerate(trials):
@@ -127,12 +127,12 @@ class _Tasks:
                 continue
             trial, _ = waiting.pop(future.key)
             result = self._result(trial, future)
-            # Should its worker be lost later, a result that is kept must not be measured again.
+            # A result that is kept must not be measured again if its worker is lost later.
             future.release()
             yield trial, result
 
     def _watch(self, last_seen: float) -> float:
-        """When a worker was last there; RunBroken if that is too long ago, or the scheduler is gone."""
+        """The time at which a worker was last there; RunBroken if that is too long ago, or the scheduler is gone."""
         now = time.monotonic()
         if self._client.status != "running":
             raise self._gone()
@@ -153,7 +153,7 @@ class _Tasks:
         return RunBroken(what, "start it again and continue with --resume; what came is kept")
 
     def _result(self, trial: Trial, future: Future[Any]) -> TrialResult:
-        """What came back, or why nothing did."""
+        """The trial's result, or the error that left none."""
         if future.cancelled():
             raise self._gone()
         error = future.exception()
@@ -174,7 +174,7 @@ class _Tasks:
 
 
 def _lost(error: BaseException) -> dict[str, Any]:
-    """A trial whose workers died or failed."""
+    """The error of a trial whose workers died or failed."""
     if isinstance(error, MachineError | RunBroken):
         return {"exit_code": int(error.exit_code), "message": str(error)}
     what = f"the cluster lost it: {type(error).__name__}: {error}"

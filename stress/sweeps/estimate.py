@@ -1,4 +1,4 @@
-"""How long trials take: a guess from their configurations, corrected by how long the first ones took."""
+"""The time that trials take: a guess from their configurations, corrected by the time that the first ones took."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from stress.config import RunConfig, Trial
 from stress.executors import LIVE
 
 _SECOND_NS: Final = 1_000_000_000
-#: Starting and ending a run, once the kernels are compiled.
+#: Seconds to start and end a run, once the kernels are compiled.
 _AROUND_S: Final = 1.0
-#: A pass over a selftest's stages, whose length is what it measures.
+#: Seconds assumed for a pass over a selftest's stages: its time is what is measured.
 _UNKNOWN_S: Final = 5.0
 
 
@@ -22,7 +22,7 @@ def expected_s(trials: Iterable[Trial]) -> float:
 
 
 def left_s(done: Iterable[Trial], left: Iterable[Trial], elapsed_s: float) -> float:
-    """Seconds that are left after ``elapsed_s``, if the rest goes as what is done."""
+    """Seconds that the trials ``left`` take, if they deviate from the guess as the trials ``done`` did."""
     expected = expected_s(done)
     return expected_s(left) * (elapsed_s / expected if expected else 1)
 
@@ -33,7 +33,7 @@ def spelled(seconds: float) -> str:
 
 
 def _planned_s(config: RunConfig) -> float:
-    """The nearer limit of a run."""
+    """Seconds to the nearest limit of a run."""
     limits = []
     if config.duration_ns is not None:
         limits.append(config.duration_ns / _SECOND_NS)

@@ -1,4 +1,4 @@
-"""A sweep from its plan to its file: what is left to do, done by a scheduler, each result kept as it comes."""
+"""A sweep from its plan to its file: a scheduler runs the trials that are left, and each result is kept as it comes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stress.sweeps.journal import opened
 
 
 class Observer:
-    """Sees what a sweep does; here nobody looks."""
+    """Told of a sweep's progress; this one ignores it."""
 
     def begins(self, trials: Sequence[Trial], done: int) -> None:
         """These trials are left to run; ``done`` are in the file already."""
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Observer, *, resume: bool) -> Outcome:
-    """Run what the file does not have yet, appending to it. Raises what `opened` and the scheduler raise."""
+    """Run the trials that the file lacks, and append them. Raises the errors of `opened` and of the scheduler."""
     _refuse_what_cannot_be_predicted(plan)
     with opened(path, plan, resume=resume) as journal, interrupt.caught() as interrupted:
         if journal.cut_off:
@@ -73,7 +73,7 @@ def carry_out(plan: SweepPlan, path: Path, scheduler: Scheduler, observer: Obser
 
 
 def _refuse_what_cannot_be_predicted(plan: SweepPlan) -> None:
-    """`UsageError` before anything runs."""
+    """Raise `UsageError` for a point that cannot be predicted, before anything runs."""
     predicted = [point for point in plan.points if point.executor == PREDICT]
     if predicted:
         from stress.predict import check

@@ -1,4 +1,4 @@
-"""The file of a sweep while it is written: which sweep it is of, and what it has already."""
+"""The file of a sweep while it is written: it must be of this sweep, and its finished trials are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Journal:
     def __init__(self, file: lines.Lines, before: tuple[TrialResult, ...], cut_off: bool) -> None:
         self._file = file
         self.before = before
-        self.cut_off = cut_off  # what stood half-written at the end was dropped
+        self.cut_off = cut_off  # whether half a line at the end was dropped
 
     @property
     def done(self) -> frozenset[str]:
@@ -75,7 +75,7 @@ def header(plan: SweepPlan) -> dict[str, Any]:
 
 
 def sweep_hash(plan: SweepPlan) -> str:
-    """Equal for sweeps with the same trials, in whatever order they run."""
+    """A hash that is equal for sweeps with the same trials, in whatever order they run."""
     digest = hashlib.sha256()
     for identity in sorted(point.identity for point in plan.points):
         digest.update(f"{identity}x{plan.repeats} ".encode())

@@ -1,7 +1,7 @@
-"""What a Dask worker does for a sweep: starts a process that measures, and ends it when nobody waits any more.
+"""The part of a Dask worker in a sweep: it starts a process that measures, and ends it when the task is not wanted.
 
-A process, because a worker's tasks run in threads, where signals cannot be caught and whatever the worker has loaded
-takes part in the measurement.
+It takes a process, because a worker's tasks run in threads: signals cannot be caught there, and all that the worker
+has loaded takes part in the measurement.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def version_of_worker() -> str:
 
 
 def measure_on_worker(key: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """When the task ``key`` began, and the answer of `stress.sweeps.trial`; RunBroken if there is none."""
+    """The time at which the task ``key`` began, and the answer of `stress.sweeps.trial`; RunBroken without one."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     command = [sys.executable, "-m", "stress.sweeps.trial"]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        # Its standard input stays open as long as this process lives, and it ends with it.
+        # The process ends with its standard input, which stays open as long as this one lives.
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=errors, bufsize=0) as process:
             assert process.stdin is not None
             with suppress(BrokenPipeError):  # it died, and its exit code says more
@@ -54,6 +54,6 @@ def measure_on_worker(key: str, options: dict[str, Any]) -> tuple[str, dict[str,
 
 
 def _unwanted(key: str) -> bool:
-    """Whether nobody waits for a task any more: the sweep was interrupted, or its process is gone."""
+    """Whether a task is not wanted any more: the sweep was interrupted, or its process is gone."""
     task = get_worker().state.tasks.get(key)
     return task is None or task.state == "cancelled"

@@ -1,8 +1,8 @@
-"""A process that measures one point for somebody else: ``python -m stress.sweeps.trial``.
+"""A process that measures one point for its parent: ``python -m stress.sweeps.trial``.
 
-Reads one line of JSON, the point's options, from standard input, and prints one line, the result document or the error.
-The process that started it holds standard input open: when that ends, because no result is wanted any more, so does
-the run, and leaves no process and no segment behind.
+It reads one line of JSON, the point's options, from standard input, and prints one line, the result document or the
+error. Its parent holds standard input open: when that ends, because no result is wanted any more, so does the run, and
+leaves no process and no segment behind.
 
 One host measures one thing of a user at a time (`stress.sweeps.turn`).
 """
@@ -27,7 +27,7 @@ def request(options: dict[str, Any]) -> bytes:
 
 
 def answer(line: bytes) -> dict[str, Any]:
-    """``document`` or ``error`` (exit_code, message) for the line of a request. Raises nothing of ours."""
+    """``document`` or ``error`` (exit_code, message) for the line of a request. Raises no `StressError`."""
     try:
         asked = json.loads(line)
         if asked["stress_version"] != __version__:
@@ -43,13 +43,13 @@ def _measured(options: dict[str, Any]) -> dict[str, Any]:
 
     executor = options.pop("executor", LIVE)
     config = from_sources(None, options)
-    if executor == PREDICT:  # which nothing disturbs, nor does it disturb anything
+    if executor == PREDICT:  # a prediction neither disturbs a measurement nor is disturbed
         from stress.predict import predict
         from stress.results.document import build
 
         return build(predict(config))
     with turn(interrupt.requested.is_set):
-        # While another measures here, even loading them would disturb it.
+        # These are imported in turn, too: loading them would disturb another measurement.
         from stress.live import execute
         from stress.results.document import build
 

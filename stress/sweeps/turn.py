@@ -1,7 +1,7 @@
-"""Whose turn it is to measure on this host: a lock on a file, which the kernel drops with the process that holds it.
+"""The turn to measure on this host: a lock on a file, which the kernel drops with the process that holds it.
 
-The file lies in a directory of the user's own. Anybody may write to the temporary directory itself, and what another
-user puts there under the file's name (a pipe, a link) must neither block a measurement nor be opened.
+The file lies in a directory of the user's own. Every user may write to the temporary directory itself, and a pipe or a
+link that another user puts there under the file's name must neither block a measurement nor be opened.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def turn(stop: Callable[[], bool]) -> Iterator[None]:
 
 
 def _directory() -> Path:
-    """The user's own directory, created: in the temporary directory, or in the runtime directory if it is not ours."""
+    """The user's own directory, made in the temporary directory or, if another user has it there, the runtime one."""
     own = f"stress-{os.geteuid()}"
-    # The temporary directory first: not every session of a user is told of the runtime directory.
+    # The temporary directory comes first: not every session of a user knows the runtime directory.
     candidates = [Path(base) / own for base in (_temporary(), os.environ.get("XDG_RUNTIME_DIR")) if base]
     if found := next(filter(_is_private, candidates), None):
         return found
@@ -67,7 +67,7 @@ def _temporary() -> str | None:
 
 
 def _is_private(directory: Path) -> bool:
-    """Whether nobody else can put anything into the directory, which is created if it is not there."""
+    """Whether no other user can put anything into the directory, which is created if it is missing."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         status = directory.lstat()
@@ -78,7 +78,7 @@ def _is_private(directory: Path) -> bool:
 
 
 def _open(path: Path) -> int:
-    """The lock's file: never through a link, never waiting for whoever writes to a pipe."""
+    """Open the lock's file, not through a link, and without waiting for the writer of a pipe."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:

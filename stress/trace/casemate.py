@@ -1,6 +1,6 @@
 """The trace of page-table changes in the grammar of casemate (University of Cambridge): one s-expression per line.
 
-What the segment's rows abstract is spelled out for a checker that knows hardware and nothing of us: see docs/traces.md.
+The segment's rows are spelled out as changes of hardware: the checker knows nothing of this program (docs/traces.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stress.shm.words import TLBI_HINT
 
 #: Invalidating by IPA more pages than this costs more than invalidating all (Linux 6.6 ``MAX_TLBI_OPS``).
 _MAX_TLBI_OPS = 512
-#: With it stage 2 starts where it does without concatenated tables: at level 0, with 64 KiB pages at level 1.
+#: With this width stage 2 needs no concatenated tables: it starts at level 0, with 64 KiB pages at level 1.
 _IPA_BITS = 48
 _T0SZ = 64 - _IPA_BITS
 _TG0 = {12: 0 << 14, 14: 2 << 14, 16: 1 << 14}
@@ -55,15 +55,15 @@ def first_records(data: TraceData, rows: Collection[int]) -> dict[int, int]:
 
 
 def _changes(data: TraceData, end: int) -> Iterator[tuple[Traced, int, int, int]]:
-    """The rows before ``end``: kind, process, and what the kind says stands in the other two words."""
-    # In pieces: as Python integers the whole would take ten times the space.
+    """The rows before ``end``: kind, process, and the two words whose meaning the kind tells."""
+    # The rows are converted in pieces: as Python integers all of them would take ten times the space.
     for start in range(0, end, _PIECE):
         for kind, who, at, value in data.changes[start : min(start + _PIECE, end)].tolist():
             yield Traced(kind), who, at, value
 
 
 class _Trace:
-    """What must be remembered from row to row: a copy of the table, and which of its pages belong to nobody."""
+    """The state from row to row: a copy of the table, and which of its pages are released."""
 
     def __init__(self, shape: TableShape, waits: bool) -> None:
         self._shape = shape
@@ -75,7 +75,7 @@ class _Trace:
         self.next_id = 0
         self._size = 1 << shape.granule_shift
         upper = self._upper_levels()
-        # Below the pool: the tables above ours, the root lowest, and the lock.
+        # The tables above ours lie below the pool, the root lowest, and below it the lock.
         self._root = shape.tables_pa - len(upper) * self._size
         self._lock = self._root - self._size
         self._upper = upper
@@ -122,7 +122,7 @@ class _Trace:
                 yield self._record("mem-write", who, body, here)
         on = {"vttbr": self._root, "hcr": _HCR_VM}
         yield from self._registers(who, on, here)
-        # Registers are a core's own, and each process has its core.
+        # Every core has registers of its own, and every process a core.
         for vcpu in range(who):
             yield from self._registers(
                 vcpu, {name: value for name, value in registers.items() if name not in on} | on, here
@@ -162,7 +162,7 @@ class _Trace:
                 yield from self._tlbi(kind, who, at, value, source)
 
     def _write(self, who: int, index: int, value: int, order: str, source: str) -> str:
-        # Of an invalid entry hardware reads one bit. What we keep in the others is no business of a checker's.
+        # Hardware reads one bit of an invalid entry; the others, where this program keeps notes, are written as 0.
         value = value if value & 1 else 0
         self._tables[index] = value
         address = self._shape.tables_pa + 8 * index
@@ -177,12 +177,12 @@ class _Trace:
         yield self._record("hint", who, body, source)
 
     def _given_up(self, who: int, page: int, level: int, source: str) -> Iterator[str]:
-        """A table and those below it are emptied and released."""
+        """The lines that empty and release a table and those below it."""
         yield from self._emptied(who, page, level, source)
         yield self._release(who, page, source)
 
     def _emptied(self, who: int, page: int, level: int, source: str) -> Iterator[str]:
-        """Entry by entry, what an entry leads to before the entry itself, as a walk would."""
+        """The lines that empty a table entry by entry: first the table that the entry leads to, then the entry."""
         first = page * self._entries
         for index in (first + np.flatnonzero(self._tables[first : first + self._entries])).tolist():
             child = self._child(int(self._tables[index])) if level < LAST_LEVEL else -1
@@ -210,8 +210,8 @@ class _Trace:
     def _tlbi(self, kind: Traced, who: int, start: int, end: int, source: str) -> Iterator[str]:
         """The invalidation up to, but without, the DSB that completes it.
 
-        Who never waits writes no DSB that completes an earlier TLBI either: the one before a TLBI only orders stores
-        then (``dsb(ishst)``, as in Linux 6.1 ``__kvm_tlb_flush_vmid``).
+        A run that never waits (the bug missing-dsb) must not complete an earlier TLBI either: the DSB before a TLBI
+        then only orders stores (``dsb(ishst)``, as in Linux 6.1 ``__kvm_tlb_flush_vmid``).
         """
         yield self._barrier(who, source, "ish" if self._waits else "ishst")
         hint, end = end >> TLBI_HINT, end & ((1 << TLBI_HINT) - 1)

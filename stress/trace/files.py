@@ -1,4 +1,4 @@
-"""Which format a trace file has, by its suffix, and writing it whole or not at all."""
+"""The formats of trace files, told by their suffixes; a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stress.errors import UsageError
 from stress.results import store
 from stress.results.data import TraceData, TraceRequest, Violation
 
-#: Rebuilds that a trace covers if nobody says how many: 100 of 2 MiB blocks are 14 MB of page-table changes.
+#: Rebuilds that a trace covers by default: 100 of 2 MiB blocks are 14 MB of page-table changes.
 DEFAULT_REBUILDS: Final = 100
 
 
@@ -25,11 +25,11 @@ class TraceFormat(Enum):
 
     @property
     def suffix(self) -> str:
-        """How such a file's name ends."""
+        """The ending of such a file's name."""
         return self.value[0]
 
     def request(self, rebuilds: int) -> TraceRequest:
-        """What an executor must keep for it."""
+        """The request to the executor for a trace in this format."""
         return TraceRequest(rebuilds, changes=self is TraceFormat.CASEMATE)
 
     def encoded(self, data: TraceData) -> Iterator[bytes]:
@@ -54,7 +54,7 @@ def format_of(path: Path) -> TraceFormat:
 def name_records(path: Path, data: TraceData, violations: Iterable[Violation]) -> None:
     """Let evidence say which record of the file at ``path`` is the store that broke a rule.
 
-    What a run hands over is the row of the trace that the store made, ``trace_row``: the file's ``record`` replaces it.
+    A run hands over the row of the trace that the store made, ``trace_row``: the file's ``record`` replaces it.
     """
     pieces = [piece for found in violations for piece in found.evidence if "trace_row" in piece]
     records: dict[int, int] = {}

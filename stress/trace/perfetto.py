@@ -11,7 +11,7 @@ from perfetto.trace_builder.proto_builder import TraceProtoBuilder
 from stress.results.data import TraceData
 from stress.trace.slices import Slice, tracks
 
-#: Packets of one sequence come in order; we write one sequence.
+#: The only sequence of packets: those of one sequence come in order.
 _SEQUENCE = 1
 _ROOT = 1
 

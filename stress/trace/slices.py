@@ -1,4 +1,4 @@
-"""A timeline as tracks of slices, whatever the format: slices of a track are disjoint or nested, outer ones first."""
+"""A timeline as tracks of slices, for any format: slices of a track are disjoint or nested, outer ones first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stress.results.data import FAULT_CLASSES, TraceData
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Something that took from ``start_ns`` to ``end_ns`` on the trace's clock."""
+    """An event from ``start_ns`` to ``end_ns`` on the trace's clock."""
 
     name: str
     start_ns: int
