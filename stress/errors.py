@@ -35,6 +35,17 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def why(error: Exception) -> str:
+    """The cause of an error, such as the system's words for it, in lower case as at the end of a sentence."""
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()
+
+
+def shown(value: object) -> str:
+    """A given value as text, cut to a length fit for one line."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 class StressError(Exception):
     """An error the user can act on. ``str()`` is one line: ``message; remedy``."""
 

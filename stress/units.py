@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import Final
 
-from stress.errors import UsageError
+from stress.errors import UsageError, shown
 
 #: Binary units: 1K = 1024 bytes, as page sizes are written.
 SIZE_UNITS: Final = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -31,16 +31,12 @@ _SIZE_REMEDY: Final = "write a size as 4K, 2M, 1G or plain bytes"
 _DURATION_REMEDY: Final = "write a duration as 250ns, 5us, 500ms, 10s or 2m"
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
 def _scaled(number: str, unit: int, text: str, what: str, remedy: str) -> int:
     value = Fraction(number) * unit
     if value.denominator != 1:
-        raise UsageError(f"{what} {_shown(text)} is not a whole number of its smallest unit", remedy)
+        raise UsageError(f"{what} {shown(text)} is not a whole number of its smallest unit", remedy)
     if value > _MAX:
-        raise UsageError(f"{what} {_shown(text)} is too large", remedy)
+        raise UsageError(f"{what} {shown(text)} is too large", remedy)
     return int(value)
 
 
@@ -48,7 +44,7 @@ def parse_size(text: str) -> int:
     """Bytes of ``"1G"``, ``"64K"``, ``"1.5M"`` or ``"4096"``; `UsageError` for anything else."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{_shown(text)} is not a size", _SIZE_REMEDY)
+        raise UsageError(f"{shown(text)} is not a size", _SIZE_REMEDY)
     return _scaled(match[1], SIZE_UNITS[match[2].upper()], text, "size", _SIZE_REMEDY)
 
 
@@ -59,7 +55,7 @@ def parse_duration(text: str) -> int:
         return 0
     match = _DURATION.fullmatch(stripped)
     if match is None:
-        raise UsageError(f"{_shown(text)} is not a duration", _DURATION_REMEDY)
+        raise UsageError(f"{shown(text)} is not a duration", _DURATION_REMEDY)
     return _scaled(match[1], DURATION_UNITS[match[2].replace("µ", "u")], text, "duration", _DURATION_REMEDY)
 
 
@@ -100,14 +96,4 @@ def format_ns(ns: float) -> str:
         if abs(value) < 999.5 or unit == "s":
             decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
             return f"{value:.{decimals}f} {unit}"
-    raise AssertionError("unreachable")
-
-
-def format_si(value: float) -> str:
-    """A count or rate for people, three significant digits: ``512``, ``1.53 k``, ``390 M``."""
-    for scale, prefix in ((1, ""), (1e3, " k"), (1e6, " M"), (1e9, " G")):
-        scaled = value / scale
-        if abs(scaled) < 999.5 or prefix == " G":
-            decimals = 0 if not prefix else 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-            return f"{scaled:.{decimals}f}{prefix}"
     raise AssertionError("unreachable")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stress.errors import UsageError
+from stress.errors import UsageError, why
 from stress.reading import read_bytes
 from stress.results import store
 
@@ -59,7 +59,7 @@ def read(path: Path) -> Record:
     try:
         document = json.loads(read_bytes(path))
     except OSError as error:
-        raise UsageError(f"cannot read baseline {path}: {(error.strerror or str(error)).lower()}", _AGAIN) from None
+        raise UsageError(f"cannot read baseline {path}: {why(error)}", _AGAIN) from None
     except (ValueError, RecursionError):
         raise UsageError(f"cannot read baseline {path}: not JSON, or cut off", _AGAIN) from None
     version = document.get("bench_schema_version") if isinstance(document, dict) else None

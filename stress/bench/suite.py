@@ -13,8 +13,8 @@ from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, StringConstra
 
 from stress.bench.metrics import METRICS, has_step
 from stress.config import ConfigError, RunConfig, Scenario, from_sources, load_toml
-from stress.config.values import listed, shown
-from stress.errors import UsageError
+from stress.config.values import listed
+from stress.errors import UsageError, shown
 from stress.guess import did_you_mean
 from stress.orders import STEPS
 

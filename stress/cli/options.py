@@ -91,27 +91,24 @@ def _completion(option: str) -> Any:
 
 def config_options(command: _Command) -> _Command:
     """Add ``--config``, an option for every key but the orders, and the selftests' letters; for `configured`."""
-    extra = {_MEMORY: mode_options, _ACCESSES: access_options, _MACHINE: meaningless_options}
-    for section, fields in reversed(SECTIONS.items()):
-        if section in extra:
-            command = extra[section](section)(command)
-        for field in reversed(fields):
-            command = config_option(field, section)(command)
-    return _file_option(command)
+    return _options(command, SECTIONS, {**_LETTERS, _MACHINE: meaningless_options})
 
 
 def prediction_options(command: _Command) -> _Command:
     """Add ``--config``, and those of `config_options` that say something where no process runs."""
-    extra = {_MEMORY: mode_options, _ACCESSES: access_options}
-    for section, fields in reversed(PREDICTED.items()):
-        if section in extra:
-            command = extra[section](section)(command)
+    return _options(command, PREDICTED, _LETTERS)
+
+
+_LETTERS: Final = {_MEMORY: mode_options, _ACCESSES: access_options}
+
+
+def _options(command: _Command, sections: Mapping[str, Sequence[str]], letters: Mapping[str, Any]) -> _Command:
+    """Add ``--config`` and the options of the sections: those of their fields, then the selftests' ``letters``."""
+    for section, fields in reversed([*sections.items()]):
+        if section in letters:
+            command = letters[section](section)(command)
         for field in reversed(fields):
             command = config_option(field, section)(command)
-    return _file_option(command)
-
-
-def _file_option(command: _Command) -> _Command:
     return click.option(
         "--config",
         "config_file",

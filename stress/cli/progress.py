@@ -15,7 +15,9 @@ from rich.text import Text
 
 from stress.cli.output import make_way, say
 from stress.config import Backing, RunConfig, Scenario
-from stress.units import format_duration, format_ns, format_si, format_size
+from stress.results import cells
+from stress.results.text import counted
+from stress.units import format_duration, format_ns, format_size
 
 if TYPE_CHECKING:  # loads numba
     from stress.live import Progress
@@ -28,7 +30,7 @@ def headline(config: RunConfig) -> str:
     """The run in one line: scenario, orders, vCPUs, memory, bug, and when it ends."""
     parts = [
         f"{'' if config.scenario is Scenario.REBUILD else f'{config.scenario}: '}{' against '.join(config.orders)}",
-        _counted(config.vcpus, "vCPU"),
+        counted(config.vcpus, "vCPU"),
         f"{_memory(config)} ({format_size(config.granule)} granule)",
     ]
     if config.inject:
@@ -48,11 +50,7 @@ def _memory(config: RunConfig) -> str:
         return f"{format_size(config.memory)} of pages"
     if config.memory % config.block_size:
         return f"{format_size(config.memory)} in blocks of {format_size(config.block_size)}"
-    return f"{_counted(config.blocks, 'block')} of {format_size(config.block_size)}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{counted(config.blocks, 'block')} of {format_size(config.block_size)}"
 
 
 def fraction_done(progress: Progress) -> float:
@@ -79,10 +77,10 @@ def render(title: str, progress: Progress) -> RenderableType:
     verdict = Text("violations 0", style="green")
     if progress.violations:
         verdict = Text(f"violations {progress.violations}", style="bold red")
-    faults = "  ".join(f"{name} {format_si(count)}" for name, count in progress.faults.items() if count)
+    faults = "  ".join(f"{name} {cells.count(count)}" for name, count in progress.faults.items() if count)
     figures = Table.grid(padding=(0, 2))
     figures.add_row("rebuilds", f"{progress.rebuilds}")
-    figures.add_row("accesses", f"{format_si(progress.accesses_per_s)}/s")
+    figures.add_row("accesses", f"{cells.scaled(progress.accesses_per_s)}/s")
     figures.add_row("faults", faults or "none")
     figures.add_row("window p50", _windows(progress.window_p50_ns))  # last: a low terminal cuts off the last orders
     return Group(Text(title, style="bold"), bar, verdict, figures)

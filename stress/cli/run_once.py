@@ -57,16 +57,17 @@ def session(
         from stress.live import execute
         from stress.results import document
         from stress.results.store import encode
+        from stress.trace import files
 
         data = execute(config, progress=progress, note=note, **asked)
     if trace is not None and data.trace is not None:
-        trace.name_records(data.trace, data.violations)
+        files.name_records(trace.path, data.trace, data.violations)
     result = document.build(data)
     tested += of_document(result)
     exit_code = keep(result, output, data.exit_code)
     if trace is not None and data.trace is not None:
         try:
-            trace.write(data.trace)
+            files.export(trace.path, data.trace)
         except StressError as error:
             say(str(error))
             exit_code = exit_code or error.exit_code

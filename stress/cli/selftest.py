@@ -15,6 +15,7 @@ import click
 from stress.arch.geometry import BLOCK_SIZES, KIB
 from stress.cli.help import SectionOption
 from stress.config import Pattern
+from stress.errors import shown
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -195,7 +196,7 @@ def _named(number: str, kernel: str, problems: list[str], notes: list[str]) -> s
     first, last = min(MODES), _LAST_NUMBERED
     if not first <= version <= last:
         problems.append(
-            f"--selftest-kernel: {_shown(kernel)} is not a version of Linux from {_dotted(first)} to {_dotted(last)}, "
+            f"--selftest-kernel: {shown(kernel)} is not a version of Linux from {_dotted(first)} to {_dotted(last)}, "
             "whose numbers are known; give -m a name such as p48v48_4k"
         )
         return ""
@@ -203,7 +204,7 @@ def _named(number: str, kernel: str, problems: list[str], notes: list[str]) -> s
     text = number.strip()
     if len(text) > 2 or int(text) >= len(modes):
         problems.append(
-            f"-m: unknown mode {_shown(number)}; Linux {_dotted(version)} numbers them 0 to {len(modes) - 1}, "
+            f"-m: unknown mode {shown(number)}; Linux {_dotted(version)} numbers them 0 to {len(modes) - 1}, "
             "--selftest-kernel names another one; or use 4K, 16K, 64K, a name such as p48v48_4k"
         )
         return ""
@@ -214,10 +215,6 @@ def _named(number: str, kernel: str, problems: list[str], notes: list[str]) -> s
 
 def _dotted(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _take(keys: dict[str, Any], letter: str, values: dict[str, Any], problems: list[str]) -> None:
@@ -231,7 +228,7 @@ def _geometry(name: str, problems: list[str]) -> dict[str, Any]:
     """The keys that a mode stands for."""
     match = _MODE.fullmatch(name)
     if match is None or int(match[2]) * KIB not in BLOCK_SIZES:
-        problems.append(f"-m: unknown mode {_shown(name)}; use 4K, 16K, 64K, a name such as p48v48_4k, or its number")
+        problems.append(f"-m: unknown mode {shown(name)}; use 4K, 16K, 64K, a name such as p48v48_4k, or its number")
         return {}
     if re.search(r"v64_", name, re.IGNORECASE):
         problems.append(f"-m: {name} is not a mode of arm64; use 4K, 16K, 64K, or a name such as p48v48_4k")

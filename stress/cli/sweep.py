@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,8 +90,7 @@ def _listed(plan: SweepPlan, fmt: str) -> str:
         ]
         for point in plan.points
     ]
-    runs = list(itertools.islice(plan.trials(), None))
     points = f"{len(plan.points)} point{'s' if len(plan.points) > 1 else ''}"
     times = f"{plan.repeats} runs each" if plan.repeats > 1 else "one run each"
-    about = f"{points}, {times}, in random order (seed {plan.seed}): about {spelled(expected_s(runs))}"
+    about = f"{points}, {times}, in random order (seed {plan.seed}): about {spelled(expected_s(plan.trials()))}"
     return f"{table(('point', *plan.swept), rows, fmt)}\n\n{about}"

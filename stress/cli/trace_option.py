@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +13,7 @@ from stress.config import Locking, RunConfig
 from stress.errors import UsageError
 
 if TYPE_CHECKING:
-    from stress.results.data import TraceData, TraceRequest, Violation
+    from stress.results.data import TraceRequest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -73,15 +73,3 @@ class Trace:
         from stress.trace.files import format_of
 
         return format_of(self.path).request(self.rebuilds)
-
-    def name_records(self, data: TraceData, violations: Iterable[Violation]) -> None:
-        """Let the violations' evidence name records of the file."""
-        from stress.trace.files import name_records
-
-        name_records(self.path, data, violations)
-
-    def write(self, data: TraceData) -> None:
-        """Write the file. Raises `StressError`."""
-        from stress.trace.files import export
-
-        export(self.path, data)

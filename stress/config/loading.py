@@ -19,8 +19,8 @@ from stress.bugs import BUGS
 from stress.config.costs import cannot_finish
 from stress.config.injection import cannot_act
 from stress.config.model import RunConfig
-from stress.config.values import Scenario, key_of, shown
-from stress.errors import UsageError
+from stress.config.values import Scenario, key_of
+from stress.errors import UsageError, shown
 from stress.guess import did_you_mean
 from stress.reading import read_bytes
 from stress.units import format_duration

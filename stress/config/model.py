@@ -47,8 +47,8 @@ from stress.config.values import (
     listed,
     parsed,
     problem,
-    shown,
 )
+from stress.errors import shown
 from stress.guess import did_you_mean
 from stress.orders import MAX_ORDERS, Order, parse_order
 from stress.platforms import NATIVE, Platform, load

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from stress.config.model import RunConfig
-from stress.config.values import shown
+from stress.errors import shown
 from stress.executors import LIVE
 
 

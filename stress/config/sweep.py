@@ -30,7 +30,7 @@ from stress.config.loading import (
     unknown,
 )
 from stress.config.point import Point, Trial, label
-from stress.config.values import shown
+from stress.errors import shown
 from stress.executors import EXECUTORS, LIVE, PREDICT
 
 #: The most runs of one sweep; more would only be a typing error, or months.

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from stress.backings import SELFTEST_NAMES, Backing
-from stress.errors import UsageError
+from stress.errors import UsageError, shown
 from stress.guess import did_you_mean
 from stress.orders import parse_order
 from stress.units import format_size, parse_duration, parse_size
@@ -87,12 +87,6 @@ def listed(words: Iterable[str]) -> str:
 def choice(sizes: Iterable[int]) -> str:
     """Sizes in bytes as a list of alternatives."""
     return listed(format_size(size) for size in sizes)
-
-
-def shown(value: object) -> str:
-    """A given value as text, cut to a length fit for one line."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parsed(parse: Callable[[str], _Parsed], text: str) -> _Parsed:

@@ -8,12 +8,9 @@ from collections import defaultdict
 from stress.config import default_vcpus
 from stress.doctor.finding import Finding
 from stress.doctor.sysfs import Host, cpu_list, cpus
+from stress.results.text import counted
 
 _CPU = "/sys/devices/system/cpu"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(numbers: set[int] | list[int]) -> str:
@@ -24,10 +21,10 @@ def cores(host: Host) -> Finding:
     """Check that there is a core for each vCPU of a default run and one for the hypervisor process."""
     allowed, needed = len(cpus()), default_vcpus() + 1
     total = os.cpu_count() or allowed
-    found = f"{_counted(allowed, 'core')} for this process" + (f" of {total}" if total != allowed else "")
+    found = f"{counted(allowed, 'core')} for this process" + (f" of {total}" if total != allowed else "")
     if allowed < needed:
         return Finding.warning(
-            f"{found}, and a run with {_counted(needed - 1, 'vCPU')} has {needed} processes",
+            f"{found}, and a run with {counted(needed - 1, 'vCPU')} has {needed} processes",
             "run where there are two cores or more; with one, windows contain the scheduler",
         )
     return Finding.ok(found)
@@ -70,7 +67,7 @@ def siblings(host: Host) -> Finding:
         return Finding.ok("each has a physical core of its own")
     one_each = _listed([min(group) for group in by_core.values()])
     return Finding.warning(
-        f"{len(shared)} of {_counted(len(by_core), 'physical core')} run two of our threads, as {_listed(shared[0])}",
+        f"{len(shared)} of {counted(len(by_core), 'physical core')} run two of our threads, as {_listed(shared[0])}",
         f"use one thread per core: taskset -c {one_each} stress ...",
     )
 

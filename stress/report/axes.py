@@ -37,10 +37,10 @@ def log_scale(values: Sequence[float]) -> tuple[dict[str, Any], list[float]]:
     return {"type": "log", "domain": [low, high], "nice": False}, log_ticks(low, high)
 
 
-def names_axis(names: Sequence[str], width: int) -> dict[str, Any]:
-    """One row per name, from the top in the order given; a name takes ``width`` pixels at most."""
+def names_axis(field: str, names: Sequence[str], width: int) -> dict[str, Any]:
+    """One row per name in ``field``, from the top in the order given; a name takes ``width`` pixels at most."""
     style = {"title": None, "labelLimit": width, "labelColor": "var(--text)", "grid": True}
-    return {"type": "nominal", "sort": [*names], "axis": style}
+    return {"field": field, "type": "nominal", "sort": [*names], "axis": style}
 
 
 def time_axis(values: Sequence[float], title: str, *, log: bool) -> dict[str, Any]:

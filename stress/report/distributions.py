@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from stress.report.axes import time_axis
 from stress.report.figure import Figure, Table
-from stress.report.theme import by_series, lines, spec
+from stress.report.theme import by_series, lines, spec, tooltip
 from stress.results import cells
 from stress.results.statistics import Bins
 
@@ -94,11 +94,6 @@ def _ecdf(
             "axis": {"title": y, "format": ".0%", "values": [0, 0.25, 0.5, 0.75, 0.9, 1]},
         },
     }
-    tooltip = [
-        {"field": "order", "title": "order"},
-        {"field": "quantile", "title": "quantile"},
-        {"field": "time", "title": "time"},
-    ]
     return spec(
         f"{title}: {x}, cumulative distribution per order; the numbers are in the table",
         260,
@@ -107,7 +102,11 @@ def _ecdf(
             {
                 "data": {"values": marks},
                 "mark": {"type": "point", "size": 55, "filled": True, "opacity": 1},
-                "encoding": {**position, **by_series("order", names, shape=True), "tooltip": tooltip},
+                "encoding": {
+                    **position,
+                    **by_series("order", names, shape=True),
+                    "tooltip": tooltip({"order": "order", "quantile": "quantile", "time": "time"}),
+                },
             },
         ],
     )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from stress.report.axes import log_scale, names_axis
 from stress.report.figure import Figure, Table
-from stress.report.theme import by_series, spec
+from stress.report.theme import by_series, spec, tooltip
 from stress.results import cells
 from stress.results.schema import RATIOS
 
@@ -86,10 +86,7 @@ def ratios(document: dict[str, Any]) -> Figure | None:
     ]
     metrics = [name for _, name in RATIOS.values() if any(row["metric"] == name for row in values)]
     position = {
-        "y": {
-            "field": "metric",
-            **names_axis(metrics, 240),
-        },
+        "y": names_axis("metric", metrics, 240),
         "yOffset": {"field": "order", "type": "nominal", "sort": names[1:]},
     }
     x = {
@@ -97,11 +94,6 @@ def ratios(document: dict[str, Any]) -> Figure | None:
         "scale": scale,
         "axis": {"title": f"ratio over {baseline}", "values": ticks, "labelExpr": "format(datum.value, '~r') + 'x'"},
     }
-    tooltip = [
-        {"field": "metric", "title": "metric"},
-        {"field": "order", "title": "order"},
-        {"field": "text", "title": "ratio"},
-    ]
     plot = spec(
         f"Ratios over {baseline} with 95% intervals on a logarithmic axis; the numbers are in the table",
         len(metrics) * (20 + 20 * len(compared)),
@@ -128,7 +120,7 @@ def ratios(document: dict[str, Any]) -> Figure | None:
                     **position,
                     "x": {**x, "field": "ratio"},
                     **by_series("order", names, shape=True, drawn=names[1:]),
-                    "tooltip": tooltip,
+                    "tooltip": tooltip({"metric": "metric", "order": "order", "text": "ratio"}),
                 },
             },
         ],

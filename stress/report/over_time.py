@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from stress.report.axes import amount_axis, time_axis
 from stress.report.figure import Figure, Table
-from stress.report.theme import by_series, spec
+from stress.report.theme import by_series, spec, tooltip
 from stress.results import cells
 from stress.results.statistics import rank
 
@@ -42,11 +42,7 @@ def throughput(document: Document, most_marks: int) -> Figure:
             "mark": {"type": "rule", "strokeWidth": 12, "opacity": 0, "aria": False},
             "encoding": {
                 "x": {**x, "field": "start"},
-                "tooltip": [
-                    {"field": "from", "title": "at"},
-                    {"field": "rate_text", "title": "accesses"},
-                    {"field": "faults", "title": "faults"},
-                ],
+                "tooltip": tooltip({"from": "at", "rate_text": "accesses", "faults": "faults"}),
             },
         },
     ]
@@ -99,12 +95,7 @@ def windows(document: Document, most_marks: int) -> Figure:
                 **time_axis([mark["window"] for mark in marks], "invalid window", log=True),
             },
             **by_series("order", names, shape=True),
-            "tooltip": [
-                {"field": "order", "title": "order"},
-                {"field": "at", "title": "at"},
-                {"field": "window_text", "title": "window"},
-                {"field": "rebuild", "title": "rebuild"},
-            ],
+            "tooltip": tooltip({"order": "order", "at": "at", "window_text": "window", "rebuild": "rebuild"}),
         },
     )
     return Figure(title, "One point per marked rebuild: drift shows as a slope, a disturbance as a cluster.", [plot])

@@ -11,7 +11,7 @@ from stress.errors import UsageError
 from stress.report.axes import amount_axis, spans_much, time_axis
 from stress.report.figure import Figure
 from stress.report.inputs import Point, Sweep
-from stress.report.theme import SERIES, by_series, lines, spec
+from stress.report.theme import SERIES, by_series, lines, spec, tooltip
 from stress.results import cells
 from stress.units import parse_duration, parse_size
 
@@ -116,11 +116,6 @@ def _plot(points: list[Point], key: str, metric: Metric, others: list[str], name
     x = _x_axis(single, key)
     values = [each["y"] for each in single]
     y = _y_axis(values, metric)
-    tooltip = [
-        {"field": "series", "title": "series"},
-        {"field": "x", "title": key},
-        {"field": "text", "title": metric.name},
-    ]
     return spec(
         f"{metric.name} against {key}, one line per order; the numbers are in the table of results",
         230,
@@ -142,7 +137,7 @@ def _plot(points: list[Point], key: str, metric: Metric, others: list[str], name
                     **x,
                     "y": {**y, "field": "y"},
                     **by_series("series", names, shape=True),
-                    "tooltip": tooltip,
+                    "tooltip": tooltip({"series": "series", "x": key, "text": metric.name}),
                 },
             },
         ],

@@ -9,7 +9,7 @@ from stress.report.figure import Figure, Table
 from stress.report.forest import ratios
 from stress.report.inputs import Search
 from stress.report.run_section import Section
-from stress.report.theme import by_series, spec
+from stress.report.theme import by_series, spec, tooltip
 from stress.results import cells
 from stress.results.searched import CONSTRAINT_HEADERS, FIGURES, constraint_rows, counts, proved_rows, within
 
@@ -79,21 +79,14 @@ def _costs(document: dict[str, Any]) -> Figure | None:
         data={"values": points},
         mark={"type": "point", "size": 80, "filled": True, "opacity": 1},
         encoding={
-            "y": {
-                "field": "order",
-                **names_axis(orders, 360),
-            },
+            "y": names_axis("order", orders, 360),
             "x": {
                 "field": "ns",
                 "type": "quantitative",
                 **time_axis([point["ns"] for point in points], "predicted time", log=True),
             },
             **by_series("figure", [*FIGURES.values()], shape=True),
-            "tooltip": [
-                {"field": "order", "title": "order"},
-                {"field": "figure", "title": "figure"},
-                {"field": "text", "title": "time"},
-            ],
+            "tooltip": tooltip({"order": "order", "figure": "figure", "text": "time"}),
         },
     )
     note = (

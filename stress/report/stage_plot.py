@@ -6,7 +6,7 @@ from typing import Any
 
 from stress.report.axes import names_axis, spans_much, time_axis
 from stress.report.figure import Figure, Table
-from stress.report.theme import by_series, spec
+from stress.report.theme import by_series, spec, tooltip
 from stress.results import cells
 from stress.results.stage_table import passes, typical
 
@@ -35,13 +35,10 @@ def stages(document: dict[str, Any]) -> Figure | None:
         mark={"type": "point", "size": 80, "filled": True, "opacity": 1},
         encoding={
             "x": {"field": "ns", "type": "quantitative", **time_axis(times, "time", log=spans_much(times))},
-            "y": {
-                "field": "stage",
-                **names_axis(titles, 260),
-            },
+            "y": names_axis("stage", titles, 260),
             "yOffset": {"field": "order", "type": "nominal", "sort": names},
             **by_series("order", names, shape=True),
-            "tooltip": [{"field": key, "title": key} for key in ("stage", "order", "time")],
+            "tooltip": tooltip({key: key for key in ("stage", "order", "time")}),
         },
     )
     rows = [

@@ -7,7 +7,7 @@ from typing import Any, Final
 from stress.orders import INSTALLS, STEPS, Step, steps_that
 from stress.report.axes import time_axis
 from stress.report.figure import Figure, Table
-from stress.report.theme import colour, scale, spec
+from stress.report.theme import colour, scale, spec, tooltip
 from stress.results import cells
 from stress.results.breakdown import WAIT, rebuild_times
 
@@ -71,11 +71,7 @@ def steps(document: dict[str, Any]) -> Figure:
                         "scale": colours,
                         "legend": {"title": None, "columns": 6, "symbolType": "square", "symbolStrokeWidth": 0},
                     },
-                    "tooltip": [
-                        {"field": "order", "title": "order"},
-                        {"field": "step", "title": "step"},
-                        {"field": "mean", "title": "mean"},
-                    ],
+                    "tooltip": tooltip({"order": "order", "step": "step", "mean": "mean"}),
                 },
             },
             {

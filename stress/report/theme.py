@@ -83,6 +83,11 @@ def by_series(field: str, names: list[str], *, shape: bool = False, drawn: list[
     }
 
 
+def tooltip(titles: dict[str, str]) -> list[dict[str, str]]:
+    """The fields that a mark shows when it is pointed at, each with its title."""
+    return [{"field": field, "title": title} for field, title in titles.items()]
+
+
 def lines(
     points: list[dict[str, Any]], field: str, names: list[str], encoding: dict[str, Any], **mark: Any
 ) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from stress.errors import RunBroken, UsageError
+from stress.errors import RunBroken, UsageError, why
 from stress.reading import read_open
 
 _ELSEWHERE: Final = "choose another file with --output"
@@ -87,7 +87,7 @@ class Lines:
         try:
             content = read_open(self._descriptor, self._path)
         except OSError as error:
-            raise UsageError(f"cannot read {self._path}: {_why(error)}", _ELSEWHERE) from error
+            raise UsageError(f"cannot read {self._path}: {why(error)}", _ELSEWHERE) from error
         # A process that ended before there was anything to write has left nothing to lose.
         empty = is_of(key, content) and content.find(b"\n") == len(content) - 1
         if content and not resume and not empty:
@@ -123,7 +123,7 @@ class Lines:
             with contextlib.suppress(OSError):
                 self.keep(self._end)
             remedy = "make room, then continue with --resume; what the file has is kept"
-            raise RunBroken(f"cannot write {self._path}: {_why(error)}", remedy) from error
+            raise RunBroken(f"cannot write {self._path}: {why(error)}", remedy) from error
         self._end += len(line)
 
 
@@ -136,7 +136,7 @@ def opened(path: Path, writer: str) -> Iterator[Lines]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot write {path}: {_why(error)}", _ELSEWHERE) from error
+        raise UsageError(f"cannot write {path}: {why(error)}", _ELSEWHERE) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UsageError(f"cannot write {path}: it is no regular file", _ELSEWHERE)
@@ -167,7 +167,3 @@ def _parsed(line: bytes, where: str, remedy: str) -> dict[str, Any]:
 
 def _shown(value: object) -> str:
     return "absent" if value is None else json.dumps(value)
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 from pydantic import ValidationError
 
-from stress.errors import RunBroken, UsageError
+from stress.errors import RunBroken, UsageError, why
 from stress.reading import read_bytes
 from stress.results.parts import defects
 from stress.results.schema import SCHEMA_VERSION, Document
@@ -46,7 +46,7 @@ def check_writable(path: Path, option: str = _OUTPUT) -> None:
         remedy = f"create the directory first, or {_elsewhere(option)}"
         raise UsageError(f"cannot write {path}: no directory {target.parent}", remedy) from error
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {_why(error)}", _elsewhere(option)) from error
+        raise UsageError(f"cannot write {path}: {why(error)}", _elsewhere(option)) from error
     os.close(descriptor)
     temporary.unlink(missing_ok=True)
 
@@ -77,7 +77,7 @@ def replacing(path: Path, option: str = _OUTPUT) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         remedy = f"make room or {_elsewhere(option)}, and run again"
-        raise RunBroken(f"cannot write {path}: {_why(error)}", remedy) from error
+        raise RunBroken(f"cannot write {path}: {why(error)}", remedy) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -89,19 +89,14 @@ def read(path: Path) -> dict[str, Any]:
         content = read_bytes(path)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
-    return parsed(content, path)
+    return checked(loaded(content, path), str(path), AGAIN)
 
 
 def unreadable(path: Path, error: Exception) -> UsageError:
     """The error of a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return UsageError(f"cannot read {path}: no such file", "write one with --output")
-    return UsageError(f"cannot read {path}: {_why(error)}", "name a readable result file")
-
-
-def parsed(content: bytes, path: Path) -> dict[str, Any]:
-    """The document in ``content``, which was read from ``path``; otherwise as `read`."""
-    return checked(loaded(content, path), str(path), AGAIN)
+    return UsageError(f"cannot read {path}: {why(error)}", "name a readable result file")
 
 
 def loaded(content: bytes, path: Path) -> Any:
@@ -147,7 +142,7 @@ def _target(path: Path, option: str) -> Path:
         if target.is_dir():
             raise UsageError(f"cannot write {path}: it is a directory", f"name a file in it with {option}")
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"cannot write {str(path)!r}: {_why(error)}", _elsewhere(option)) from error
+        raise UsageError(f"cannot write {str(path)!r}: {why(error)}", _elsewhere(option)) from error
     return target
 
 
@@ -183,10 +178,6 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
             os.fsync(directory)
         finally:
             os.close(directory)
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()
 
 
 # A string holds no raw line break, so that nothing within one looks like this.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from stress.errors import ExitCode, UsageError
+from stress.errors import ExitCode, UsageError, why
 from stress.reading import read_bytes
 from stress.results import lines
 from stress.results.store import checked
@@ -58,15 +58,8 @@ class TrialResult:
 
     def to_record(self) -> dict[str, Any]:
         """The trial's line in the file, as plain values."""
-        return {
-            "trial": self.id,
-            "point": self.point,
-            "values": self.values,
-            "repeat": self.repeat,
-            "started_at": self.started_at,
-            "document": self.document,
-            "error": self.error,
-        }
+        names = ("point", "values", "repeat", "started_at", "document", "error")
+        return {"trial": self.id, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +92,7 @@ def read_sweep(path: Path) -> SweepFile:
     try:
         content = read_bytes(path)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}", _OTHER) from error
+        raise UsageError(f"cannot read {path}: {why(error)}", _OTHER) from error
     return parse_sweep(content, str(path))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stress.errors import UsageError
-from stress.units import format_bytes, format_duration, format_ns, format_si, format_size, parse_duration, parse_size
+from stress.units import format_bytes, format_duration, format_ns, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,6 @@ def test_format_duration(ns: int, text: str) -> None:
 )
 def test_format_ns(ns: float, text: str) -> None:
     assert format_ns(ns) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (999, "999"), (1_530, "1.53 k"), (3.9e8, "390 M"), (1.2e12, "1200 G")]
-)
-def test_format_si(value: float, text: str) -> None:
-    assert format_si(value) == text
 
 
 @pytest.mark.parametrize(

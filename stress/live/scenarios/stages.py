@@ -14,7 +14,6 @@ from stress.live.hypervisor import Finished
 from stress.live.scenarios.dirty_logging import LoggingScenario
 from stress.programs import NO_HEAD, Program
 from stress.shm.accounts import (
-    C_ACCESSES,
     COUNTER_WORDS,
     G_COUNTERS,
     G_DURATION_NS,
@@ -109,8 +108,3 @@ class StagedScenario(LoggingScenario):
         row[G_REBUILDS] = int(machine.control[REBUILDS] - machine.tally[VOIDED]) - rebuilds
         row[G_COUNTERS : G_COUNTERS + COUNTER_WORDS] = machine.counters.sum(axis=(0, 1)) - counters
         publish(machine.tally, STAGES_HEAD, head + 1)
-
-    @property
-    def accesses(self) -> int:
-        """Accesses of all vCPUs so far."""
-        return int(self.machine.counters[:, :, C_ACCESSES].sum())
