@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 check: lint
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal -m "not thorough" tests/machine
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal -m "not soak and not thorough" tests/machine
 
 # A browser opens the report in the tests. It is no Python package, so the system's package manager has it.
 chromium:

@@ -120,6 +120,7 @@ def test_running_out_of_memory_leaves_nothing(monkeypatch: pytest.MonkeyPatch, s
     assert own_segments() == []
 
 
+@pytest.mark.thorough
 def test_a_process_that_attaches_leaves_the_segment_alone() -> None:
     """Python's resource tracker would take it for its own, and remove it with the process."""
     created = Segment.create(GEO, 1)

@@ -50,6 +50,7 @@ def times(world: Any) -> list[int]:
     return [stage.duration_ns for stage in world.stages]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])
 @pytest.mark.parametrize("order", NAMED)
 def test_one_vcpu_takes_the_sum_of_what_everything_costs(tmp_path: Path, order: Order, locking: str) -> None:
@@ -74,6 +75,7 @@ def test_one_vcpu_takes_the_sum_of_what_everything_costs(tmp_path: Path, order: 
     assert times(played(config, order)) == pytest.approx([blocks * create, blocks * update, blocks * adjust], abs=40)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])
 def test_dirty_log_perf_takes_the_sum_of_what_everything_costs(tmp_path: Path, locking: str, eager: bool) -> None:
@@ -260,6 +262,7 @@ def test_under_an_exclusive_lock_who_waits_faults_once(tmp_path: Path) -> None:
     assert adjust["lock_wait_ns"] == pytest.approx(2 * 1_000_000, rel=0.01)
 
 
+@pytest.mark.thorough
 def test_before_5_14_every_fault_cleans_under_the_lock(tmp_path: Path) -> None:
     file = platform_file(tmp_path, clean_bytes_per_s=(2 << 20) * 1e9 / 1_000_000)
     create = {
@@ -287,6 +290,7 @@ def test_a_table_is_freed_once_those_are_through_who_may_walk_it(tmp_path: Path)
     assert 0 < run.world.record[:, unmap].max() // 1000 <= 50_001
 
 
+@pytest.mark.thorough
 def test_two_rebuilders_of_one_block_make_one_rebuild(tmp_path: Path) -> None:
     """clean-first under a shared lock: all clean, one breaks the entry, and the others have cleaned in vain."""
     file = platform_file(tmp_path, clean_bytes_per_s=1e9, exit_ns=1_000, fault_ns=100)
@@ -344,6 +348,7 @@ def _same(one: World, other: World) -> bool:
     return same and np.array_equal(one.page, other.page) and np.array_equal(one.record, other.record)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(3 if JIT_DISABLED else 40))
 def test_what_is_added_at_once_is_what_would_have_been_played(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -389,6 +394,7 @@ def test_vcpus_on_memory_of_their_own_are_played_in_few_events(tmp_path: Path, l
     assert run.world.s.control[v.PLAYED] < 1_500
 
 
+@pytest.mark.thorough
 def test_equal_faults_are_not_played_one_by_one(tmp_path: Path) -> None:
     config = configuration(platform_file(tmp_path, **COSTS), vcpus=4)
     run = played(config)
@@ -396,6 +402,7 @@ def test_equal_faults_are_not_played_one_by_one(tmp_path: Path) -> None:
     assert run.world.s.control[v.PLAYED] < 1_500
 
 
+@pytest.mark.thorough
 def test_the_same_prediction_twice_is_the_same(tmp_path: Path) -> None:
     config = configuration(platform_file(tmp_path, **COSTS), vcpus=3, memory="2M", locking="shared")
     one, other = played(config), played(config)
