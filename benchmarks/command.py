@@ -77,7 +77,7 @@ def watched_start(geo: Geo, *arguments: str, **settings: str) -> Started:
 
 
 def _peek(creator: int, geo: Geo) -> Machine | None:
-    """The segment of process ``creator``, once it has its full size; what we write there stays with us."""
+    """A private copy of the segment of process ``creator``, once it has its full size; None before."""
     for path in _SHM.glob(f"{PREFIX}{creator}-*"):
         if path.stat().st_size >= segment_bytes(geo, orders=1):
             return carve(np.memmap(path, np.uint8, "c"), geo, orders=1)

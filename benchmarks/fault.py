@@ -146,7 +146,7 @@ def _check_events(case: Case) -> None:
 
 
 def _end(case: Case, version: Run, start: Snapshot) -> tuple[Snapshot, Snapshot]:
-    """What ``version`` makes of the machine and of a fresh vCPU, without the times; the machine is put back."""
+    """Machine and vCPU, without times, after ``version`` ran on a fresh vCPU; the machine itself is put back."""
     machine = case.machine
     start.restore()
     cpu = cpu_for(machine)
@@ -162,7 +162,7 @@ def _end(case: Case, version: Run, start: Snapshot) -> tuple[Snapshot, Snapshot]
 
 
 def prove_same_work(case: Case, ours: Run, other: Run) -> None:
-    """RunBroken unless both leave all the same behind, but times; and as many of those, in the same places."""
+    """Raise RunBroken unless both versions leave the same behind, but for times, whose numbers and places agree."""
     start = Snapshot(case.machine)
     for end, other_end in zip(_end(case, ours, start), _end(case, other, start), strict=True):
         if different := end.differences(other_end):
@@ -185,7 +185,7 @@ def faults_per_s(case: Case, ours: Run, other: Run, rounds: int) -> tuple[Floats
 
 
 def contest(case: Case, ours: Run, other: Run, rounds: int, bound: float) -> Figure:
-    """The rate of ``ours`` over that of ``other``; RunBroken if they do not do the same."""
+    """The rate of ``ours`` over that of ``other``; RunBroken if they do not do the same work."""
     prove_same_work(case, ours, other)
     rates = faults_per_s(case, ours, other, rounds)
     ours_shown, other_shown = (f"{np.median(rate) / 1e6:.2f} M/s" for rate in rates)

@@ -11,7 +11,7 @@ from benchmarks.rounds import Floats
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured (``ours``), what it is held against, their ratio with its spread, and the target."""
+    """The measured value (``ours``), the value it is held against, their ratio with its spread, and the target."""
 
     name: str
     ours: str

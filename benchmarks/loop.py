@@ -36,12 +36,12 @@ class Case:
     counted: int  # C_HITS or C_WALKS: what nearly every access is to be, or C_ACCESSES where either will do
 
     def named(self, name: str) -> Case:
-        """The same under another name."""
+        """The same case under another name."""
         return replace(self, name=name)
 
 
 def _ends(case: Case, run: Run) -> tuple[Snapshot, Snapshot]:
-    """What ``run`` makes of the machine and of a fresh vCPU; the machine is put back."""
+    """Machine and vCPU after ``run`` on a fresh vCPU; the machine itself is put back."""
     start = Snapshot(case.machine)
     cpu = cpu_for(case.machine)
     before = case.machine.counters.sum(axis=(0, 1))
@@ -76,7 +76,7 @@ def accesses_per_s(case: Case, ours: Run, other: Run, rounds: int) -> tuple[Floa
 
 
 def contest(case: Case, ours: Run, other: Run, rounds: int, bound: float) -> Figure:
-    """The rate of ``ours`` over that of ``other``; RunBroken if they do not do the same."""
+    """The rate of ``ours`` over that of ``other``; RunBroken if they do not do the same work."""
     prove_same_work(case, ours, other)
     rates = accesses_per_s(case, ours, other, rounds)
     ours_shown, other_shown = (f"{np.median(rate) / 1e6:.0f} M/s" for rate in rates)

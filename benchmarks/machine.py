@@ -89,5 +89,5 @@ class Snapshot:
                 np.copyto(array, self._copies[name])
 
     def differences(self, other: Snapshot) -> list[str]:
-        """Names of what differs in the two."""
+        """Names of the regions or arrays that differ between two snapshots."""
         return [name for name, copy in self._copies.items() if not np.array_equal(copy, other._copies[name])]

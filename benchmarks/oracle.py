@@ -1,4 +1,4 @@
-"""What the oracle and the event log cost.
+"""The costs of the oracle and of the event log.
 
 On TLB hits nothing is logged, so there the price is the oracle's alone. The log's is measured where it is highest, on
 a vCPU whose every access faults: the handler logs what belongs to an order, and else does the same without.

@@ -1,6 +1,6 @@
 """How fast `stress verify` is, and how much its reduction saves: ``python -m benchmarks.verify [ORDER...]``.
 
-Nobody can count the schedules that there are without it; Knuth's estimate (Mathematics of Computation 29, 1975) can:
+The schedules without the reduction are too many to count; Knuth's estimate (Mathematics of Computation 29, 1975) can:
 along a random schedule, the product of how many actors could have gone on, averaged over many of them.
 """
 

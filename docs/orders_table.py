@@ -18,7 +18,7 @@ from stress.search.verdicts import OPEN, PROVED, REFUTED, Verdict, Verdicts
 
 BASIC: Final = (Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP)
 EVERY: Final = list(enumerate_orders(BASIC))
-#: What is printed for a kind of violation.
+#: Kind of violation -> the letters that stand for it in a cell.
 LETTERS: Final = {
     "bbm": "B",
     "tlb-conflict": "C",
@@ -28,7 +28,7 @@ LETTERS: Final = {
     "not-installed": "I",
     "stale-translation": "S",
 }
-#: What a proof is about, besides what the columns say.
+#: Bounds of every proof, besides those that the columns name.
 BOUNDS: Final = {"vcpus": 1, "accesses": 2, "pages": 2}
 
 Limits = Mapping[str, Any]
@@ -144,7 +144,7 @@ def lines(rows: Iterable[Sequence[str]]) -> str:
 
 
 def rules(columns: Mapping[str, Mapping[Steps, Verdict]], groups: Iterable[tuple[str, ...]]) -> str:
-    """What the correct orders have in common, and no other has."""
+    """The rules that all correct orders keep, and no other order."""
     rows = [("column", "machines: memory, mapped, FEAT_BBM", "correct", "exactly the orders with")]
     for number, names in enumerate(groups, 1):
         verdicts = columns[names[0]]

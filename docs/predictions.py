@@ -96,7 +96,7 @@ class Row:
 
     @property
     def series(self) -> str:
-        """What tells it from others, but for the number of vCPUs."""
+        """The settings that a row shares with the others of its curve: all but the number of vCPUs."""
         words = [_said(key, value) for key, value in self.options.items() if key != "vcpus"]
         return ", ".join(word for word in words if word) or "as it was"
 
@@ -126,7 +126,7 @@ class Table:
         return load(self.about["platform"]) if "platform" in self.about else self.fit().platform
 
     def predicted(self, row: Row, platform: Platform, vcpus: int | None = None) -> float:
-        """What a platform says of a row, in the table's unit; with another number of vCPUs, if one is given."""
+        """The prediction for a row on a platform, in the table's unit, or for another number of vCPUs."""
         log = row.log
         if vcpus is not None:
             log = _log(self.about, {**row.options, "vcpus": vcpus}, row.published, "")

@@ -199,7 +199,7 @@ class RunConfig(BaseModel):
     )
     cmo: CmoName = Field(
         default=Cmo.PER_INSTALL,
-        description="Which faults clean the cache: who installs (per-install) or all (per-fault, before Linux 5.14)",
+        description="Faults that clean the cache: those that map (per-install) or all (per-fault, before Linux 5.14)",
     )
     guest_caches: bool = Field(default=True, description="The guest runs with its caches on")
     inject: str | None = Field(default=None, description="Bug to put into our code (stress bugs)")

@@ -312,7 +312,7 @@ class Ran(Part):
     )
     complete: Flag = key("false if the run was interrupted or broke")
     exit_code: Int = key("exit code of the run")
-    failure: Free | None = key("who died or hung, and in which state; null if nobody did")
+    failure: Free | None = key("the process that died or hung, and in which state; null if none did")
     untested: tuple[Text, ...] = key("evidence that a verdict needs and that is missing", since=4)
     seed: Int = key("seed of every random choice in the run")
     scenario: Text = key("what the hypervisor did: rebuild, migration, thp, or a selftest's name", since=2)
