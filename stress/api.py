@@ -70,10 +70,7 @@ def run(
 
 
 def compare(
-    *orders: str,
-    config: str | Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    **options: Any,
+    *orders: str, config: str | Path | None = None, progress: Callable[[Progress], None] | None = None, **options: Any
 ) -> Result:
     """Compare orders, cycle by cycle in the same processes; unmap-first and block-first if none are named.
 

@@ -78,12 +78,7 @@ def output_address(shift: int) -> Field:
 
 def block_fields(shift: int) -> dict[str, Field]:
     """Fields of a block descriptor mapping ``1 << shift`` bytes; disjoint, covering the word."""
-    middle = {
-        "res0_11": Field(15, 11),
-        "nt": NT,
-        "res0_17": Field(shift - 1, 17),
-        "oa": output_address(shift),
-    }
+    middle = {"res0_11": Field(15, 11), "nt": NT, "res0_17": Field(shift - 1, 17), "oa": output_address(shift)}
     return _LOWER | middle | _UPPER
 
 

@@ -53,11 +53,7 @@ def turns(suite: Suite, launches: int) -> Iterator[tuple[OrderCase | KernelCase,
 
 
 def measure(
-    suite: Suite,
-    launches: int,
-    done: Collection[tuple[str, int]],
-    progress: Progress,
-    note: Callable[[str], None],
+    suite: Suite, launches: int, done: Collection[tuple[str, int]], progress: Progress, note: Callable[[str], None]
 ) -> Iterator[Launch]:
     """Make every launch but those ``done`` already (case and number), and yield each as it ends.
 

@@ -57,10 +57,7 @@ def fraction_done(progress: Progress) -> float:
     """How far the run is, 0 to 1, by whichever of its limits is nearer."""
     done = [
         now / limit
-        for now, limit in (
-            (progress.elapsed_ns, progress.duration_ns),
-            (progress.rebuilds, progress.rebuilds_target),
-        )
+        for now, limit in ((progress.elapsed_ns, progress.duration_ns), (progress.rebuilds, progress.rebuilds_target))
         if limit
     ]
     return min(1.0, max(done, default=0.0))
@@ -122,7 +119,4 @@ def display(config: RunConfig, console: Console | None = None) -> Iterator[tuple
             with suppress(OSError):  # the terminal may be gone
                 live.update(render(title, progress), refresh=True)
 
-        yield (
-            show,
-            lambda line: live.console.print(Text(line)),
-        )
+        yield (show, lambda line: live.console.print(Text(line)))

@@ -44,9 +44,6 @@ def result_options(command: _Command) -> _Command:
     """Add ``--json``, ``--output`` and ``--format``, which say where the result goes and how it looks."""
     command = format_option(command)
     command = click.option(
-        "--output",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="Write the result document to this file",
+        "--output", type=click.Path(path_type=Path), metavar="PATH", help="Write the result document to this file"
     )(command)
     return click.option("--json", "as_json", is_flag=True, help="Print the result document instead of a table")(command)

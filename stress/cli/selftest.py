@@ -36,15 +36,7 @@ LETTERS: Final = {
 #: ``enum vm_guest_mode`` on arm64 (tools/testing/selftests/kvm/include/kvm_util.h, later kvm_util_base.h), by the
 #: version of Linux since which numbers mean this.
 MODES: Final = {
-    (5, 12): (
-        "p52v48_4k",
-        "p52v48_64k",
-        "p48v48_4k",
-        "p48v48_64k",
-        "p40v48_4k",
-        "p40v48_64k",
-        "pxxv48_4k",
-    ),
+    (5, 12): ("p52v48_4k", "p52v48_64k", "p48v48_4k", "p48v48_64k", "p40v48_4k", "p40v48_64k", "pxxv48_4k"),
     (5, 17): (
         "p52v48_4k",
         "p52v48_64k",
@@ -81,18 +73,8 @@ MEANINGLESS: Final = {
         "pin each vCPU to the processor listed for it",
         "--pin gives each process a core (of those that taskset leaves)",
     ),
-    "-e": (
-        "while_disabling",
-        None,
-        "run vCPUs while dirty logging is switched off",
-        "scenario migration does so",
-    ),
-    "-j": (
-        "independent",
-        None,
-        "run vCPUs on, independent of the iterations",
-        "scenario migration does so",
-    ),
+    "-e": ("while_disabling", None, "run vCPUs while dirty logging is switched off", "scenario migration does so"),
+    "-j": ("independent", None, "run vCPUs on, independent of the iterations", "scenario migration does so"),
     "-n": ("nested", None, "run the guest in a VM of its own (L2)", "there is one level of VMs"),
 }
 
@@ -140,13 +122,7 @@ def _options(
     def add(command: _Command) -> _Command:
         for names, kind, metavar, text in reversed(each):
             command = click.option(
-                *names,
-                type=kind,
-                is_flag=kind is None,
-                metavar=metavar,
-                cls=SectionOption,
-                section=section,
-                help=text,
+                *names, type=kind, is_flag=kind is None, metavar=metavar, cls=SectionOption, section=section, help=text
             )(command)
         return command
 

@@ -26,12 +26,7 @@ from stress.reading import read_bytes
 from stress.units import format_duration
 
 #: Pairs of keys that say the same thing: a source that gives one takes back the other of a weaker source.
-_ALTERNATIVES: Final = {
-    "memory": "blocks",
-    "blocks": "memory",
-    "backing": "block-size",
-    "block-size": "backing",
-}
+_ALTERNATIVES: Final = {"memory": "blocks", "blocks": "memory", "backing": "block-size", "block-size": "backing"}
 
 #: Every key of a run.
 KEYS: Final = ("order", *(key_of(field) for field in RunConfig.model_fields))

@@ -103,9 +103,7 @@ class RunConfig(BaseModel):
     )
     vcpus: int = Field(default_factory=default_vcpus, ge=1, le=512, description="vCPU processes")
     granule: Size = Field(
-        default=4 << 10,
-        description="Translation granule: 4K, 16K or 64K",
-        serialization_alias="granule_bytes",
+        default=4 << 10, description="Translation granule: 4K, 16K or 64K", serialization_alias="granule_bytes"
     )
     ipa_bits: int = Field(default=40, ge=32, le=48, description="Width of guest physical addresses in bits")
     block_size: Size = Field(
@@ -199,7 +197,7 @@ class RunConfig(BaseModel):
     )
     cmo: CmoName = Field(
         default=Cmo.PER_INSTALL,
-        description="Faults that clean the cache: those that map (per-install) or all (per-fault, before Linux 5.14)",
+        description="Faults that clean the cache: installing ones (per-install) or all (per-fault, before Linux 5.14)",
     )
     guest_caches: bool = Field(default=True, description="The guest runs with its caches on")
     inject: str | None = Field(default=None, description="Bug to put into our code (stress bugs)")

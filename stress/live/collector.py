@@ -19,9 +19,7 @@ from stress.results.schema import Tables
 from stress.shm import accounts, words
 from stress.shm.drain import copy_cycles, copy_records, drain_events
 from stress.shm.edges import lower_edges
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 from stress.shm.publish import publish
 
 # Rows kept of all orders together; they bound the supervisor's memory.

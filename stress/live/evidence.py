@@ -12,9 +12,7 @@ from stress.orders import STEPS
 from stress.results.data import Violation
 from stress.shm import accounts, words
 from stress.shm.accounts import Kind
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 from stress.shm.traced import Traced
 
 _DETAIL = {

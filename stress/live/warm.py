@@ -8,16 +8,7 @@ import numpy as np
 from numba import typeof
 
 from stress.arch.geometry import MIB, Geometry
-from stress.kernels import (
-    audit,
-    dirty,
-    notifier,
-    rebuild,
-    records,
-    split,
-    teardown,
-    vcpu,
-)
+from stress.kernels import audit, dirty, notifier, rebuild, records, split, teardown, vcpu
 from stress.kernels.tlb import new_cpu
 from stress.kernels.workload import Workload
 from stress.shm import cache, layout

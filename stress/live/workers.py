@@ -21,9 +21,7 @@ from stress.live.pulse import Watch, pulse
 from stress.orders import STEPS
 from stress.shm import accounts, words
 from stress.shm.accounts import State
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 
 #: Time for workers to leave after a normal end: as long as many of them on few cores need.
 GRACE_S = 10.0

@@ -33,10 +33,7 @@ def throughput(document: Document, most_marks: int) -> Figure:
     layers: list[dict[str, Any]] = [
         {
             "mark": {"type": "line", "interpolate": "step-after", "color": "var(--text)", "aria": False},
-            "encoding": {
-                "x": {**x, "field": "start"},
-                "y": {"field": "rate", "type": "quantitative", **rate},
-            },
+            "encoding": {"x": {**x, "field": "start"}, "y": {"field": "rate", "type": "quantitative", **rate}},
         },
         {
             "mark": {"type": "rule", "strokeWidth": 12, "opacity": 0, "aria": False},

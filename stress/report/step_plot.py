@@ -77,11 +77,7 @@ def steps(document: dict[str, Any]) -> Figure:
             {
                 "data": {"values": named},
                 "mark": {"type": "text", "color": "var(--on-series)", "fontWeight": 600, "aria": False},
-                "encoding": {
-                    "y": y,
-                    "x": {"field": "middle", "type": "quantitative"},
-                    "text": {"field": "step"},
-                },
+                "encoding": {"y": y, "x": {"field": "middle", "type": "quantitative"}, "text": {"field": "step"}},
             },
             {
                 "data": {"values": _windows(segments)},

@@ -29,16 +29,7 @@ from stress.results.data import (
 )
 from stress.results.parts import Part
 from stress.results.ratios import CONFIDENCE, accesses_per_s, estimates, exact_ratios, ratios, stall_quantiles
-from stress.results.schema import (
-    SCHEMA_VERSION,
-    Counted,
-    Document,
-    OrderResult,
-    Ran,
-    Stage,
-    VcpuResult,
-    ViolationFound,
-)
+from stress.results.schema import SCHEMA_VERSION, Counted, Document, OrderResult, Ran, Stage, VcpuResult, ViolationFound
 from stress.results.statistics import of_counts, of_values, quantiles
 from stress.results.warnings import warnings
 

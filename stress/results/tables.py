@@ -244,11 +244,7 @@ def _mappings(document: dict[str, Any], counts: dict[str, int]) -> str:
 def _moves(counts: dict[str, int]) -> str:
     parts = [
         counted(counts[key], noun)
-        for key, noun in (
-            ("collapses", "THP collapse"),
-            ("breakups", "break-up"),
-            ("slot_moves", "memslot move"),
-        )
+        for key, noun in (("collapses", "THP collapse"), ("breakups", "break-up"), ("slot_moves", "memslot move"))
         if counts.get(key)
     ]
     if counts.get("frames_moved"):

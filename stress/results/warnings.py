@@ -114,11 +114,7 @@ class RunWarning(StrEnum):
         "some of the platform's costs, which decide part of what is predicted, are guesses",
         "measure or fit them, and name your own profile (--platform FILE; stress platforms NAME lists them)",
     )
-    LOAD = (
-        "load",
-        "the host was busy when the run started",
-        "stop other work on this machine and run again",
-    )
+    LOAD = ("load", "the host was busy when the run started", "stop other work on this machine and run again")
 
 
 def warnings(data: RunData, comparison: list[dict[str, Any]]) -> list[dict[str, str]]:

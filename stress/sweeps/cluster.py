@@ -163,13 +163,7 @@ class _Tasks:
             started_at, found = "", {"error": _lost(error)}
         point = trial.point
         return TrialResult(
-            trial.id,
-            point.index,
-            point.values,
-            trial.repeat,
-            started_at,
-            found.get("document"),
-            found.get("error"),
+            trial.id, point.index, point.values, trial.repeat, started_at, found.get("document"), found.get("error")
         )
 
 
