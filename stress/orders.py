@@ -1,12 +1,13 @@
-"""Rebuild orders as data: the steps, the named orders, and how an order is written.
+"""Orders as data: the steps, the named orders, and how an order is written.
 
-An order says in which sequence a table entry becomes a block entry. Executors interpret the tuple of steps;
-nothing here executes anything, and deliberately wrong orders are welcome (the oracle catches them).
+A rebuild order says in which sequence a table entry becomes a block entry, a split order the other way round. Executors
+interpret the tuple of steps; nothing here executes anything, and deliberately wrong orders are welcome (the oracle
+catches them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import permutations
@@ -36,6 +37,8 @@ class Step(StrEnum):
     TLBI_IPA = "tlbi-ipa"
     LOCK = "lock"
     UNLOCK = "unlock"
+    BUILD = "build"
+    LINK = "link"
 
     @property
     def code(self) -> int:
@@ -60,12 +63,16 @@ class Facts:
     """What a step is: all that checks, rewrites, labels and drawings know of it. `does` says it in one line."""
 
     does: str
-    #: A walk that begins after the step does not reach the old table.
+    #: A walk that begins after the step does not reach what the entry held: a table, or the block that is split.
     unlinks: bool = False
     #: The step begins the time in which the entry is invalid.
     opens: bool = False
-    #: The step makes the entry a block, and so ends that time. An order has exactly one such step.
+    #: The step makes the entry a block, and so ends that time. A rebuild order has exactly one such step.
     installs: bool = False
+    #: The step writes the table that takes a block's place. A split order has exactly one such step,
+    builds: bool = False
+    #: and one that makes the entry point to that table.
+    links: bool = False
     #: The step frees the old tables. An order has at most one such step.
     tears_down: bool = False
     #: The table pages are freed after a grace period, by others.
@@ -112,12 +119,14 @@ FACTS: Final = {
         outside_lock=True,
     ),
     Step.TLBI_IPA: Facts(
-        "invalidate the TLB entries of one page's IPA only, which is not enough",
+        "invalidate the TLB entries of one IPA only: those of a block that is split; not enough for a table",
         tlbi=Scope.IPA,
         outside_lock=True,
     ),
     Step.LOCK: Facts("take mmu_lock and look again: if the entry or the host's mapping moved, begin anew"),
     Step.UNLOCK: Facts("give mmu_lock back"),
+    Step.BUILD: Facts("write every entry of the new table: pages, or none where faults map them", builds=True),
+    Step.LINK: Facts("store-release the table descriptor", links=True, unlinks=True, bbm_level=2),
 }
 
 STEPS: Final = tuple(Step)
@@ -136,19 +145,33 @@ def mask_of(holds: Callable[[Facts], object]) -> int:
 INSTALLS: Final = steps_that(lambda facts: facts.installs)
 TEAR_DOWNS: Final = steps_that(lambda facts: facts.tears_down)
 CLEANS: Final = steps_that(lambda facts: facts.cleans)
+#: The steps of rebuild orders, and those of split orders.
+REBUILD_STEPS: Final = steps_that(lambda facts: not (facts.builds or facts.links))
+SPLIT_STEPS: Final = steps_that(lambda facts: facts.builds or facts.links or facts.opens or facts.tlbi)
 
 #: Words that stand for several steps in a list.
 SPELLINGS: Final = {"unmap-unlocked": (Step.UNLOCK, Step.UNMAP)}
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A rebuild order: name, steps, where it comes from, and what it is, in one line each."""
+class StepList:
+    """An order of either kind: name, steps, where it comes from, and what it is, in one line each."""
 
     name: str
     steps: tuple[Step, ...]
     provenance: str
     description: str
+
+    @property
+    def bbm_level(self) -> int:
+        """The least FEAT_BBM level under which the steps can be correct (DDI 0487 D8.14.1): 0, 1 or 2."""
+        first = next((step for step in self.steps if step.facts.unlinks), None)
+        return first.facts.bbm_level if first else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order(StepList):
+    """A rebuild order."""
 
     @property
     def executed(self) -> tuple[Step, ...]:
@@ -166,12 +189,6 @@ class Order:
     def codes(self) -> tuple[int, ...]:
         """The integer codes of `executed`."""
         return tuple(step.code for step in self.executed)
-
-    @property
-    def bbm_level(self) -> int:
-        """The least FEAT_BBM level under which the steps can be correct (DDI 0487 D8.14.1): 0, 1 or 2."""
-        first = next((step for step in self.steps if step.facts.unlinks), None)
-        return first.facts.bbm_level if first else 0
 
     @property
     def tears_down(self) -> bool:
@@ -272,7 +289,12 @@ NAMED_ORDERS: Final = {
 
 def vocabulary() -> str:
     """The names and steps an order may be written with, in one line."""
-    return f"use one of {', '.join(NAMED_ORDERS)}, or a list of the steps {','.join((*STEPS, *SPELLINGS))}"
+    return choice_of(NAMED_ORDERS, (*REBUILD_STEPS, *SPELLINGS))
+
+
+def choice_of(named: Iterable[str], steps: Iterable[str]) -> str:
+    """What there is to choose from, in one line."""
+    return f"use one of {', '.join(named)}, or a list of the steps {','.join(steps)}"
 
 
 def parse_order(text: str) -> Order:
@@ -282,39 +304,52 @@ def parse_order(text: str) -> Order:
     Raises `UsageError` for an unknown name or step, a repeated step, no install or two, two tear-downs, a
     ``clear-nt`` without ``install-nt`` before it, a step outside mmu_lock that needs it, or nothing at all.
     """
-    named = NAMED_ORDERS.get(text.strip())
-    if named is not None:
-        return named
+    known = {step.value: (step,) for step in REBUILD_STEPS} | SPELLINGS
+    return NAMED_ORDERS.get(text.strip()) or Order(
+        *read_steps("order", text, NAMED_ORDERS, known, _nonsense), *SOMEBODYS
+    )
+
+
+#: Provenance and description of an order that has no name of its own.
+SOMEBODYS: Final = ("the command line or a config", "custom steps")
+
+
+def read_steps(
+    what: str,
+    text: str,
+    named: Mapping[str, StepList],
+    known: Mapping[str, tuple[Step, ...]],
+    nonsense: Callable[[tuple[Step, ...]], str],
+) -> tuple[str, tuple[Step, ...]]:
+    """Name and steps of a list of the words ``known``, which say no ``nonsense``. Raises `UsageError`."""
+    remedy = choice_of(named, known)
     words = [word.strip() for word in text.split(",")]
     shown = repr(text if len(text) <= 80 else text[:77] + "...")
     if words == [""]:
-        raise UsageError("the order is empty", vocabulary())
-    unknown = [word for word in words if word not in STEPS and word not in SPELLINGS]
+        raise UsageError(f"the {what} is empty", remedy)
+    unknown = [word for word in words if word not in known]
     if unknown and len(words) == 1:
-        raise UsageError(f"unknown order {shown}", did_you_mean(words[0], NAMED_ORDERS, vocabulary()))
+        raise UsageError(f"unknown {what} {shown}", did_you_mean(words[0], named, remedy))
     if unknown:
-        hint = did_you_mean(unknown[0], (*STEPS, *SPELLINGS), vocabulary())
-        raise UsageError(f"order {shown}: unknown step {unknown[0][:40]!r}", hint)
-    steps = tuple(step for word in words for step in SPELLINGS.get(word) or (Step(word),))
+        raise UsageError(f"{what} {shown}: unknown step {unknown[0][:40]!r}", did_you_mean(unknown[0], known, remedy))
+    steps = tuple(step for word in words for step in known[word])
     repeated = [step.value for index, step in enumerate(steps) if step in steps[:index]]
     if repeated:
-        raise UsageError(f"order {shown}: step {repeated[0]!r} appears twice", vocabulary())
-    nonsense = _nonsense(steps)
-    if nonsense:
-        raise UsageError(f"order {shown}: {nonsense}", vocabulary())
-    return Order(
-        name=",".join(words),
-        steps=steps,
-        provenance="the command line or a config",
-        description="custom steps",
-    )
+        raise UsageError(f"{what} {shown}: step {repeated[0]!r} appears twice", remedy)
+    if why := nonsense(steps):
+        raise UsageError(f"{what} {shown}: {why}", remedy)
+    return ",".join(words), steps
 
 
 def enumerate_orders(vocabulary_: Iterable[Step]) -> Iterator[tuple[Step, ...]]:
     """Every order that can be written with some of these steps, each at most once: shorter ones first."""
-    steps = tuple(vocabulary_)
+    yield from lists_of(tuple(vocabulary_), _nonsense)
+
+
+def lists_of(steps: tuple[Step, ...], nonsense: Callable[[tuple[Step, ...]], str]) -> Iterator[tuple[Step, ...]]:
+    """Every list of some of these steps, each at most once, that says no ``nonsense``: shorter ones first."""
     for length in range(1, len(steps) + 1):
-        yield from (each for each in permutations(steps, length) if not _nonsense(each))
+        yield from (each for each in permutations(steps, length) if not nonsense(each))
 
 
 def _nonsense(steps: tuple[Step, ...]) -> str:

@@ -6,7 +6,7 @@ each press of the key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +21,9 @@ from click.shell_completion import (
 )
 
 from stress.bugs import BUGS
-from stress.orders import NAMED_ORDERS, STEPS
+from stress.orders import NAMED_ORDERS, REBUILD_STEPS, SPLIT_STEPS, StepList
 from stress.shipped import Kind, find, names
+from stress.splits import SPLIT_ORDERS
 
 #: Any file, as the shell completes it; words of ours that match go before.
 _FILES: Final = CompletionItem("", type="file")
@@ -30,12 +31,21 @@ _FILES: Final = CompletionItem("", type="file")
 
 def orders(incomplete: str) -> list[CompletionItem]:
     """Named orders; after a comma or the beginning of a step, a list of steps that goes on with one it has not yet."""
+    return _lists(NAMED_ORDERS, REBUILD_STEPS, incomplete)
+
+
+def split_orders(incomplete: str) -> list[CompletionItem]:
+    """The same of split orders."""
+    return _lists(SPLIT_ORDERS, SPLIT_STEPS, incomplete)
+
+
+def _lists(known: Mapping[str, StepList], steps: Iterable[str], incomplete: str) -> list[CompletionItem]:
     before, comma, last = incomplete.rpartition(",")
     used = before.split(",")
-    steps = [before + comma + step for step in STEPS if step not in used]
-    named = [] if comma else [CompletionItem(order.name, help=order.description) for order in NAMED_ORDERS.values()]
+    lists = [before + comma + step for step in steps if step not in used]
+    named = [] if comma else [CompletionItem(order.name, help=order.description) for order in known.values()]
     # Steps alone make no order: they are offered once the word is begun.
-    return [*_of(named, incomplete), *(_of(map(CompletionItem, steps), incomplete) if comma or last else [])]
+    return [*_of(named, incomplete), *(_of(map(CompletionItem, lists), incomplete) if comma or last else [])]
 
 
 def bugs(incomplete: str) -> list[CompletionItem]:
@@ -56,6 +66,7 @@ def words(known: Iterable[str]) -> Callable[[str], list[CompletionItem]]:
 #: Option -> the function that completes its values, where that needs no configuration.
 VALUES: Final[dict[str, Callable[[str], list[CompletionItem]]]] = {
     "--order": orders,
+    "--split-order": split_orders,
     "--inject": bugs,
     "--platform": files(Kind.PLATFORM),
     "--config": files(Kind.CONFIG),

@@ -38,6 +38,7 @@ SECTIONS: Final = {
         "populated",
         "rebuilder",
         "locking",
+        "split_order",
         "eager_split",
         "get_clears",
         "clear_chunk",

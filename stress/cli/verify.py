@@ -12,11 +12,12 @@ from typing import Any, Final
 import click
 
 from stress.bugs import BUGS
-from stress.cli.completion import bugs, completing, orders
+from stress.cli.completion import bugs, completing, orders, split_orders
 from stress.cli.lists import table
 from stress.cli.output import emit, say
 from stress.cli.result_options import OneOf, format_option
 from stress.errors import ExitCode, UsageError
+from stress.splits import BUILD_FIRST
 from stress.units import format_ns, parse_duration
 
 #: Kernels are stepped in their plain-Python form, which is chosen when they are imported.
@@ -56,6 +57,14 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     default="hypervisor",
     show_default=True,
     help="Who rebuilds; with vcpu a fault does, too",
+)
+@click.option(
+    "--split-order",
+    default=BUILD_FIRST.name,
+    show_default=True,
+    metavar="NAME",
+    shell_complete=completing(split_orders),
+    help="How a block is split: a name (stress orders) or steps",
 )
 @click.option("--granule", default="64K", show_default=True, metavar="SIZE", help="Translation granule")
 @click.option("--inject", type=OneOf([*BUGS]), default=None, shell_complete=completing(bugs), help="Put in this bug")

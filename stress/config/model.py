@@ -42,6 +42,7 @@ from stress.config.values import (
     Scenario,
     ScenarioName,
     Size,
+    SplitOrderText,
     choice,
     key_of,
     listed,
@@ -52,6 +53,7 @@ from stress.errors import shown
 from stress.guess import did_you_mean
 from stress.orders import MAX_ORDERS, Order, parse_order
 from stress.platforms import NATIVE, Platform, load
+from stress.splits import BUILD_FIRST, SplitOrder, parse_split_order
 
 SECOND_NS: Final = 1_000_000_000
 MILLISECOND_NS: Final = 1_000_000
@@ -168,6 +170,10 @@ class RunConfig(BaseModel):
     )
     locking: LockingName = Field(
         default=Locking.EXCLUSIVE, description=f"How fault handlers take mmu_lock: {listed(Locking)} (since Linux 6.2)"
+    )
+    split_order: SplitOrderText = Field(
+        default=BUILD_FIRST.name,
+        description="How a block is split into pages: a name (stress orders) or steps separated by commas",
     )
     eager_split: bool = Field(default=False, description="Split blocks when dirty logging starts, not at write faults")
     overlap: bool = Field(
@@ -350,6 +356,11 @@ class RunConfig(BaseModel):
     def parsed_orders(self) -> tuple[Order, ...]:
         """The orders under test, with the steps that are executed: those of an injected bug."""
         return tuple(map(self.bug.rewrite, self._asked)) if self.bug else self._asked
+
+    @property
+    def parsed_split_order(self) -> SplitOrder:
+        """The split order."""
+        return parse_split_order(self.split_order)
 
     @property
     def platform_profile(self) -> Platform:

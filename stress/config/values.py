@@ -14,6 +14,7 @@ from stress.backings import SELFTEST_NAMES, Backing
 from stress.errors import UsageError, shown
 from stress.guess import did_you_mean
 from stress.orders import parse_order
+from stress.splits import parse_split_order
 from stress.units import format_size, parse_duration, parse_size
 
 _Parsed = TypeVar("_Parsed")
@@ -119,6 +120,10 @@ def _order_name(text: str) -> str:
     return parsed(parse_order, text).name
 
 
+def _split_order_name(text: str) -> str:
+    return parsed(parse_split_order, text).name
+
+
 def _word(kind: type[StrEnum], also: Mapping[str, StrEnum] | None = None) -> Callable[[object, ValidationInfo], object]:
     """A validator that reads a member of ``kind``, or one of the other spellings."""
 
@@ -137,6 +142,7 @@ def _word(kind: type[StrEnum], also: Mapping[str, StrEnum] | None = None) -> Cal
 Size = Annotated[int, BeforeValidator(_size)]
 Duration = Annotated[int, BeforeValidator(_duration)]
 OrderText = Annotated[str, AfterValidator(_order_name)]
+SplitOrderText = Annotated[str, AfterValidator(_split_order_name)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 ScenarioName = Annotated[Scenario, BeforeValidator(_word(Scenario))]
 BackingName = Annotated[Backing, BeforeValidator(_word(Backing, {name: each for each, name in SELFTEST_NAMES.items()}))]

@@ -16,6 +16,7 @@ from stress.bugs import WRONG_FAULT_LEVEL
 from stress.kernels.clean import clean_frames
 from stress.kernels.codes import (
     ENDLESS,
+    LOST_RACE,
     MAPPED_BLOCK,
     MAPPED_PAGE,
     NO_SLOT,
@@ -34,7 +35,7 @@ from stress.kernels.descriptor import WRITE, is_leaf, is_table, pages_at, permis
 from stress.kernels.dirty import mark_dirty
 from stress.kernels.entries import find
 from stress.kernels.inject import injected
-from stress.kernels.mapping import BLOCK_SPLIT, LOST_RACE, map_leaf, not_ours, relax
+from stress.kernels.mapping import BLOCK_SPLIT, map_leaf, not_ours, relax
 from stress.kernels.memslots import mapping_level, page_in_slot, slot_of
 from stress.kernels.oracle import report
 from stress.kernels.rebuild import DONE, begin, carry_out

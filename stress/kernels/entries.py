@@ -131,18 +131,21 @@ def may_settle(s: Machine, issued: bool, left: int) -> bool:
 
 
 @kernel
-def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int) -> None:
+def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int) -> bool:
     """Invalidate by IPA all that a broken entry may have left in a TLB or walk cache; then ``left`` stands there.
 
     0 gives the entry away: whoever shares mmu_lock and goes on to fill it leaves LOCKED. Of a table nothing is left but
     the pointer to it, under which no leaf is mapped any more, and each walk that uses it: one IPA's is enough.
+    Returns whether a TLBI was issued, as ``tlbi_ipas``.
     """
     pages = pages_at(s.geo, level)
     start = gfn & ~(pages - 1)
     if not is_broken_leaf(load(s.tables, index)):
         pages = 1
-    if may_settle(s, tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY), left):
+    issued = tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
+    if may_settle(s, issued, left):
         settle_entry(s, index, level, gfn, left, who)
+    return issued
 
 
 @kernel

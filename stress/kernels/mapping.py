@@ -8,9 +8,8 @@ from __future__ import annotations
 from stress.arch.descriptors import POISON
 from stress.bugs import LEAK_ON_UPDATE
 from stress.kernels.clean import clean_frames
-from stress.kernels.codes import WALKED_BY_HANDLER
+from stress.kernels.codes import LOST_RACE, WALKED_BY_HANDLER
 from stress.kernels.descriptor import (
-    LOCKED,
     entry_index,
     is_leaf,
     is_table,
@@ -20,30 +19,22 @@ from stress.kernels.descriptor import (
     table_descriptor,
     write_protected,
 )
-from stress.kernels.entries import (
-    break_entry,
-    find,
-    lock_entry,
-    owned,
-    page_of,
-    set_entry,
-    swap_entry,
-    tlbi_entry,
-)
+from stress.kernels.entries import find, lock_entry, owned, page_of, set_entry, swap_entry
 from stress.kernels.inject import injected
 from stress.kernels.oracle import report
 from stress.kernels.pool import allocate_table, free_table, get_page
+from stress.kernels.splitting import split_block
 from stress.kernels.tlbi import tlbi_range
 from stress.shm.accounts import Kind
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import out_of_line
+from stress.shm.words import EMPTY_TABLE
 
 # Results.
 MAPPED = 0
 BLOCK_SPLIT = 1  # mapped, after a block in the way was replaced by a table
-LOST_RACE = -1  # somebody else was faster: back to the guest
 
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 
@@ -61,19 +52,15 @@ def not_ours(s: Machine, descriptor: int, level: int, gfn: int, who: int) -> boo
 def add_table(s: Machine, index: int, old: int, level: int, gfn: int, who: int) -> int:
     """Put an empty table where ``old``, nothing or a block, is at ``level``; its page, LOST_RACE, or why none is free.
 
-    A block in the way is broken and invalidated first; its pages other than the one wanted fault again later.
+    A block in the way is split; its pages other than the one wanted fault again later.
     """
     out_of_line()
+    if is_leaf(old, level):
+        return split_block(s, index, old, level, gfn, EMPTY_TABLE, False, who)
     page = allocate_table(s, level + 1, who)
     if page < 0:
         return page
-    table = table_descriptor(s.geo, page)
-    if is_leaf(old, level):
-        if break_entry(s, index, old, level, gfn, 0, who):
-            tlbi_entry(s, index, level, gfn, LOCKED, who)
-            set_entry(s, index, table, level, gfn, who)
-            return page
-    elif swap_entry(s, index, old, table, level, gfn, who):
+    if swap_entry(s, index, old, table_descriptor(s.geo, page), level, gfn, who):
         get_page(s, page_of(s, index))
         return page
     free_table(s, page, gfn, who)

@@ -70,14 +70,19 @@ def dry_by_a_leak(s: Machine) -> bool:
 
 
 @kernel
-def allocate_table(s: Machine, level: int, who: int) -> int:
-    """A zeroed table page with count 1 that serves ``level``, or POOL_DRY, or POOL_EXHAUSTED if that shows a leak."""
+def take_table(s: Machine, level: int, who: int, wanted: int) -> int:
+    """A table page with count 1 that serves ``level`` if ``wanted`` pages are free, else POOL_DRY, or POOL_EXHAUSTED if
+    that shows a leak.
+
+    It holds what it held before. Who excludes all others that take tables gets the rest of those it wants, too.
+    """
     lock_pool(s, who)
     head = get(s.control, POOL_HEAD)
     tail = get(s.control, POOL_TAIL)
     page = -1
-    leak = head == tail and dry_by_a_leak(s)
-    if head != tail:
+    short = tail - head < wanted
+    leak = short and dry_by_a_leak(s)
+    if not short:
         page = get(s.free_ring, head % s.geo.table_pages)
         put(s.control, POOL_HEAD, head + 1)
         put(s.tally, POOL_PEAK, max(get(s.tally, POOL_PEAK), s.geo.table_pages - (tail - head - 1)))
@@ -87,12 +92,26 @@ def allocate_table(s: Machine, level: int, who: int) -> int:
         if leak and exchange(s.tally, POOL_LEAKED, 1) == 0:
             report(s, _TABLE_LEAK, who, 0, level, s.geo.table_pages, 0, POOL_RAN_DRY)
         return POOL_EXHAUSTED if leak else POOL_DRY
-    bits = s.geo.index_bits
-    for i in range(page << bits, (page + 1) << bits):
-        put(s.tables, i, 0)
     trace(s, _ALLOCATE, who, page, level)
     put(s.page_level, page, level)
     store(s.page_count, page, 1)
+    return page
+
+
+@kernel
+def clear_table(s: Machine, page: int) -> None:
+    """Write 0 to every entry of a table page."""
+    bits = s.geo.index_bits
+    for i in range(page << bits, (page + 1) << bits):
+        put(s.tables, i, 0)
+
+
+@kernel
+def allocate_table(s: Machine, level: int, who: int) -> int:
+    """A zeroed table page as `take_table` has it, or why there is none."""
+    page = take_table(s, level, who, 1)
+    if page >= 0:
+        clear_table(s, page)
     return page
 
 

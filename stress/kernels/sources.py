@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import stress
-from stress.kernels import entries, pool, split, teardown, tlbi
+from stress.kernels import entries, pool, teardown, tlbi, unlinked
 from stress.shm import layout, mmu_lock
 from stress.shm.traced import Traced
 
@@ -24,15 +24,15 @@ def _line(function: Callable[..., Any], text: str) -> str:
 
 
 INITIALISE: Final = _line(layout.initialise, "machine.page_level[: geo.root_pages]")
-FILL_TABLE: Final = _line(split.fill_table, "put(s.tables, base + i,")
+FILL_TABLE: Final = _line(unlinked.fill_table, "put(s.tables, base + i,")
 
 OF: Final = {
     Traced.LOCK: _line(mmu_lock.acquire, "compare_exchange(s.control, LOCK"),
     Traced.UNLOCK: _line(mmu_lock.release, "store(s.control, LOCK, 0)"),
-    Traced.ALLOCATE: _line(pool.allocate_table, "put(s.tables, i, 0)"),
+    Traced.ALLOCATE: _line(pool.clear_table, "put(s.tables, i, 0)"),
     Traced.FREE: _line(pool.free_table, "put(s.tables, i, POISON)"),
     Traced.DETACH: _line(teardown.unmap_last, "put_page(s, page)"),
-    Traced.FILL: _line(split.fill_last, "put(s.tables, base + i,"),
+    Traced.FILL: _line(unlinked.fill_last, "put(s.tables, base + i,"),
     Traced.SET: _line(entries.set_entry, "write_entry("),
     Traced.SWAP: _line(entries.swap_entry, "write_entry("),
     Traced.BREAK: _line(entries.break_entry, "write_entry("),

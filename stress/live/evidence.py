@@ -23,6 +23,7 @@ _DETAIL = {
         codes.NOT_THE_HOSTS: "a leaf maps another frame than the host does",
         codes.WRONG_ATTRIBUTES: "a descriptor's attributes (MemAttr, S2AP, SH, AF, XN, ...) are not its mapping's",
         codes.STILL_FORBIDDEN: "a TLB forbids what the entry allows: no TLBI since the entry changed",
+        codes.NEVER_INVALIDATED: "the split is over, and no TLBI has covered its block since that was unlinked",
     },
     Kind.TABLE_USE_AFTER_FREE: {
         codes.WALKED: "a committed walk read a freed table page",
@@ -32,6 +33,7 @@ _DETAIL = {
         codes.NOT_POISONED: "a freed table page was written",
         codes.WALKED_WITHOUT_LOCK: "a walker without a lock read a table freed within its read-side section",
         codes.FREED_WITHOUT_GRACE: "freed, but no grace period began and ended since it was detached: it may be in use",
+        codes.LINKED_UNWRITTEN: "a table is linked before its entries are written: a walker reads what the page held",
     },
     Kind.LOST_DIRTY: {
         codes.COPY_DIFFERS: "written after it was copied, and not logged as dirty",
@@ -55,6 +57,7 @@ _DETAIL = {
         codes.LEFT_INVALID: "the rebuild is over, and the entry is not the valid block it promised",
         codes.LEFT_NT: "the rebuild is over, and its block still has nT set",
         codes.FOUND_NT: "the audit found a block with nT set",
+        codes.LEFT_UNLINKED: "the split is over, and the entry is not the table it promised",
     },
 }
 _TEXT = {
@@ -82,6 +85,7 @@ _WORDS_OF_DETAIL = {
     (Kind.STALE_TRANSLATION, codes.OUTSIDE_MEMORY): ("descriptor", "expected"),
     (Kind.STALE_TRANSLATION, codes.NOT_THE_HOSTS): ("descriptor", "expected"),
     (Kind.STALE_TRANSLATION, codes.WRONG_ATTRIBUTES): ("descriptor", "expected"),
+    (Kind.STALE_TRANSLATION, codes.NEVER_INVALIDATED): ("old", "new"),
     (Kind.TABLE_USE_AFTER_FREE, codes.FREED_WITHOUT_GRACE): ("grace_period_ended", "grace_period_needed"),
     (Kind.TABLE_LEAK, codes.POOL_RAN_DRY): ("tables_in_use", "tables_free"),
 }

@@ -7,7 +7,7 @@ from typing import Final
 
 from stress.errors import UsageError
 from stress.guess import did_you_mean
-from stress.orders import INSTALLS, NAMED_ORDERS, STEPS, Order, Step, enumerate_orders
+from stress.orders import INSTALLS, NAMED_ORDERS, REBUILD_STEPS, Order, Step, enumerate_orders
 
 Steps = tuple[Step, ...]
 
@@ -24,9 +24,12 @@ def parse_vocabulary(text: str | None) -> Steps:
         return BASIC
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in STEPS:
-            raise UsageError(f"unknown step {name[:40]!r}", did_you_mean(name, STEPS, f"use some of {','.join(STEPS)}"))
-    steps = tuple(step for step in STEPS if step in names)
+        if name not in REBUILD_STEPS:
+            raise UsageError(
+                f"unknown step {name[:40]!r}",
+                did_you_mean(name, REBUILD_STEPS, f"use some of {','.join(REBUILD_STEPS)}"),
+            )
+    steps = tuple(step for step in REBUILD_STEPS if step in names)
     if not any(step in INSTALLS for step in steps):
         raise UsageError("without 'install' or 'install-nt' nothing is rebuilt", "add one of them to --steps")
     if len(steps) > _MOST_STEPS:

@@ -51,6 +51,7 @@ from stress.shm.words import (
     SLOT_BASE,
     SLOT_FIRST,
     SLOT_PAGES,
+    SPLITTING_WORDS,
     TABLES_PA,
     TAG_SHIFT,
     TLBI_WORDS,
@@ -95,6 +96,7 @@ class Geo(NamedTuple):
     shared: int  # fault handlers take mmu_lock for reading (Linux 6.2)
     lockless: int  # walkers that take no lock run beside orders that tear down outside of mmu_lock
     vcpu_rebuilds: int  # a vCPU that wants a block and meets a table rebuilds
+    split_order: int  # the steps by which a block becomes a table (stress.splits), in one word; 0: build-first
     inject: int  # flags of stress.bugs
     clean_ps_per_page: int  # modelled costs, spun; 0: none
     icache_ns: int
@@ -182,6 +184,7 @@ class Machine(NamedTuple):
     hits: npt.NDArray[np.int64]  # (orders,) rebuilds hit
     totals: npt.NDArray[np.int64]  # (orders, TOTAL_WORDS) sums over completed cycles, exact
     building: npt.NDArray[np.int64]  # (vcpus + 1, BUILDING_WORDS)
+    splitting: npt.NDArray[np.int64]  # (vcpus + 1, SPLITTING_WORDS)
     records: npt.NDArray[np.int64]  # (record_rows, RECORD_WORDS)
     cycles: npt.NDArray[np.int64]  # (cycle_rows, CYCLE_WORDS)
     orders: npt.NDArray[np.int64]  # (orders, ORDER_WORDS) step codes, -1 behind the last
@@ -223,6 +226,7 @@ def geo_for(
     shared: bool = False,
     lockless: bool = False,
     vcpu_rebuilds: bool = False,
+    split_order: int = 0,
     inject: int = 0,
     clean_ps_per_page: int = 0,
     icache_ns: int = 0,
@@ -272,6 +276,7 @@ def geo_for(
         shared=int(shared),
         lockless=int(lockless),
         vcpu_rebuilds=int(vcpu_rebuilds),
+        split_order=split_order,
         inject=inject,
         clean_ps_per_page=clean_ps_per_page,
         icache_ns=icache_ns,
@@ -320,6 +325,7 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "hits", (orders,)
     yield "totals", (orders, TOTAL_WORDS)
     yield "building", (vcpus + 1, BUILDING_WORDS)
+    yield "splitting", (vcpus + 1, SPLITTING_WORDS)
     yield "records", (geo.record_rows, RECORD_WORDS)
     yield "cycles", (geo.cycle_rows, CYCLE_WORDS)
     yield "orders", (orders, ORDER_WORDS)

@@ -70,6 +70,22 @@ B_WAIT_NS = 16
 B_HOLD_NS = 17
 BUILDING_WORDS = 3 * LINE
 
+# Region "splitting", one row per process: the block it is splitting, which the steps of the split order work on.
+S_GFN = 0  # first guest frame of the block
+S_LEVEL = 1
+S_INDEX = 2  # of the entry
+S_OLD = 3  # the block
+S_HELD = 4  # the entry as we know it
+S_TABLE = 5  # page of the table that takes the block's place
+S_SHARE = 6  # of 2**20 of the block's pages those that it maps, or EMPTY_TABLE
+EMPTY_TABLE = -1
+S_WRITABLE = 7  # non-zero: those may be written
+S_BUILT = 8  # non-zero: the table's entries were written
+S_BROKEN = 9  # non-zero: the entry, by us, and not made since
+S_CLOCK = 10  # newest TLBI when the block was unlinked, or -1 while it is linked
+S_FLUSHED = 11  # non-zero: its TLBI by IPA was issued since it was unlinked
+SPLITTING_WORDS = 2 * LINE
+
 # Guest memory: one cell per frame, (tag << 32) | not-at-PoC | value. The tag is 1 + the guest frame's offset in
 # the memslot, and 0 in a frame that backs nothing.
 TAG_SHIFT = 32

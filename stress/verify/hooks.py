@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stress.bugs import MISSING_DSB
-from stress.kernels import fault, inject, oracle, rebuild, steps, tlb, tlbi, vcpu
+from stress.kernels import fault, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
 from stress.orders import STEPS
 from stress.shm import mmu_lock
 from stress.shm.accounts import Kind
@@ -77,7 +77,7 @@ class Hooks:
         self.sequence = 0  # the word with the TLBI number
         self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
         self._perform, self._keep, self._handle = steps.perform, oracle.keep, fault.handle
-        self._too_late = tlbi.too_late
+        self._too_late, self._perform_split = tlbi.too_late, splitting.perform_split
         #: Where TLBIs go that nobody waits for; None: they take effect at once.
         self.issued: deque[tuple[int, int, int]] | None = None
         self._processor = Twins.processor
@@ -90,6 +90,7 @@ class Hooks:
             self._replace(vcpus, **{name: self._changes_the_tlb(vcpus[name])})
         self._replace(vars(tlbi), publish=self.publish, too_late=self.too_late)
         self._replace(vars(rebuild), perform=self.perform)
+        self._replace(vars(splitting), perform_split=self.perform_split)
         self._replace(vars(oracle), keep=self.keep)
         taken_alone = mmu_lock.acquire
         for name, module in list(sys.modules.items()):
@@ -170,6 +171,11 @@ class Hooks:
         """Do one step of an order."""
         self.world.note(f"[{STEPS[step]}]")
         return bool(self._perform(s, who, step))
+
+    def perform_split(self, s: Machine, who: int, step: int) -> bool:
+        """Do one step of a split order."""
+        self.world.note(f"[{STEPS[step]}]")
+        return bool(self._perform_split(s, who, step))
 
     def handle(self, s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level: int) -> int:
         """Exit with a fault."""

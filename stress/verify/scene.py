@@ -26,6 +26,7 @@ from stress.orders import Order
 from stress.shm import accounts, layout, words
 from stress.shm.layout import Machine
 from stress.shm.toy import ToyGeometry, toy_geo
+from stress.splits import BUILD_FIRST, parse_split_order
 from stress.verify.hardware import speculate
 from stress.verify.hooks import Hooks
 from stress.verify.regions import Region
@@ -56,6 +57,7 @@ class Bounds:
     bbm_level: int = 0
     shared: bool = False  # fault handlers share mmu_lock
     vcpu_rebuilds: bool = False
+    split_order: str = BUILD_FIRST.name
     inject: int = 0
     granule: int = 64 * KIB
     tso: bool = True
@@ -73,6 +75,7 @@ def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:
         bbm_level=bounds.bbm_level,
         shared=bounds.shared,
         vcpu_rebuilds=bounds.vcpu_rebuilds,
+        split_order=parse_split_order(bounds.split_order).word,
         inject=bounds.inject,
         spare_blocks=int(SCRIPTS[bounds.scenario].moves),
         trace_rows=trace_rows,

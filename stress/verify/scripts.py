@@ -27,6 +27,7 @@ class Script:
     before: Part
     then: Part
     rebuilds: bool = False  # by the order under test, whoever is asked to
+    splits: bool = False  # by the split order, the hypervisor
     moves: bool = False  # frames: there are as many again to move to
     scatters: bool = False  # then by pages: a huge page may be gone
     invalidates: bool = True  # a TLBI is part of it, whatever vCPUs do
@@ -92,7 +93,7 @@ def _harvest(s: Machine, populated: int) -> None:
 SCRIPTS: Final = {
     "rebuild": Script("a table becomes a block by the order under test", _table, _rebuild, rebuilds=True),
     "faults": Script("vCPUs fault; the hypervisor does nothing", _table, _reap, invalidates=False),
-    "split": Script("a block becomes pages at once", _block, _split),
+    "split": Script("a block becomes pages at once", _block, _split, splits=True),
     "thp": Script("the host moves the block's frames, as a collapse does", _table, _move, moves=True),
     "compaction": Script(
         "the host moves the block's pages, and no huge page is left", _table, _scatter, moves=True, scatters=True

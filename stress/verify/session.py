@@ -14,6 +14,7 @@ from stress.bugs import BUGS, EVENT_LOST, Bug
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
 from stress.results.data import TraceData
+from stress.splits import parse_split_order
 from stress.units import parse_size
 from stress.verify.columns import RULES, Columns, fitted
 from stress.verify.example_trace import trace_of
@@ -39,7 +40,8 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
     cleans = any(step.facts.cleans for step in order.steps)
     fwb = options["fwb"] if options["fwb"] is not None else not cleans
     caches = options["guest_caches"] if options["guest_caches"] is not None else fwb
-    level = options["bbm_level"] if options["bbm_level"] is not None else order.bbm_level
+    split = parse_split_order(options["split_order"])
+    level = options["bbm_level"] if options["bbm_level"] is not None else max(order.bbm_level, split.bbm_level)
     pages, populated = options["pages"], options["populated"]
     if pages < 2 or pages & (pages - 1) or pages > 16:
         raise UsageError(f"a block of {pages} pages cannot be made", "use --pages 2, 4, 8 or 16")
@@ -59,6 +61,7 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         bbm_level=level,
         shared=options["locking"] == SHARED,
         vcpu_rebuilds=options["rebuilder"] == VCPU,
+        split_order=split.name,
         inject=bug.flag if bug else 0,
         granule=granule,
         tso=options["memory"] == "tso",
@@ -185,6 +188,7 @@ def in_words(bounds: Bounds) -> str:
         f"FEAT_BBM level {bounds.bbm_level}",
         f"mmu_lock {'shared' if bounds.shared else 'exclusive'}",
         f"{'a vCPU' if bounds.vcpu_rebuilds else 'the hypervisor'} rebuilds",
+        f"blocks split {bounds.split_order}",
         "x86-TSO" if bounds.tso else "sequential consistency",
         speculation + beside,
     )

@@ -18,6 +18,7 @@ from stress import interrupt
 from stress.kernels.codes import RETRY, WINDOW
 from stress.orders import Order, parse_order
 from stress.shm import accounts
+from stress.splits import parse_split_order
 from stress.verify.accesses import Livelock, Shared
 from stress.verify.chance import Chance
 from stress.verify.dpor import Dpor
@@ -143,11 +144,13 @@ def note_sights(scene: Scene, seen: Counter[str]) -> None:
 def at_stake(verified: Verified) -> str:
     """What never happened although the order's correctness is about it; "" if nothing is missing."""
     script = SCRIPTS[verified.bounds.scenario]
-    facts = [step.facts for step in verified.order.steps] if script.rebuilds else []
+    steps = verified.order.steps if script.rebuilds else ()
     missing = []
-    if any(each.opens for each in facts) and not verified.seen["window faults"]:
+    if any(step.facts.opens for step in steps) and not verified.seen["window faults"]:
         missing.append("no vCPU met the window")
-    invalidates = any(each.tlbi for each in facts) if script.rebuilds else script.invalidates
+    if script.splits:
+        steps = parse_split_order(verified.bounds.split_order).steps
+    invalidates = any(step.facts.tlbi for step in steps) if steps else script.invalidates
     if invalidates and not verified.seen["redone accesses"]:
         missing.append("no access was redone")
     return ", ".join(missing)

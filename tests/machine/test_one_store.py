@@ -13,10 +13,10 @@ STORES = {"store", "put", "publish", "exchange", "compare_exchange", "fetch_add"
 
 #: Who else may write to ``tables``: pages that no walker can reach yet, or any more.
 UNREACHABLE = {
-    ("kernels/pool.py", "allocate_table"): "zeroes a page that only its caller has",
+    ("kernels/pool.py", "clear_table"): "zeroes a page that only its caller has",
     ("kernels/pool.py", "free_table"): "poisons a page that nothing points to",
-    ("kernels/split.py", "fill_last"): "fills a table before it is linked",
-    ("kernels/split.py", "fill_table"): "fills a table before it is linked",
+    ("kernels/unlinked.py", "fill_last"): "fills a table before it is linked",
+    ("kernels/unlinked.py", "fill_table"): "fills a table before it is linked",
     ("shm/layout.py", "initialise"): "before any process runs",
 }
 THE_ONE = ("kernels/entries.py", "write_entry")

@@ -28,7 +28,8 @@ from stress.arch.geometry import GIB, KIB
 from stress.kernels.codes import POOL_DRY, POOL_EXHAUSTED, POOL_RAN_DRY, POPULATION, SPURIOUS, STOPPED
 from stress.kernels.entries import find
 from stress.kernels.pool import allocate_table
-from stress.kernels.split import DONE, is_populated, is_split, populate, write_unmapped
+from stress.kernels.split import DONE, is_split, populate, write_unmapped
+from stress.kernels.unlinked import is_populated
 from stress.shm.accounts import INSIDE, POOL_PEAK, STATE, Kind, State
 from stress.shm.words import (
     LOCK,

@@ -13,6 +13,7 @@ from stress.orders import (
     INSTALLS,
     MAX_STEPS,
     NAMED_ORDERS,
+    REBUILD_STEPS,
     STEPS,
     TEAR_DOWNS,
     Order,
@@ -87,7 +88,7 @@ def test_codes_are_the_indices_that_compiled_code_uses() -> None:
     assert [step.code for step in STEPS] == list(range(len(STEPS)))
     written = [Step.INSTALL.code, Step.INVALIDATE.code]
     assert parse_order("install,invalidate").codes == (Step.LOCK.code, *written, Step.UNLOCK.code)
-    assert len(STEPS) <= MAX_STEPS
+    assert len(REBUILD_STEPS) <= MAX_STEPS
     # Compiled code and stored results know these numbers.
     assert list(STEPS) == [
         "invalidate",
@@ -102,6 +103,8 @@ def test_codes_are_the_indices_that_compiled_code_uses() -> None:
         "tlbi-ipa",
         "lock",
         "unlock",
+        "build",
+        "link",
     ]
 
 
@@ -121,7 +124,7 @@ def test_spaces_in_a_list_do_not_matter() -> None:
 def test_every_list_that_can_be_executed_as_written_is_allowed_however_wrong() -> None:
     accepted = refused = 0
     for length in range(1, 5):
-        for steps in permutations(STEPS, length):
+        for steps in permutations(REBUILD_STEPS, length):
             installs = [step for step in steps if step in ("install", "install-nt")]
             frees = [step for step in steps if step.startswith("unmap")]
             nt_set = "clear-nt" not in steps or "install-nt" in steps[: steps.index(Step.CLEAR_NT)]
@@ -170,6 +173,7 @@ def test_every_list_that_can_be_executed_as_written_is_allowed_however_wrong() -
         ("invalidate,lock,tlbi,install", "'invalidate' needs mmu_lock: put it behind 'lock'"),
         ("clean-unmapped,lock,install", "'clean-unmapped' needs mmu_lock: put it behind 'lock'"),
         ("unmap,lock,install", "'unmap' needs mmu_lock: put it behind 'lock'"),
+        ("build,install", "unknown step 'build'"),
         ("install-nt,tlbi,unlock,clear-nt", "'clear-nt' needs mmu_lock: put it before 'unlock'"),
     ],
 )
@@ -177,7 +181,7 @@ def test_nonsense_is_refused_with_the_vocabulary(text: str, reason: str) -> None
     with pytest.raises(UsageError, match=reason) as caught:
         parse_order(text)
     assert caught.value.exit_code == ExitCode.USAGE
-    assert all(word in caught.value.remedy for word in (*NAMED_ORDERS, *STEPS))
+    assert all(word in caught.value.remedy for word in (*NAMED_ORDERS, *REBUILD_STEPS))
     assert caught.value.remedy == vocabulary()
 
 
