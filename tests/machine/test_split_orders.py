@@ -98,7 +98,7 @@ def test_what_a_wrong_order_is_called(steps: str, kind: Kind, detail: int, step:
 def test_every_interleaving_agrees_with_the_rule() -> None:
     from stress.verify.hooks import Hooks
     from stress.verify.scene import Bounds
-    from stress.verify.search import Judgement, verify
+    from stress.verify.verification import Judgement, verify
 
     wrong = []
     named = [order.steps for order in SPLIT_ORDERS.values()]
