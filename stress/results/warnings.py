@@ -12,7 +12,7 @@ from stress.results import cells
 from stress.results.data import COUNTERS, INSIDE, RunData
 from stress.results.ratios import MIN_CYCLES
 from stress.results.schema import RATIOS
-from stress.splits import BUILD_FIRST, parse_split_order
+from stress.splits import parse_split_order
 
 #: A p99 of fewer rebuilds than this is their maximum.
 _SHORT_RUN: Final = 100
@@ -166,7 +166,8 @@ def _of_scenario(data: RunData) -> _Found:
     if data.scenario == "rebuild" and (missed := sum(each.cycle_count for each in orders) - rebuilds) > 0:
         yield RunWarning.NOT_REBUILT, f"in {missed} cycles no vCPU faulted on the table"
     asked: list[StepList] = [parse_order(name) for name in config.get("orders", ())]  # without an injected bug
-    for order in (*asked, parse_split_order(config.get("split_order", BUILD_FIRST.name))):
+    asked += [parse_split_order(config[key]) for key in ("split_order",) if key in config]
+    for order in asked:
         if order.bbm_level > config["bbm_level"]:
             detail = f"{order.name} needs FEAT_BBM level {order.bbm_level}, this is {config['bbm_level']}"
             yield RunWarning.BBM_LEVEL, detail

@@ -46,6 +46,7 @@ def offered(*words: str, shell: str = "bash") -> tuple[list[str], set[str]]:
         (("run", "--order", "="), list(NAMED_ORDERS)),
         (("run", "--order", "tlbi,cl"), ["tlbi,clean", "tlbi,clean-unmapped", "tlbi,clear-nt"]),
         (("run", "--order", "tlbi,tlbi"), ["tlbi,tlbi-ipa"]),
+        (("run", "--split-order", "b"), ["build-first", "break-first", "build"]),
         (("run", "--inject", ""), list(BUGS)),
         (("run", "--platform", ""), list(names(Kind.PLATFORM))),
         (("run", "--config", "th"), ["thp", "thread"]),

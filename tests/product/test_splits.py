@@ -44,7 +44,6 @@ def test_compiled_code_reads_the_steps_from_one_word() -> None:
     [
         ("", "the split order is empty"),
         ("firstly", "unknown split order 'firstly'"),
-        ("block-first", "unknown split order 'block-first'"),
         ("build,install,link", "split order 'build,install,link': unknown step 'install'"),
         ("build,link,build", "'build' appears twice"),
         ("invalidate,tlbi,link", "without 'build' no table takes the block's place"),
