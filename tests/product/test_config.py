@@ -190,7 +190,10 @@ def test_the_faulting_vcpu_rebuilds_unless_the_scenario_is_about_rebuilds(scenar
             "--scenario: unknown scenario 'reboot'; use rebuild, migration, thp, kvm-page-table-test or dirty-log-perf",
         ),
         ({"rebuilder": 1}, "--rebuilder: unknown rebuilder 1; use vcpu or hypervisor"),
-        ({"split-order": "block-first"}, "--split-order: unknown split order 'block-first'; did you mean break-first?"),
+        (
+            {"split-order": "block-first"},
+            "--split-order: unknown split order 'block-first'; did you mean build-first or break-first?",
+        ),
         ({"locking": "none"}, "--locking: unknown locking 'none'; use exclusive or shared"),
         ({"cmo": "PER-FAULT"}, "--cmo: unknown cmo 'PER-FAULT'; did you mean per-fault?"),
         ({"bbm-level": 3}, "--bbm-level: must be at most 2, not 3"),
