@@ -55,7 +55,6 @@ class Work(StrEnum):
     EXIT = "a vCPU's exit to the hypervisor and its way back"
     FAULT = "to look what a fault is about, under mmu_lock"
     MAP = "to write entries of a table that is linked or will be"
-    SPLIT = "to put a table in place of a block"
     ZERO = "to zero memory that the host gives to the guest"
     TLBI_RANGE = "to invalidate the TLB entries of a range of IPAs"
     HAND_OVER = "to hand mmu_lock to a vCPU that waits for it"
@@ -189,8 +188,6 @@ class Platform(BaseModel):
                 return self.fault_ns
             case Work.MAP:
                 return shape.entries * self.map_ns
-            case Work.SPLIT:
-                return self.split_ns + shape.entries * self.map_ns
             case Work.ZERO:
                 return _transfer_ns(shape.bytes, self.zero_bytes_per_s)
             case Work.TLBI_RANGE:
@@ -212,6 +209,10 @@ class Platform(BaseModel):
             ns += 0 if self.dic else shape.ranges * self.icache_ns
         if facts.tlbi is not None:
             ns += self._tlbi_ns(self.tlbi_ipa_ns if facts.tlbi is Scope.IPA else self.tlbi_ns, shape)
+        if facts.builds:
+            ns += shape.entries * self.map_ns
+        if facts.links:
+            ns += self.split_ns
         if facts.tears_down:
             ns += shape.entries * self.unmap_ns + shape.tables * self.free_ns
         return ns

@@ -24,7 +24,8 @@ from stress.predict.accounting import (
 )
 from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
 from stress.predict.decorators import kernel
-from stress.predict.guest_time import begin_to_spin, cut_rows, level_met
+from stress.predict.dividing import ALL_DONE, LOST, begin_split
+from stress.predict.guest_time import begin_to_spin, level_met
 from stress.predict.rebuilding import begin_rebuild
 from stress.predict.roaming import after_change, before_change
 from stress.predict.virtual import World
@@ -137,11 +138,7 @@ def act(w: World, who: int, action: int, now: int) -> None:
         a[v.A_PHASE] = v.MAP
         schedule(w, who, now + (1 + tables) * w.s.cost[v.K_MAP] + (clean(w, 1) if per_install else 0))
     elif action == DO_SPLIT:
-        block[v.B_OWNER] = who + 1
-        block[v.B_VERSION] += 1
-        cut_rows(w, number, now)
-        a[v.A_PHASE] = v.BREAK
-        schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI_IPA], now))
+        went_on_splitting(w, who, begin_split(w, who, number, 0, now), now)
     else:
         begin_rebuild(w, who, number, now)
 
@@ -179,20 +176,23 @@ def relaxed(w: World, who: int, now: int) -> None:
 
 
 @kernel
-def broken(w: World, who: int, now: int) -> None:
-    """No TLB holds the block any more: a table takes its place, and the page that faulted its place in that."""
-    tlbi_done(w)
+def went_on_splitting(w: World, who: int, state: int, now: int) -> None:
+    """Steps of a split are done. After the last the page that faulted takes its place in the table that is there."""
+    if state == LOST:
+        done(w, who, RETRY, now)
+    if state != ALL_DONE:
+        return
     a = w.s.actor[who]
     below = LAST_LEVEL - w.s.control[v.BLOCK_LEVEL]
     w.s.sums[v.S_ALLOCATED] += below
     a[v.A_PHASE] = v.SPLIT
-    takes = w.s.cost[v.K_SPLIT] + below * w.s.cost[v.K_MAP] + (clean(w, 1) if w.s.control[v.CMO_PER_FAULT] == 0 else 0)
+    takes = below * w.s.cost[v.K_MAP] + (clean(w, 1) if w.s.control[v.CMO_PER_FAULT] == 0 else 0)
     schedule(w, who, now + takes)
 
 
 @kernel
 def split(w: World, who: int, now: int) -> None:
-    """The table is there."""
+    """The page that faulted is mapped in the new table."""
     a = w.s.actor[who]
     number = a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]
     block = w.block[number]

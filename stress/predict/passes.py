@@ -69,6 +69,10 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     control[v.REPEATABLE] = 1
     world.block[: config.blocks, v.B_ALLOWED] = int(config.has_blocks)
     world.s.order[: len(order.codes)] = order.codes
+    split = config.parsed_split_order.steps
+    if Step.INVALIDATE in split[split.index(Step.LINK) :]:
+        raise left_invalid()
+    world.s.split[: len(split)] = [step.code for step in split]
     return world
 
 
@@ -177,7 +181,8 @@ class _Pass:
             world.block[blocks, v.B_KIND] = v.TABLE
             world.page.reshape(-1, size)[blocks] = v.READ_ONLY | v.HAS_HOST
             world.s.sums[v.S_ALLOCATED] += tables * blocks.sum()
-            each = cost(Step.TLBI_IPA) + cost(Work.SPLIT, Shape(entries=size + tables - 1))
+            written = Shape(entries=size + tables - 1)
+            each = sum(cost(step, written) for step in self._config.parsed_split_order.steps)
             took += float(blocks.sum()) * each
         return took
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from stress.predict import virtual as v
-from stress.predict.aborts import act_after_clean, broken, leave, look, map_entry, relaxed, split
+from stress.predict.aborts import act_after_clean, leave, look, map_entry, relaxed, split, went_on_splitting
 from stress.predict.agenda import pop
 from stress.predict.decorators import entry
+from stress.predict.dividing import ALL_DONE, split_step_done
 from stress.predict.guest_time import end_row, go_on
 from stress.predict.rebuilding import step_done
 from stress.predict.repeats import look_back
-from stress.predict.tasks import begin_task, go_on_with_task
+from stress.predict.tasks import begin_task, go_on_with_task, linked
 from stress.predict.virtual import World
 
 
@@ -57,8 +58,12 @@ def play(w: World, events: int, begins: int) -> int:
             map_entry(w, who, now)
         elif phase == v.RELAX:
             relaxed(w, who, now)
-        elif phase == v.BREAK:
-            broken(w, who, now)
+        elif phase == v.SPLIT_STEP:
+            state = split_step_done(w, who, now)
+            if who < control[v.VCPUS]:
+                went_on_splitting(w, who, state, now)
+            elif state == ALL_DONE:
+                linked(w, now)
         elif phase == v.SPLIT:
             split(w, who, now)
         elif phase == v.STEP:

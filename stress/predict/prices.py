@@ -22,7 +22,7 @@ def prices(config: RunConfig) -> Words:
     found[v.K_EXIT] = ps(Work.EXIT)
     found[v.K_FAULT] = ps(Work.FAULT)
     found[v.K_MAP] = ps(Work.MAP, Shape(entries=1))
-    found[v.K_SPLIT] = ps(Work.SPLIT)
+    found[v.K_SPLIT] = ps(Step.LINK)
     found[v.K_ZERO_PAGE] = ps(Work.ZERO, Shape(bytes=config.granule))
     found[v.K_ZERO_BLOCK] = ps(Work.ZERO, Shape(bytes=config.block_size))
     found[v.K_CLEAN_PAGE] = ps(Step.CLEAN, Shape(bytes=config.granule, ranges=0))

@@ -27,7 +27,7 @@ def sign(w: World, now: int) -> int:
     n = 0
     for who in range(w.s.control[v.VCPUS]):
         a = w.s.actor[who]
-        seen[n] = a[v.A_PHASE]
+        seen[n] = a[v.A_PHASE] + (a[v.A_STEP] << 8 if a[v.A_PHASE] == v.SPLIT_STEP else 0)
         n += 1
         if a[v.A_PHASE] == v.IDLE:
             continue

@@ -11,6 +11,7 @@ from stress.predict import virtual as v
 from stress.predict.accounting import clean, wake
 from stress.predict.agenda import ask, give_back, schedule, tlbi, tlbi_done
 from stress.predict.decorators import kernel
+from stress.predict.dividing import ALL_DONE, begin_split
 from stress.predict.rebuilding import begin_rebuild
 from stress.predict.roaming import after_change, before_change, follow, pages_of, roams
 from stress.predict.virtual import World
@@ -39,15 +40,12 @@ def begin_task(w: World, task: int, now: int) -> None:
     a = w.s.actor[who]
     a[v.A_WAIT] = a[v.A_HOLD] = a[v.A_LOCKS] = 0
     control[v.RUNNING] = 1
-    size = control[v.BLOCK_PAGES]
-    tables = 1 if control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + size // control[v.TABLE_PAGES]
     if task == v.TO_DWELL:
         a[v.A_PHASE] = v.DWELL
         schedule(w, who, now + control[v.TASK_PS])
     elif task == v.TO_SPLIT:
-        a[v.A_PHASE] = v.FILL
-        mapped = size * control[v.SHARE] >> 20
-        ask(w, who, now, cost[v.K_SPLIT] + (mapped + tables - 1) * cost[v.K_MAP], 1)
+        a[v.A_PHASE] = v.SPLIT_LOCK
+        ask(w, who, now, 0, 1)
     elif task == v.TO_PROTECT:
         a[v.A_PHASE] = v.PROTECT
         ask(w, who, now, writable(w) * cost[v.K_MAP], 1)
@@ -71,25 +69,28 @@ def end_task(w: World, now: int) -> None:
 
 
 @kernel
-def filled(w: World, now: int) -> None:
-    """The table is filled: break the block; what is a table already stays one."""
-    who, number = w.s.control[v.VCPUS], w.s.control[v.TASK_BLOCK]
-    block = w.block[number]
+def tables_of_block(w: World) -> int:
+    """Tables of a block that is split at once: every last-level table is there, whatever it maps."""
+    control = w.s.control
+    return int(1 if control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + control[v.BLOCK_PAGES] // control[v.TABLE_PAGES])
+
+
+@kernel
+def approach_split(w: World, now: int) -> None:
+    """The hypervisor looks at what it is to split; what is a table already stays one."""
+    control = w.s.control
+    block = w.block[control[v.TASK_BLOCK]]
     if block[v.B_KIND] != v.LEAF or block[v.B_OWNER] != 0:
         end_task(w, now)
         return
-    before_change(w, now)
-    block[v.B_OWNER] = who + 1
-    block[v.B_VERSION] += 1
-    after_change(w, now)
-    w.s.actor[who, v.A_PHASE] = v.SPLIT_BREAK
-    schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI_IPA], now))
+    entries = (control[v.BLOCK_PAGES] * control[v.SHARE] >> 20) + tables_of_block(w) - 1
+    if begin_split(w, control[v.VCPUS], control[v.TASK_BLOCK], entries, now) == ALL_DONE:
+        linked(w, now)
 
 
 @kernel
 def linked(w: World, now: int) -> None:
-    """No TLB holds the block any more: the table takes its place."""
-    tlbi_done(w)
+    """The split is done: a table is where the block was."""
     before_change(w, now)
     number, size, share = w.s.control[v.TASK_BLOCK], w.s.control[v.BLOCK_PAGES], w.s.control[v.SHARE]
     block = w.block[number]
@@ -102,9 +103,7 @@ def linked(w: World, now: int) -> None:
     block[v.B_KIND], block[v.B_OWNER], block[v.B_MAPPED] = v.TABLE, 0, mapped
     block[v.B_READ_ONLY], block[v.B_FILLED] = mapped if state == v.READ_ONLY else 0, 1
     block[v.B_VERSION] += 1
-    # Every last-level table is there, whatever it maps.
-    tables = 1 if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + size // w.s.control[v.TABLE_PAGES]
-    w.s.sums[v.S_ALLOCATED] += tables
+    w.s.sums[v.S_ALLOCATED] += tables_of_block(w)
     wake(w, number, -1 - number, now)
     end_task(w, now)
     after_change(w, now)
@@ -154,10 +153,8 @@ def go_on_with_task(w: World, phase: int, now: int) -> None:
             if roams(w, vcpu):
                 follow(w, vcpu, now)  # the cycle may end here
         end_task(w, now)
-    elif phase == v.FILL:
-        filled(w, now)
-    elif phase == v.SPLIT_BREAK:
-        linked(w, now)
+    elif phase == v.SPLIT_LOCK:
+        approach_split(w, now)
     elif phase == v.PROTECT:
         w.s.actor[who, v.A_PHASE] = v.PROTECTED
         schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI], now))

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stress.orders import MAX_STEPS
+from stress.orders import MAX_STEPS, SPLIT_STEPS
 from stress.results.data import COUNTERS, FAULT_CLASSES
 from stress.shm.accounts import HISTOGRAM_BUCKETS
 
@@ -37,19 +37,18 @@ LOOK = 3  # waits for mmu_lock, then looks what its fault is about
 CLEAN = 4  # cleans before it acts (--cmo per-fault)
 MAP = 5  # writes an entry
 RELAX = 6  # gives write permission, waits for the TLBI
-BREAK = 7  # replaces a block by a table, waits for the TLBI
-SPLIT = 8  # puts the table there
+SPLIT_STEP = 7  # does a step of a split
+SPLIT = 8  # maps the page that faulted in the table that is there now
 STEP = 9  # does a step of a rebuild
 GRACE = 10  # waits for the end of others' read-side sections
 SPIN = 11  # faults again and again, until an entry's owner is done with it
 # Of the hypervisor alone, see `stress.predict.tasks`:
 DWELL = 12  # lets the guest run
-FILL = 13  # waits for mmu_lock, fills a table
-SPLIT_BREAK = 14  # replaces a block by that table, waits for the TLBI
-PROTECT = 15  # waits for mmu_lock, takes write permission from blocks or their pages
-PROTECTED = 16  # waits for the TLBI of that
-APPROACH = 17  # waits for mmu_lock, if its rebuild begins with it
-BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
+SPLIT_LOCK = 13  # waits for mmu_lock, to split
+PROTECT = 14  # waits for mmu_lock, takes write permission from blocks or their pages
+PROTECTED = 15  # waits for the TLBI of that
+APPROACH = 16  # waits for mmu_lock, if its rebuild begins with it
+BEFORE = 17  # cleans before its rebuild (--cmo per-fault)
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -90,6 +89,7 @@ BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
     A_VERSION,  # of the block, when it looked
     A_BROKEN,  # it made the entry invalid
     A_TABLES,  # that it detached
+    A_ENTRIES,  # of a new table that it writes before it links that
     A_GRACE_LEFT,  # actors whose sections it waits for
     A_CLEANED,  # bytes, before its first step
     # its program
@@ -108,7 +108,7 @@ BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
     A_LEAVES,  # of 2**WEIGHT_BITS accesses drawn, those to blocks
     A_RANDOM,  # state of its generator
     ACTOR_WORDS,
-) = range(52)
+) = range(53)
 
 #: What an actor does in the guest: its program once, or accesses by a pattern without end.
 ONCE, LAPS, UNIFORM, ZIPF = range(4)
@@ -258,6 +258,7 @@ STATE_TYPE: Final = np.dtype(
         ("queue", np.int64, ACTORS),  # a ring of those who wait for mmu_lock
         ("grace", np.int64, (ACTORS, ACTORS)),  # [a, b]: a waits for the end of b's section
         ("order", np.int64, MAX_STEPS + 2),  # step codes, -1 behind the last
+        ("split", np.int64, len(SPLIT_STEPS) + 1),  # the same of the split order
         ("draft", np.int64, (ACTORS, RECORD_WORDS)),  # of the rebuild that each is at
         ("sums", np.int64, SUM_WORDS),
         ("counters", np.int64, (ACTORS, 2, len(COUNTERS))),  # outside and inside of rebuilds; times in ps
@@ -293,7 +294,7 @@ def empty_world(blocks: int, pages: int, rebuilds: int) -> World:
     )
     made.s.control[HOLDER] = made.s.control[MMU_WORD_AT] = made.s.control[MMAP_WORD_AT] = -1
     made.s.control[KEPT_STRIDE] = 1
-    made.s.order[:] = -1
+    made.s.order[:] = made.s.split[:] = -1
     made.s.actor[:, A_AT] = made.s.actor[:, A_LOCKED] = -1
     made.block[:, B_HOST] = -1
     return made

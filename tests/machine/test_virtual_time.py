@@ -62,7 +62,7 @@ def test_one_vcpu_takes_the_sum_of_what_everything_costs(tmp_path: Path, order: 
     access = cost(Work.MISS)
     create = fault + cost(Work.ZERO, Shape(bytes=block)) + cost(Work.MAP, Shape(entries=1)) + access
     create += cost(Step.CLEAN, Shape(bytes=block))
-    split = fault + cost(Step.TLBI_IPA) + cost(Work.SPLIT) + page + access
+    split = fault + cost(Step.TLBI_IPA) + cost(Step.LINK) + page + access
     update = split + PAGES // 2 * (fault + page + access)
     # Page 0 and the upper half are mapped; page 1 faults, whose vCPU rebuilds the block and then reads all of it.
     unmapped = Shape(bytes=(PAGES // 2 - 1) * 4096)
@@ -89,9 +89,9 @@ def test_dirty_log_perf_takes_the_sum_of_what_everything_costs(tmp_path: Path, l
     relaxed = fault + cost(Step.TLBI_IPA) + access
     populate = fault + cost(Work.ZERO, block) + cost(Work.MAP, Shape(entries=1)) + cost(Step.CLEAN, block)
     enable = cost(Work.MAP, Shape(entries=blocks)) + cost(Work.TLBI_RANGE)
-    dirty = cost(Step.TLBI_IPA) + cost(Work.SPLIT) + PAGES * (fault + page + access)
+    dirty = cost(Step.TLBI_IPA) + cost(Step.LINK) + PAGES * (fault + page + access)
     if eager:
-        enable += blocks * (cost(Step.TLBI_IPA) + cost(Work.SPLIT, Shape(entries=PAGES)))
+        enable += blocks * (cost(Step.TLBI_IPA) + cost(Step.BUILD, Shape(entries=PAGES)) + cost(Step.LINK))
         dirty = PAGES * relaxed
     clear = cost(Work.MAP, Shape(entries=blocks * PAGES)) + cost(Work.TLBI_RANGE)
     rebuild = cost(Step.TLBI) + cost(Step.CLEAN, block) + cost(Step.UNMAP, Shape(entries=TABLE, tables=1))
@@ -408,3 +408,26 @@ def test_the_same_prediction_twice_is_the_same(tmp_path: Path) -> None:
     one, other = played(config), played(config)
     assert times(one) == times(other)
     assert _same(one.world, other.world)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("split_order", ["break-first", "invalidate,tlbi,tlbi-ipa,build,link", "build,link,tlbi"])
+def test_a_split_takes_what_its_steps_cost(tmp_path: Path, split_order: str, eager: bool) -> None:
+    file, options = platform_file(tmp_path, **COSTS), {"scenario": "dirty-log-perf", "memory": "4M", "backing": "thp"}
+    configs = [
+        configuration(file, vcpus=1, eager_split=eager, split_order=each, **options)
+        for each in ("build-first", split_order)
+    ]
+    usual, this = (times(played(config)) for config in configs)
+    more = [
+        sum(config.platform_profile.cost(step) for step in config.parsed_split_order.steps if step is not Step.BUILD)
+        for config in configs
+    ]
+    at = 1 if eager else 2  # dirty logging is enabled, or memory written for the first time
+    assert this[at] - usual[at] == pytest.approx(2 * (more[1] - more[0]), abs=4)
+    assert (this[at] == usual[at]) == (split_order == "break-first")
+
+
+def test_a_split_that_leaves_nothing_is_not_predicted(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leaves an entry invalid"):
+        played(configuration(platform_file(tmp_path), split_order="build,link,invalidate"))
