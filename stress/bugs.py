@@ -37,7 +37,7 @@ FREED_TWICE: Final = 256
 EVENT_LOST: Final = 512
 #: A detached table is freed without waiting for those who still walk it.
 NO_GRACE: Final = 1024
-#: After mmu_lock was taken nobody looks whether what was done without it still holds.
+#: After mmu_lock was taken, or taken again, nobody looks whether what was done before still holds.
 NO_RECHECK: Final = 2048
 #: A block that holds what is not at the PoC is installed without cleaning it.
 NO_CMO: Final = 4096
@@ -63,6 +63,7 @@ class Need(StrEnum):
     UNMAP = "nothing is unmapped there"
     CLEAN = "no block is cleaned there"
     MOVES = "no frame moves there"
+    LOOKS = "no rebuild has to look again there"
 
 
 def _same(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -324,8 +325,8 @@ _CATALOGUE: Final = (
         "what was found before mmu_lock was taken is used although it moved since: the block maps the old frames",
         ("stale-translation", "not-at-poc"),
         flag=NO_RECHECK,
-        needs=(Need.REBUILD, Need.MOVES),
-        acts=lambda order: order.looks_again,
+        needs=(Need.REBUILD, Need.MOVES, Need.LOOKS),
+        acts=lambda order: order.looks_again or order.tears_down_broken,
         order="clean-unlocked",
         scenario="thp",
         rebuilder="vcpu",

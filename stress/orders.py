@@ -202,6 +202,19 @@ class Order(StepList):
         return any(step.facts.tears_down and (step.facts.deferred or step in unlocked) for step in self.steps)
 
     @property
+    def tears_down_locked(self) -> bool:
+        """Whether the old tables are freed under mmu_lock, which others wait for meanwhile."""
+        locked = self.executed[: self.executed.index(Step.UNLOCK)]
+        return any(step.facts.tears_down and not step.facts.deferred for step in locked)
+
+    @property
+    def tears_down_broken(self) -> bool:
+        """Whether that is done while the entry is invalid, which who is given mmu_lock in between will find."""
+        at = [i for i, step in enumerate(self.steps) if step.facts.tears_down]
+        before = self.steps[: at[0]] if at else ()
+        return self.tears_down_locked and Step.INVALIDATE in before and not any(s.facts.installs for s in before)
+
+    @property
     def looks_again(self) -> bool:
         """Whether steps stand before `lock`, so that what they worked on may have moved."""
         return self.executed[0] is not Step.LOCK

@@ -108,6 +108,7 @@ def order_data(
         cycle_count=count,
         rebuilds=rebuilds,
         restarts=0,
+        yields=0,
         rebuilds_hit=int(np.count_nonzero(rows["window_faults"])),
         rows=rows,
         cycles=cycles,
@@ -324,7 +325,7 @@ def version_3(document: dict[str, Any]) -> dict[str, Any]:
         del found["by_rule"]
     old.pop("passes", None)
     for order in old["orders"]:
-        del order["cycles"], order["restarts"]
+        del order["cycles"], order["restarts"], order["yields"]
     return old
 
 

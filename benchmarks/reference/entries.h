@@ -109,8 +109,8 @@ static inline bool not_ours(const struct machine *m, int64_t descriptor)
 {
 	if (unlikely(descriptor == POISON))
 		abort(); /* a violation */
-	if (unlikely(m->geo.shared && !(descriptor & 1) && descriptor != 0))
-		abort(); /* mmu_lock is held alone here */
+	if (unlikely((m->geo.shared || m->geo.yield_every) && !(descriptor & 1) && descriptor != 0))
+		abort(); /* mmu_lock is held alone here, and never given up in between */
 	return false;
 }
 

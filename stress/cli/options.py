@@ -39,6 +39,7 @@ SECTIONS: Final = {
         "rebuilder",
         "locking",
         "split_order",
+        "yield_every",
         "eager_split",
         "get_clears",
         "clear_chunk",

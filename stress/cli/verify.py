@@ -66,6 +66,13 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     shell_complete=completing(split_orders),
     help="How a block is split: a name (stress orders) or steps",
 )
+@click.option(
+    "--yield-every",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Entries after which a tear-down gives mmu_lock up; 0: it never does",
+)
 @click.option("--granule", default="64K", show_default=True, metavar="SIZE", help="Translation granule")
 @click.option("--inject", type=OneOf([*BUGS]), default=None, shell_complete=completing(bugs), help="Put in this bug")
 @click.option(

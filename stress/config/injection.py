@@ -12,9 +12,13 @@ from stress.config.values import STAGED, Cmo, Rebuilder, Scenario
 
 def _rebuilds(config: RunConfig) -> bool:
     if config.scenario is Scenario.THP:  # leaves tables only to orders that frames may move under
-        looks_again = any(order.looks_again for order in config.parsed_orders)
+        looks_again = any(config.looks_again(order) for order in config.parsed_orders)
         return looks_again and config.rebuilder is Rebuilder.VCPU and config.write_fraction > 0
     return config.has_blocks
+
+
+def _looks(config: RunConfig) -> bool:
+    return any(config.looks_again(order) for order in config.parsed_orders)
 
 
 def _writes(config: RunConfig) -> bool:
@@ -42,6 +46,7 @@ _MET: Final[Mapping[Need, Callable[[RunConfig], bool]]] = {
     Need.WRITE_AFTER_LOGGING: _writes_after_logging,
     Need.HARVEST: lambda config: config.scenario in (Scenario.MIGRATION, Scenario.DIRTY_LOG_PERF) and _writes(config),
     Need.UNMAP: _unmaps,
+    Need.LOOKS: _looks,
     Need.MOVES: lambda config: config.scenario is Scenario.THP,
     Need.CLEAN: lambda config: not config.fwb and config.cmo is Cmo.PER_INSTALL,
 }
@@ -51,6 +56,7 @@ _REMEDIES: Final[Mapping[Need, str]] = {
     Need.WRITE_AFTER_LOGGING: "use scenario migration, with writes",
     Need.HARVEST: "use scenario migration or dirty-log-perf, with writes",
     Need.UNMAP: "use scenario thp",
+    Need.LOOKS: "use an order with steps before lock, or one that tears down in the window with --yield-every",
     Need.MOVES: "use scenario thp",
     Need.CLEAN: "use --no-fwb and --cmo per-install",
 }

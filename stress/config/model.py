@@ -175,6 +175,12 @@ class RunConfig(BaseModel):
         default=BUILD_FIRST.name,
         description="How a block is split into pages: a name (stress orders) or steps separated by commas",
     )
+    yield_every: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 30,
+        description="Entries after which a tear-down gives mmu_lock up if somebody waits for it; 0: it never does",
+    )
     eager_split: bool = Field(default=False, description="Split blocks when dirty logging starts, not at write faults")
     overlap: bool = Field(
         default=False, description="Every vCPU works on all of memory, not on a part of its own (dirty-log-perf)"
@@ -291,6 +297,14 @@ class RunConfig(BaseModel):
                 raise problem(f"{memslots} memslots need a page each; use fewer, or more memory")
         return memslots
 
+    @field_validator("yield_every")
+    @classmethod
+    def _under_mmu_lock(cls, entries: int, info: ValidationInfo) -> int:
+        orders = info.data.get("orders", ())
+        if entries and orders and not any(parse_order(name).tears_down_locked for name in orders):
+            raise problem(f"{orders[0]} tears nothing down under mmu_lock; use another order, or leave it out")
+        return entries
+
     @field_validator(*staged.KEYS)
     @classmethod
     def _in_stages(cls, value: Any, info: ValidationInfo) -> Any:
@@ -356,6 +370,10 @@ class RunConfig(BaseModel):
     def parsed_orders(self) -> tuple[Order, ...]:
         """The orders under test, with the steps that are executed: those of an injected bug."""
         return tuple(map(self.bug.rewrite, self._asked)) if self.bug else self._asked
+
+    def looks_again(self, order: Order) -> bool:
+        """Whether a rebuild by ``order`` is without mmu_lock before its block stands, and so has to look again."""
+        return order.looks_again or (self.yield_every > 0 and order.tears_down_broken)
 
     @property
     def parsed_split_order(self) -> SplitOrder:

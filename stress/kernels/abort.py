@@ -34,12 +34,13 @@ from stress.kernels.codes import (
 from stress.kernels.descriptor import WRITE, is_leaf, is_table, pages_at, permissions
 from stress.kernels.dirty import mark_dirty
 from stress.kernels.entries import find
+from stress.kernels.holding import own_lock
 from stress.kernels.inject import injected
 from stress.kernels.mapping import BLOCK_SPLIT, map_leaf, not_ours, relax
 from stress.kernels.memslots import mapping_level, page_in_slot, slot_of
 from stress.kernels.oracle import report
 from stress.kernels.rebuild import DONE, begin, carry_out
-from stress.kernels.steps import look, own_lock
+from stress.kernels.steps import look
 from stress.shm.accounts import Kind, State
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel

@@ -150,12 +150,15 @@ def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int
 
 @kernel
 def owned(s: Machine, descriptor: int) -> bool:
-    """Whether somebody who shares mmu_lock owns the entry: one that a rebuild left broken belongs to nobody."""
-    if s.geo.shared == 0 or descriptor & 1 != 0 or descriptor == 0:
+    """Whether somebody owns the entry who shares mmu_lock, or gave it up in the midst of a rebuild.
+
+    One that a rebuild left broken belongs to nobody.
+    """
+    if descriptor & 1 != 0 or descriptor == 0 or (s.geo.shared == 0 and s.geo.yield_every == 0):
         return False
     window = window_of(descriptor)
     if window == 0:
-        return True
+        return s.geo.shared != 0
     ended = load(s.ended, window & (s.geo.record_rows - 1))
     return ended & REBUILD_MASK != window
 

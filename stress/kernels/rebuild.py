@@ -9,8 +9,9 @@ from __future__ import annotations
 from stress.kernels.clean import clean_frames
 from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import pages_at
+from stress.kernels.holding import drop_lock, take_lock
 from stress.kernels.records import close_inside, open_record
-from stress.kernels.steps import LOST, MOVED, STOPPED_WAITING, drop_lock, look, perform, table_of, take_lock, unlock
+from stress.kernels.steps import LOST, MOVED, STOPPED_WAITING, look, perform, table_of, unlock
 from stress.kernels.teardown import count_mapped
 from stress.orders import Step, mask_of
 from stress.shm.accounts import (

@@ -10,9 +10,20 @@ from stress.arch import bbm
 from stress.bugs import ENTRY_READ_AGAIN, NO_CMO, NO_RECHECK, TABLE_LEVEL_HINT
 from stress.kernels.clean import clean_frames, clean_unmapped, frame_not_at_poc
 from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT
-from stress.kernels.descriptor import has_nt, is_leaf, is_table, leaf_descriptor, next_page, pages_at, with_nt
+from stress.kernels.descriptor import (
+    REBUILD_MASK,
+    has_nt,
+    is_leaf,
+    is_table,
+    leaf_descriptor,
+    next_page,
+    pages_at,
+    window_of,
+    with_nt,
+)
 from stress.kernels.entries import break_entry, find, page_of, set_entry, swap_entry
-from stress.kernels.grace import begin_walk, end_walk, grace, grace_clock
+from stress.kernels.grace import grace, grace_clock
+from stress.kernels.holding import drop_lock, take_lock
 from stress.kernels.inject import injected
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.oracle import broke_rule
@@ -33,7 +44,6 @@ from stress.shm.accounts import (
 from stress.shm.atomics import fetch_add, load, store
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
-from stress.shm.mmu_lock import acquire, acquire_shared, release
 from stress.shm.syscalls import clock_ns
 from stress.shm.traced import Traced
 from stress.shm.words import (
@@ -44,17 +54,14 @@ from stress.shm.words import (
     B_GFN,
     B_GONE,
     B_HELD,
-    B_HOLD_NS,
     B_INDEX,
     B_LEVEL,
     B_LOCKED_NS,
-    B_LOCKS,
-    B_NEXT_STATE,
     B_NUMBER,
     B_OLD,
     B_ORDER,
     B_SEEN,
-    B_WAIT_NS,
+    B_YIELDED,
     HOST_SEQUENCE,
     ORDER_WORDS,
     TLBI_DONE,
@@ -100,7 +107,7 @@ def look(s: Machine, who: int, gfn: int, level: int) -> bool:
     b[B_INDEX] = index
     b[B_OLD] = b[B_HELD] = old
     b[B_FRAME] = frame & ~(pages_at(s.geo, level) - 1)
-    b[B_BROKEN] = b[B_DETACHED] = b[B_GONE] = 0
+    b[B_BROKEN] = b[B_DETACHED] = b[B_GONE] = b[B_YIELDED] = 0
     b[B_CLOCK] = -1
     return frame >= 0
 
@@ -119,38 +126,6 @@ def reachable(s: Machine, who: int) -> bool:
     """
     clock = s.building[who, B_CLOCK]
     return clock < 0 or load(s.control, TLBI_DONE) <= clock
-
-
-@kernel
-def take_lock(s: Machine, who: int, requested_ns: int) -> bool:
-    """Take mmu_lock, alone or for reading as the run has it; False if the run stops first."""
-    if s.geo.shared != 0:
-        if not acquire_shared(s, who):
-            return False
-        begin_walk(s, who)
-    elif not acquire(s, who):
-        return False
-    own_lock(s, who, requested_ns, clock_ns())
-    return True
-
-
-@kernel
-def own_lock(s: Machine, who: int, requested_ns: int, locked_ns: int) -> None:
-    """Account for mmu_lock, which ``who`` asked for and got at these times."""
-    b = s.building[who]
-    b[B_LOCKS] += 1
-    b[B_WAIT_NS] += locked_ns - requested_ns
-    b[B_LOCKED_NS] = locked_ns
-
-
-@kernel
-def drop_lock(s: Machine, who: int) -> None:
-    """Give mmu_lock back, and account for it."""
-    b = s.building[who]
-    end_walk(s, who)
-    release(s, who, b[B_NEXT_STATE])
-    b[B_HOLD_NS] += clock_ns() - b[B_LOCKED_NS]
-    b[B_LOCKED_NS] = 0
 
 
 @kernel
@@ -204,11 +179,12 @@ def unlock(s: Machine, who: int) -> bool:
 def judge_end(s: Machine, who: int) -> None:
     """A rebuild leaves the block that it promised, for good: valid, and without nT.
 
-    Under a shared mmu_lock the entry may be another's by now, so what counts is what our own steps left.
+    Under a shared mmu_lock, or one that was given up meanwhile, the entry may be another's by now, so what counts is
+    what our own steps left.
     """
     b = s.building[who]
     left = 0 if b[B_BROKEN] else b[B_HELD]
-    there = left if s.geo.shared != 0 else load(s.tables, b[B_INDEX])
+    there = left if s.geo.shared != 0 or b[B_YIELDED] != 0 else load(s.tables, b[B_INDEX])
     leaf = leaf_descriptor(s.geo, b[B_FRAME], b[B_LEVEL])
     if there != leaf:
         detail = LEFT_NT if is_leaf(there, b[B_LEVEL]) and has_nt(there) else LEFT_INVALID
@@ -285,6 +261,30 @@ def give_up_table(s: Machine, who: int) -> None:
 
 
 @kernel
+def look_after_yield(s: Machine, who: int) -> bool:
+    """mmu_lock was given up in the tear-down: False if the run stops, or if the block must not be made any more.
+
+    The entry that we broke is ours as long as it names us: an unmap may have emptied it, or freed its table. It may
+    not become the block that we noted once the host's mappings or dirty logging changed. A block that stands already is
+    like any other, and whoever held mmu_lock may have changed it.
+    """
+    b = s.building[who]
+    if b[B_LOCKED_NS] == 0:
+        b[B_GONE] = STOPPED_WAITING
+        return False
+    if b[B_BROKEN] == 0:
+        return True
+    index, level = find(s, b[B_GFN], b[B_LEVEL])
+    ours = index == b[B_INDEX] and level == b[B_LEVEL]
+    ours = ours and window_of(load(s.tables, index)) == b[B_NUMBER] & REBUILD_MASK
+    if (ours and load(s.control, HOST_SEQUENCE) == b[B_SEEN]) or injected(s, NO_RECHECK):
+        return True
+    fetch_add(s.totals, (b[B_ORDER], T_RESTARTS), 1)
+    b[B_GONE] = MOVED
+    return False
+
+
+@kernel
 def unmap(s: Machine, who: int, deferred: bool) -> bool:
     """Free the old tables, now or, if ``deferred``, after a grace period."""
     b = s.building[who]
@@ -303,6 +303,7 @@ def unmap(s: Machine, who: int, deferred: bool) -> bool:
             return False
         freed = tear_down(s, table, level, b[B_GFN], clock, who)
         s.records[b[B_NUMBER] & (s.geo.record_rows - 1), R_FREED] += freed
+        return b[B_YIELDED] == 0 or look_after_yield(s, who)
     return True
 
 

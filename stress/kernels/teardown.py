@@ -7,6 +7,7 @@ from stress.bugs import FREED_TWICE, NO_GRACE, ROOT_TABLE_KEPT
 from stress.kernels.cost import spend
 from stress.kernels.descriptor import is_table, next_page
 from stress.kernels.grace import judge_free, synchronize
+from stress.kernels.holding import entries_at_once, offer_lock
 from stress.kernels.inject import injected
 from stress.kernels.pool import free_table, lock_pool, put_page, unlock_pool
 from stress.shm.accounts import LIFE_CYCLE, T_FREED
@@ -48,15 +49,23 @@ def detach(s: Machine, page: int, level: int, who: int) -> None:
 def unmap_last(s: Machine, page: int, gfn: int, who: int) -> int:
     """Drop a reference per page that a level 3 table maps, then free the table; 1 if it was freed."""
     bits = s.geo.index_bits
-    for index in range(page << bits, (page + 1) << bits):
-        if load(s.tables, index) & 1:
-            put_page(s, page)
+    first, end = page << bits, (page + 1) << bits
+    while first < end:
+        last = min(end, first + entries_at_once(s, who))
+        for index in range(first, last):
+            if load(s.tables, index) & 1:
+                put_page(s, page)
+        spend(s, who, (last - first) * s.geo.unmap_ns_per_table >> bits)
+        offer_lock(s, who, last - first)
+        first = last
     return 1 if free_table(s, page, gfn, who) else 0
 
 
 @kernel
 def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
     """Visit a detached table and those below it, drop a reference per counted entry; returns the tables freed.
+
+    That takes what it costs on the platform. Who holds mmu_lock gives it up now and then for others who wait for it.
 
     As ``stage2_map_walk_leaf`` and ``stage2_map_walk_table_post`` do under an anchor (Linux 5.10): entries keep
     their values until the page is freed, because a walker may still read them. Blocks exist at levels 1 and 2
@@ -71,6 +80,8 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
                 if is_table(descriptor, level):
                     freed += unmap_last(s, next_page(s.geo, descriptor), gfn, who)
                 put_page(s, page)
+            offer_lock(s, who, 1)
+        spend(s, who, s.geo.unmap_ns_per_table)
     if injected(s, ROOT_TABLE_KEPT):
         return freed  # v6.2 to v6.3: what is left is the reference that the table was created with
     if level == LAST_LEVEL:
@@ -84,11 +95,9 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
 
 @kernel
 def tear_down(s: Machine, page: int, level: int, gfn: int, clock: int, who: int) -> int:
-    """Free a table detached at ``clock``, and those below it, at what that costs on the platform; the tables freed."""
+    """Free a table detached at ``clock``, and those below it; the tables freed."""
     judge_free(s, clock, gfn, level - 1, who)
-    freed = unmap_table(s, page, level, gfn, who)
-    spend(s, who, freed * s.geo.unmap_ns_per_table)
-    return freed
+    return unmap_table(s, page, level, gfn, who)
 
 
 @kernel

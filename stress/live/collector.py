@@ -194,6 +194,7 @@ class Collector:
         rows["rebuild_ns"] = records[:, accounts.R_END_NS] - records[:, accounts.R_START_NS]
         rows["lock_wait_ns"] = records[:, accounts.R_LOCKED_NS] - records[:, accounts.R_REQUESTED_NS]
         rows["lock_hold_ns"] = records[:, accounts.R_UNLOCKED_NS] - records[:, accounts.R_LOCKED_NS]
+        rows["lock_hold_ns"] -= records[:, accounts.R_YIELDED_NS]
         rows["step_ns"] = step_times(records, self._orders)
         rows["mapped_share"] = records[:, accounts.R_MAPPED] / self._block_pages
         rows["window_faults"] = records[:, accounts.R_FAULTS]
@@ -245,6 +246,7 @@ class Collector:
             cycle_count=int(totals[accounts.T_CYCLES]),
             rebuilds=int(totals[accounts.T_REBUILDS]),
             restarts=int(totals[accounts.T_RESTARTS]),
+            yields=int(totals[accounts.T_YIELDS]),
             # A rebuild that was cut short may have been hit already.
             rebuilds_hit=min(int(machine.hits[i]), int(totals[accounts.T_REBUILDS])),
             rows=self._rows[i].rows.copy(),

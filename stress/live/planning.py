@@ -41,6 +41,7 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         lockless=any(order.tears_down_late for order in config.parsed_orders),
         vcpu_rebuilds=config.rebuilder is Rebuilder.VCPU,
         split_order=config.parsed_split_order.word,
+        yield_every=config.yield_every,
         inject=config.bug.flag if config.bug else 0,
         clean_ps_per_page=round(platform.cost(Step.CLEAN, Shape(bytes=config.granule, ranges=0)) * 1000),
         icache_ns=round(platform.cost(Step.CLEAN)),

@@ -102,6 +102,8 @@ def act(w: World, who: int, action: int, now: int) -> None:
     per_install = w.s.control[v.CMO_PER_FAULT] == 0
     if action == DO_NOTHING:
         done(w, who, SPURIOUS, now)
+    elif action == DO_RETRY and w.s.control[v.SHARED] == 0:
+        done(w, who, RETRY, now)  # its owner gave mmu_lock up for a while, and others wait for that
     elif action == DO_RETRY:
         finish(w, who, RETRY, now)
         if block[v.B_OWNER] != 0:

@@ -130,6 +130,24 @@ def ask(w: World, who: int, now: int, after: int, alone: int) -> None:
 
 
 @kernel
+def visit(w: World, entries: int) -> int:
+    """ps that a tear-down takes to visit so many entries, and free their tables."""
+    table, size = w.s.cost[v.K_UNMAP_TABLE], w.s.control[v.TABLE_PAGES]
+    return int(entries * (table // size) + entries * (table % size) // size)
+
+
+@kernel
+def tear_down(w: World, who: int) -> int:
+    """ps that an actor's tear-down goes on for, to its end or to where it next offers mmu_lock to others."""
+    a = w.s.actor[who]
+    every, before = w.s.control[v.YIELD_EVERY], a[v.A_VISITED]
+    a[v.A_VISITED] = a[v.A_TABLES] * w.s.control[v.TABLE_PAGES]
+    if every != 0 and a[v.A_LOCKED] >= 0:
+        a[v.A_VISITED] = min(a[v.A_VISITED], before + every)
+    return int(visit(w, a[v.A_VISITED]) - visit(w, before))
+
+
+@kernel
 def leave_section(w: World, who: int, now: int) -> None:
     """``who`` ends its read-side section: whoever waits for that alone goes on to tear down."""
     if w.s.actor[who, v.A_READS] == 0:
@@ -144,7 +162,7 @@ def leave_section(w: World, who: int, now: int) -> None:
             if w.s.actor[other, v.A_GRACE_LEFT] == 0:
                 w.s.control[v.GRACE_WAITERS] -= 1
                 w.s.actor[other, v.A_PHASE] = v.STEP
-                schedule(w, other, now + w.s.actor[other, v.A_TABLES] * w.s.cost[v.K_UNMAP_TABLE])
+                schedule(w, other, now + tear_down(w, other))
 
 
 @kernel

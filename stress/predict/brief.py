@@ -49,7 +49,7 @@ def briefly(config: RunConfig, orders: Iterable[Order]) -> Iterator[tuple[Order,
                     np.where(record[:, v.R_INVALID] < 0, 0, record[:, v.R_VALID] - record[:, v.R_INVALID])
                 ),
                 worst_stall_ns=int(kept[:, v.F_STALL].max(initial=0)) // PS_PER_NS,
-                lock_hold_ns=_median(record[:, v.R_UNLOCKED] - record[:, v.R_LOCKED]),
+                lock_hold_ns=_median(record[:, v.R_UNLOCKED] - record[:, v.R_LOCKED] - record[:, v.R_YIELDED]),
                 rebuild_ns=_median(record[:, v.R_END] - record[:, v.R_START]),
                 hit_share=float((record[:, v.R_FAULTS] > 0).mean()) if len(record) else 0.0,
             ),

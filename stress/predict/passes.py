@@ -63,6 +63,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     control[v.FWB] = int(config.fwb)
     control[v.CMO_PER_FAULT] = int(config.cmo is Cmo.PER_FAULT)
     control[v.VCPU_REBUILDS] = int(config.rebuilder is Rebuilder.VCPU)
+    control[v.YIELD_EVERY] = config.yield_every
     control[v.PAGE_BACKED] = int(config.backing is Backing.ANONYMOUS)
     control[v.CYCLE] = 1
     control[v.PAGES] = config.pages

@@ -8,7 +8,7 @@ from stress.predict.agenda import pop
 from stress.predict.decorators import entry
 from stress.predict.dividing import ALL_DONE, split_step_done
 from stress.predict.guest_time import end_row, go_on
-from stress.predict.rebuilding import step_done
+from stress.predict.rebuilding import regained, step_done
 from stress.predict.repeats import look_back
 from stress.predict.tasks import begin_task, go_on_with_task, linked
 from stress.predict.virtual import World
@@ -68,6 +68,8 @@ def play(w: World, events: int, begins: int) -> int:
             split(w, who, now)
         elif phase == v.STEP:
             step_done(w, who, now)
+        elif phase == v.YIELD:
+            regained(w, who, now)
         elif phase >= v.DWELL:
             go_on_with_task(w, phase, now)
         if control[v.REPEATABLE] != 0 and who == control[v.REFERENCE]:

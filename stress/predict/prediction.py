@@ -152,6 +152,7 @@ def _order(played: Played, config: RunConfig) -> OrderData:
         cycle_count=cycles.size,
         rebuilds=int(sums[v.S_REBUILDS]),
         restarts=int(sums[v.S_RESTARTS]),
+        yields=int(sums[v.S_YIELDS]),
         rebuilds_hit=int((rows["window_faults"] > 0).sum()),
         rows=rows,
         cycles=cycles,
@@ -186,7 +187,7 @@ def _rebuilds(played: Played, config: RunConfig) -> npt.NDArray[Any]:
     rows["window_ns"] = np.where(invalid < 0, 0, np.where(valid < 0, NOT_MEASURED, _ns(valid - invalid)))
     rows["rebuild_ns"] = _ns(record[:, v.R_END] - record[:, v.R_START])
     rows["lock_wait_ns"] = _ns(record[:, v.R_LOCKED] - record[:, v.R_REQUESTED])
-    rows["lock_hold_ns"] = _ns(record[:, v.R_UNLOCKED] - record[:, v.R_LOCKED])
+    rows["lock_hold_ns"] = _ns(record[:, v.R_UNLOCKED] - record[:, v.R_LOCKED] - record[:, v.R_YIELDED])
     first = v.R_STEPS + order.first
     rows["step_ns"][:, : len(order.steps)] = _ns(record[:, first : first + len(order.steps)])
     rows["mapped_share"] = record[:, v.R_MAPPED] / (config.block_size // config.granule)

@@ -12,7 +12,7 @@ from stress.predict.accounting import (
     done,
     wake,
 )
-from stress.predict.agenda import ask, give_back, grace, schedule, tlbi, tlbi_done
+from stress.predict.agenda import ask, give_back, grace, schedule, tear_down, tlbi, tlbi_done
 from stress.predict.decorators import kernel
 from stress.predict.guest_time import cut_rows, enter_rebuild
 from stress.predict.roaming import after_change, before_change
@@ -101,7 +101,7 @@ def step_takes(w: World, who: int, code: int, now: int) -> int:
     if _TLBIS >> code & 1:
         return tlbi(w, w.s.cost[v.K_TLBI_IPA if _BY_IPA >> code & 1 else v.K_TLBI], now) - now
     if _TEAR_DOWNS >> code & 1 and not _DEFERRED >> code & 1:
-        return int(a[v.A_TABLES] * w.s.cost[v.K_UNMAP_TABLE])
+        return tear_down(w, who)
     if not _CLEANS >> code & 1 or w.s.control[v.FWB] != 0 or w.s.control[v.CMO_PER_FAULT] != 0:
         return 0
     if code != _CLEAN_UNMAPPED:
@@ -124,6 +124,7 @@ def do_steps(w: World, who: int, now: int) -> None:
             return
         a[v.A_STEP_START] = now
         a[v.A_PHASE] = v.STEP
+        a[v.A_VISITED] = 0
         if code == _LOCK:
             w.s.draft[who, v.R_REQUESTED] = now
             ask(w, who, now, 0, int(w.s.control[v.SHARED] == 0))
@@ -143,11 +144,43 @@ def do_steps(w: World, who: int, now: int) -> None:
 
 @kernel
 def step_done(w: World, who: int, now: int) -> None:
-    """A step that took time is done: on with the next."""
-    if end_step(w, who, now):
+    """A step that took time is done, or a chunk of it: on with the next."""
+    a = w.s.actor[who]
+    if 0 < a[v.A_VISITED] < a[v.A_TABLES] * w.s.control[v.TABLE_PAGES]:
+        if w.s.control[v.QUEUED] > 0:
+            w.s.sums[v.S_YIELDS] += 1
+            w.s.draft[who, v.R_YIELDED] -= now
+            a[v.A_PHASE] = v.YIELD
+            give_back(w, who, now)
+            ask(w, who, now, 0, a[v.A_ALONE])
+        else:
+            schedule(w, who, now + tear_down(w, who))
+    elif end_step(w, who, now):
         do_steps(w, who, now)
     else:
         end_rebuild(w, who, True, now)
+
+
+@kernel
+def regained(w: World, who: int, now: int) -> None:
+    """An actor has mmu_lock again, which it had given up: the tear-down goes on."""
+    w.s.draft[who, v.R_YIELDED] += now
+    w.s.actor[who, v.A_PHASE] = v.STEP
+    schedule(w, who, now + tear_down(w, who))
+
+
+@kernel
+def forget_block(w: World, number: int, now: int) -> None:
+    """The table of a block is gone, and nothing takes its place."""
+    before_change(w, now)
+    block, size = w.block[number], w.s.control[v.BLOCK_PAGES]
+    for page in range(number * size, (number + 1) * size):
+        w.page[page] &= v.HAS_HOST
+    block[v.B_KIND], block[v.B_OWNER], block[v.B_WINDOW] = v.EMPTY, 0, 0
+    block[v.B_MAPPED] = block[v.B_READ_ONLY] = block[v.B_FILLED] = 0
+    block[v.B_VERSION] += 1
+    wake(w, number, -1 - number, now)
+    after_change(w, now)
 
 
 @kernel
@@ -200,6 +233,10 @@ def end_step(w: World, who: int, now: int) -> bool:
         tlbi_done(w)
     elif _TEAR_DOWNS >> code & 1:
         w.s.sums[v.S_FREED] += a[v.A_TABLES]
+        if a[v.A_BROKEN] != 0 and w.s.control[v.LOGGING] != 0:  # from while mmu_lock was given up on
+            w.s.sums[v.S_RESTARTS] += 1
+            forget_block(w, number, now)
+            return False
     draft[v.R_STEPS + a[v.A_STEP]] = now - a[v.A_STEP_START]
     if code != _UNLOCK:
         draft[v.R_END] = now

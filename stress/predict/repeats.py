@@ -58,7 +58,8 @@ def sign(w: World, now: int) -> int:
         seen[n + 5] = a[v.A_START] - now if a[v.A_PHASE] != v.GUEST and a[v.A_PHASE] != v.SPIN else 0
         seen[n + 6] = a[v.A_ASKED] - now if a[v.A_PHASE] == v.LOOK else 0
         seen[n + 7] = a[v.A_LOCKED] - now if a[v.A_LOCKED] >= 0 else 1
-        n += 8
+        seen[n + 8] = a[v.A_VISITED] if a[v.A_PHASE] == v.STEP or a[v.A_PHASE] == v.YIELD else 0
+        n += 9
         block = w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]]
         for word in (v.B_KIND, v.B_WRITABLE, v.B_OWNER, v.B_WINDOW, v.B_SPINNERS):
             seen[n] = block[word]

@@ -42,13 +42,14 @@ SPLIT = 8  # maps the page that faulted in the table that is there now
 STEP = 9  # does a step of a rebuild
 GRACE = 10  # waits for the end of others' read-side sections
 SPIN = 11  # faults again and again, until an entry's owner is done with it
+YIELD = 12  # gave mmu_lock up in a tear-down, and waits to get it back
 # Of the hypervisor alone, see `stress.predict.tasks`:
-DWELL = 12  # lets the guest run
-SPLIT_LOCK = 13  # waits for mmu_lock, to split
-PROTECT = 14  # waits for mmu_lock, takes write permission from blocks or their pages
-PROTECTED = 15  # waits for the TLBI of that
-APPROACH = 16  # waits for mmu_lock, if its rebuild begins with it
-BEFORE = 17  # cleans before its rebuild (--cmo per-fault)
+DWELL = 13  # lets the guest run
+SPLIT_LOCK = 14  # waits for mmu_lock, to split
+PROTECT = 15  # waits for mmu_lock, takes write permission from blocks or their pages
+PROTECTED = 16  # waits for the TLBI of that
+APPROACH = 17  # waits for mmu_lock, if its rebuild begins with it
+BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -89,6 +90,7 @@ BEFORE = 17  # cleans before its rebuild (--cmo per-fault)
     A_VERSION,  # of the block, when it looked
     A_BROKEN,  # it made the entry invalid
     A_TABLES,  # that it detached
+    A_VISITED,  # entries of these, by the end of the chunk under way
     A_ENTRIES,  # of a new table that it writes before it links that
     A_GRACE_LEFT,  # actors whose sections it waits for
     A_CLEANED,  # bytes, before its first step
@@ -108,7 +110,7 @@ BEFORE = 17  # cleans before its rebuild (--cmo per-fault)
     A_LEAVES,  # of 2**WEIGHT_BITS accesses drawn, those to blocks
     A_RANDOM,  # state of its generator
     ACTOR_WORDS,
-) = range(53)
+) = range(54)
 
 #: What an actor does in the guest: its program once, or accesses by a pattern without end.
 ONCE, LAPS, UNIFORM, ZIPF = range(4)
@@ -175,6 +177,7 @@ STATE, HAS_HOST = 3, 4
     FWB,
     CMO_PER_FAULT,
     VCPU_REBUILDS,
+    YIELD_EVERY,  # entries that a tear-down visits before it gives mmu_lock up to who waits; 0: it never does
     PAGE_BACKED,  # the host's memory comes page by page
     CYCLE,
     PAGES,  # of guest memory
@@ -187,10 +190,10 @@ STATE, HAS_HOST = 3, 4
     TASK_LOGS,  # what is written is logged from its end on
     TASK_PS,
     CONTROL_WORDS,
-) = range(48)
+) = range(49)
 
 # -- sums over a stage or a run ----------------------------------------------------------
-S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(9)
+S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(10)
 
 # -- costs in ps, or ps per unit ---------------------------------------------------------
 (
@@ -229,8 +232,9 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_VOID, S_REBUILDS, S_INSI
     R_VALID,  # -1: it was left invalid
     R_MAPPED,
     R_FAULTS,
+    R_YIELDED,  # time in which it had given mmu_lock up
     R_STEPS,
-) = range(12)
+) = range(13)
 RECORD_WORDS = R_STEPS + MAX_STEPS + 2  # an order may leave lock and unlock out
 
 # -- rows of faults that are kept one by one: as `stress.results.data.STALL_ROW`, in ps
@@ -243,7 +247,7 @@ UNITS = 2
 #: Actors at most: as many vCPUs as a configuration may have, and the hypervisor.
 ACTORS: Final = 513
 _CLASSES: Final = len(FAULT_CLASSES)
-_SIGNED: Final = ACTORS * 32 + ACTORS + 8
+_SIGNED: Final = ACTORS * 33 + ACTORS + 8
 
 #: What is as large whatever the configuration: compiled code gets one pointer to it. As arguments of their own, a dozen
 #: and a half arrays took most of the time to compile.

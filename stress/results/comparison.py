@@ -38,6 +38,7 @@ _METRICS: Final[Sequence[tuple[str, Callable[[Order], str], str]]] = (
     ("accesses/s in rebuilds", lambda order: cells.scaled(order["accesses_per_s_inside"]), ""),
     ("rebuild, median", lambda order: cells.time(order["rebuild_ns"]["p50"]), ""),
     ("mmu_lock held, median", lambda order: cells.time(order["mmu_lock"]["rebuilder_hold_ns"]["p50"]), ""),
+    ("yields/rebuild", lambda order: cells.factor(_per_rebuild(order["yields"], order)), ""),
     ("restarts/rebuild", lambda order: cells.factor(_per_rebuild(order["restarts"], order)), ""),
     ("clean, median", lambda order: cells.time(step_median(order, CLEANS)), ""),
     ("unmap, median", lambda order: cells.time(step_median(order, TEAR_DOWNS)), ""),

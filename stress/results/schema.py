@@ -38,7 +38,7 @@ from stress.results.parts import (
 
 #: `since` tells what each version brought. Besides, version 4 has the verdict nothing-tested, and in 5 lock and unlock
 #: are steps.
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 #: Metrics that are compared between orders: metric -> unit, and words for it.
 RATIOS: Final = {
@@ -138,6 +138,7 @@ class Counted(Part):
 
     rebuilds: Int = key("completed rebuilds")
     restarts: Int = key("rebuilds begun anew: what they did before mmu_lock no longer held", since=5)
+    yields: Int = key("times that a tear-down gave mmu_lock up for others", since=6)
     rebuilds_hit: Int = key("rebuilds with at least one window fault")
     outside_ns: Int = key("the order's time outside of rebuilds")
     inside_ns: Int = key("the order's time in which a rebuild ran, from having mmu_lock on")

@@ -24,6 +24,9 @@ def upgraded(document: dict[str, Any]) -> dict[str, Any]:
         for order in document["orders"]:
             order.setdefault("restarts", 0)
             _unlock_spelled_out(order)
+    if document["schema_version"] < 6:
+        for order in document["orders"]:
+            order.setdefault("yields", 0)
     return document
 
 

@@ -76,6 +76,7 @@ R_END_NS = 8  # last step's end
 R_INVALID_NS = 9  # clock just before the store that invalidates, 0 if none
 R_VALID_NS = 10  # clock just after the store that installs
 R_CYCLE = 11  # number of the cycle under way when it began
+R_YIELDED_NS = 12  # of its time with mmu_lock, what passed without: given up in the tear-down
 R_CLEANED = 13  # bytes
 R_FREED = 14  # table pages
 R_MAPPED = 15  # pages the table mapped when its rebuild began
@@ -96,6 +97,7 @@ T_ALLOCATED = 5  # table pages
 T_FREED = 6
 T_CYCLES = 7
 T_RESTARTS = 8  # rebuilds begun anew, because what was done without mmu_lock did not hold any more
+T_YIELDS = 9  # times that a tear-down gave mmu_lock up for others
 TOTAL_WORDS = 2 * LINE
 
 # Region "cycles": ring of cycles.

@@ -97,6 +97,7 @@ class Geo(NamedTuple):
     lockless: int  # walkers that take no lock run beside orders that tear down outside of mmu_lock
     vcpu_rebuilds: int  # a vCPU that wants a block and meets a table rebuilds
     split_order: int  # the steps by which a block becomes a table (stress.splits), in one word; 0: build-first
+    yield_every: int  # entries that a tear-down visits before it gives mmu_lock up to who waits; 0: it never does
     inject: int  # flags of stress.bugs
     clean_ps_per_page: int  # modelled costs, spun; 0: none
     icache_ns: int
@@ -227,6 +228,7 @@ def geo_for(
     lockless: bool = False,
     vcpu_rebuilds: bool = False,
     split_order: int = 0,
+    yield_every: int = 0,
     inject: int = 0,
     clean_ps_per_page: int = 0,
     icache_ns: int = 0,
@@ -277,6 +279,7 @@ def geo_for(
         lockless=int(lockless),
         vcpu_rebuilds=int(vcpu_rebuilds),
         split_order=split_order,
+        yield_every=yield_every,
         inject=inject,
         clean_ps_per_page=clean_ps_per_page,
         icache_ns=icache_ns,

@@ -15,7 +15,7 @@ from stress.shm.layout import Machine
 from stress.shm.placement import cold
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
-from stress.shm.words import LOCK, LOCK_WRITERS, STOP
+from stress.shm.words import LOCK, LOCK_PASSED, LOCK_WRITERS, STOP
 
 _WAIT = int(State.LOCK_WAIT)
 _HELD = int(State.LOCK_HELD)
@@ -35,6 +35,7 @@ def wait_alone(s: Machine, who: int) -> bool:
             fetch_add(s.control, LOCK_WRITERS, -1)
             return False
         spins = back_off(spins)
+    fetch_add(s.control, LOCK_PASSED, 1)
     fetch_add(s.control, LOCK_WRITERS, -1)
     return True
 
@@ -86,3 +87,22 @@ def release(s: Machine, who: int, state: int) -> None:
         store(s.control, LOCK, 0)
     else:
         fetch_add(s.control, LOCK, 1)
+
+
+@kernel
+def contended(s: Machine) -> bool:
+    """Whether somebody waits to hold mmu_lock alone (``rwlock_is_contended``)."""
+    return load(s.control, LOCK_WRITERS) != 0
+
+
+@kernel
+def let_pass(s: Machine, who: int) -> None:
+    """Give mmu_lock back, and wait until one of those who wait to hold it alone has got it, as if queued behind them.
+
+    ``who`` is to take it again. A run that stops lets nobody pass.
+    """
+    passed = load(s.control, LOCK_PASSED)
+    release(s, who, _WAIT)
+    spins = 0
+    while load(s.control, LOCK_PASSED) == passed and contended(s) and load(s.control, STOP) == 0:
+        spins = back_off(spins)

@@ -6,7 +6,7 @@ lines.
 
 from __future__ import annotations
 
-MAGIC = 0x5354_5245_5353_0009  # "STRESS", layout version 9
+MAGIC = 0x5354_5245_5353_000A  # "STRESS", layout version 10
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs.
@@ -19,6 +19,7 @@ CYCLE = 4  # number of the cycle under way, from 1; 0 before the first
 LOGGED = 5  # odd: a guest write must find its dirty bit set; even: logging is off, or being switched, or harvested
 LOCK = 1 * LINE  # mmu_lock: 0 free, n + 1 held by process n, -n held for reading by n processes
 LOCK_WRITERS = 1 * LINE + 1  # processes that wait to hold it alone: readers let them pass
+LOCK_PASSED = 1 * LINE + 2  # times that one of those got it
 TLBI_DONE = 2 * LINE  # number of the newest completed VMID-wide TLBI
 FENCED = 2 * LINE + 1  # non-zero: no membarrier here, every access fences
 BARRIER_REFUSED = 2 * LINE + 2  # non-zero: a membarrier failed, so a TLBI was not complete when it seemed to be
@@ -68,6 +69,8 @@ B_LOCKED_NS = 14  # clock when it got mmu_lock; 0 while it does not hold it
 B_LOCKS = 15  # times that it took mmu_lock, and the time spent waiting for it and holding it
 B_WAIT_NS = 16
 B_HOLD_NS = 17
+B_VISITED = 18  # entries that its tear-down visited since it last offered mmu_lock to others
+B_YIELDED = 19  # non-zero: it gave mmu_lock up in its tear-down
 BUILDING_WORDS = 3 * LINE
 
 # Region "splitting", one row per process: the block it is splitting, which the steps of the split order work on.

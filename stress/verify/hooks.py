@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stress.bugs import MISSING_DSB
-from stress.kernels import fault, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
+from stress.kernels import fault, holding, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
 from stress.orders import STEPS
 from stress.shm import mmu_lock
 from stress.shm.accounts import Kind
@@ -92,6 +92,7 @@ class Hooks:
         self._replace(vars(rebuild), perform=self.perform)
         self._replace(vars(splitting), perform_split=self.perform_split)
         self._replace(vars(oracle), keep=self.keep)
+        self._replace(vars(holding), contended=self.contended)
         taken_alone = mmu_lock.acquire
         for name, module in list(sys.modules.items()):
             if name.startswith(_PACKAGES) and vars(module).get("acquire") is taken_alone:
@@ -124,6 +125,10 @@ class Hooks:
         control: Any = s.control
         self.world.lock(control.place(LOCK), who + 1)
         trace(s, int(Traced.LOCK), who, 0, 0)
+        return True
+
+    def contended(self, s: Machine) -> bool:
+        """Whether somebody waits for mmu_lock: nobody spins here, so whoever would take it gets the chance."""
         return True
 
     def lookup(self, cpu: tlb.Cpu, bits: int, gfn: int, sizes: int) -> int:

@@ -58,6 +58,7 @@ class Bounds:
     shared: bool = False  # fault handlers share mmu_lock
     vcpu_rebuilds: bool = False
     split_order: str = BUILD_FIRST.name
+    yield_every: int = 0  # entries after which a tear-down gives mmu_lock up, whoever waits; 0: it never does
     inject: int = 0
     granule: int = 64 * KIB
     tso: bool = True
@@ -76,6 +77,7 @@ def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:
         shared=bounds.shared,
         vcpu_rebuilds=bounds.vcpu_rebuilds,
         split_order=parse_split_order(bounds.split_order).word,
+        yield_every=bounds.yield_every,
         inject=bounds.inject,
         spare_blocks=int(SCRIPTS[bounds.scenario].moves),
         trace_rows=trace_rows,

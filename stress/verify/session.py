@@ -50,6 +50,8 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         raise UsageError(f"there is no granule of {options['granule']}", "use --granule 4K, 16K or 64K")
     if not 0 <= populated <= pages:
         raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
+    if options["yield_every"] and not order.tears_down_locked:
+        raise UsageError(f"{order.name} tears nothing down under mmu_lock", "leave --yield-every out")
     return Bounds(
         scenario=options["scenario"],
         vcpus=options["vcpus"],
@@ -62,6 +64,7 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         shared=options["locking"] == SHARED,
         vcpu_rebuilds=options["rebuilder"] == VCPU,
         split_order=split.name,
+        yield_every=options["yield_every"],
         inject=bug.flag if bug else 0,
         granule=granule,
         tso=options["memory"] == "tso",
@@ -180,13 +183,14 @@ def in_words(bounds: Bounds) -> str:
     )
     beside = f", beside {bounds.speculating - 1 or 'no'} other" if 0 < bounds.speculating < bounds.vcpus else ""
     caches = f"guest caches {'on' if bounds.guest_caches else 'off'}"
+    yields = f", given up in tear-downs (--yield-every {bounds.yield_every})" if bounds.yield_every else ""
     parts = (
         bounds.scenario,
         f"{counted(bounds.vcpus, 'vCPU', 's')} with {counted(bounds.accesses, 'access', 'es')} each",
         f"{bounds.pages} pages, {bounds.populated} mapped",
         "FWB" if bounds.fwb else f"no FWB, {caches}",
         f"FEAT_BBM level {bounds.bbm_level}",
-        f"mmu_lock {'shared' if bounds.shared else 'exclusive'}",
+        f"mmu_lock {'shared' if bounds.shared else 'exclusive'}{yields}",
         f"{'a vCPU' if bounds.vcpu_rebuilds else 'the hypervisor'} rebuilds",
         f"blocks split {bounds.split_order}",
         "x86-TSO" if bounds.tso else "sequential consistency",

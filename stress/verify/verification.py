@@ -94,7 +94,15 @@ class Verified:
 
 
 #: What a proof lists, in this order.
-SIGHTS = ("window faults", "redone accesses", "fills before the TLBI", "fills after the TLBI", "restarts", "lost races")
+SIGHTS = (
+    "window faults",
+    "redone accesses",
+    "fills before the TLBI",
+    "fills after the TLBI",
+    "yields",
+    "restarts",
+    "lost races",
+)
 
 
 def machines(bounds: Bounds) -> Iterator[tuple[Bounds, Guess | None]]:
@@ -133,6 +141,8 @@ def note_sights(scene: Scene, seen: Counter[str]) -> None:
         seen["window faults"] += 1
     if scene.counted(accounts.C_REDONE):
         seen["redone accesses"] += 1
+    if scene.s.totals[0, accounts.T_YIELDS]:
+        seen["yields"] += 1
     if scene.s.totals[0, accounts.T_RESTARTS]:
         seen["restarts"] += 1
     if scene.counted(accounts.C_FAULTS + RETRY) or scene.s.tally[accounts.VOIDED]:
@@ -153,6 +163,8 @@ def at_stake(verified: Verified) -> str:
     invalidates = any(step.facts.tlbi for step in steps) if steps else script.invalidates
     if invalidates and not verified.seen["redone accesses"]:
         missing.append("no access was redone")
+    if verified.bounds.yield_every and not verified.seen["yields"]:
+        missing.append("mmu_lock was never given up in a tear-down")
     return ", ".join(missing)
 
 

@@ -95,7 +95,7 @@ def test_such_a_word_would_be_found() -> None:
 
 
 #: Kernels that do both: they count and time what they do, or read the order under test.
-BOTH = {"fault", "lockless", "pool", "rebuild", "splitting", "steps", "teardown", "vcpu", "mmu_lock"}
+BOTH = {"fault", "holding", "lockless", "pool", "rebuild", "splitting", "steps", "teardown", "vcpu", "mmu_lock"}
 #: Kernels that only count, time, judge and trace.
 JUST_RECORD = {"cost", "inject", "oracle", "records", "drain", "edges", "events", "histogram", "trace_log", "layout"}
 

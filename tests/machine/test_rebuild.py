@@ -36,10 +36,11 @@ from stress.kernels.codes import POPULATION, REBUILT, RETRY, STOPPED
 from stress.kernels.descriptor import broken
 from stress.kernels.entries import find
 from stress.kernels.fault import handle
+from stress.kernels.holding import own_lock
 from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, begin, carry_out
 from stress.kernels.records import settled
 from stress.kernels.split import write_unmapped
-from stress.kernels.steps import look, own_lock
+from stress.kernels.steps import look
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
 from stress.shm.accounts import (

@@ -22,9 +22,10 @@ from programs import execute, program
 from stress.bugs import NO_RECHECK
 from stress.kernels.codes import POPULATION
 from stress.kernels.dirty import set_logging
+from stress.kernels.holding import own_lock
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames
 from stress.kernels.rebuild import DONE, VOID, begin, carry_out, rebuild
-from stress.kernels.steps import look, own_lock
+from stress.kernels.steps import look
 from stress.kernels.tlb import new_cpu
 from stress.orders import CLEAN_UNLOCKED
 from stress.shm.accounts import ACTED, R_VOID, T_RESTARTS, Kind, State

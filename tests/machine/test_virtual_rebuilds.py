@@ -18,7 +18,7 @@ from stress.predict import briefly, check
 from stress.predict import virtual as v
 from stress.predict.cycles import CYCLES, play_rebuild
 from stress.predict.passes import Played
-from stress.results.data import COUNTERS
+from stress.results.data import COUNTERS, FAULT_CLASSES
 from stress.shm.mode import JIT_DISABLED
 
 pytestmark = pytest.mark.timeout(900)  # the event loop may have to be compiled first
@@ -243,3 +243,45 @@ def test_a_page_that_is_logged_faults_once_per_harvest(tmp_path: Path) -> None:
     config = configuration(tmp_path, **options, vcpus=2, write_fraction=1, rebuilds=1)
     run = CYCLES[config.scenario](config, config.parsed_orders[0], going_on)
     assert 511 <= counted(run)["relaxed"] <= 514, "each page once, but one that was split off, and those that both met"
+
+
+# Tear-downs that give mmu_lock up: 512 entries of 300 ns.
+
+LONG = COSTS | {"unmap_ns": 300}
+
+
+def yielding(path: Path, order: str, entries: int, **options: Any) -> Played:
+    config = configuration(path, LONG, orders=[order], yield_every=entries, vcpus=2, rebuilds=20, **options)
+    return played(config)
+
+
+def worst_stall_ns(run: Played) -> float:
+    """Of a vCPU that does not rebuild."""
+    faults = run.world.faults[: run.world.s.control[v.KEPT]]
+    return float(faults[faults[:, v.F_CLASS] != FAULT_CLASSES.index("rebuild"), v.F_STALL].max()) / 1000
+
+
+def held_ns(run: Played) -> Any:
+    rows = run.world.record[: run.world.s.control[v.REBUILT]]
+    assert len(rows) == 20
+    return (rows[:, v.R_UNLOCKED] - rows[:, v.R_LOCKED] - rows[:, v.R_YIELDED]) / 1000
+
+
+@pytest.mark.parametrize("rebuilder", ["hypervisor", "vcpu"])
+def test_who_waits_for_a_tear_down_waits_for_a_chunk_of_it(tmp_path: Path, rebuilder: str) -> None:
+    whole = yielding(tmp_path, "block-first", 0, rebuilder=rebuilder)
+    chunks = yielding(tmp_path, "block-first", 64, rebuilder=rebuilder)
+    assert int(whole.world.s.sums[v.S_YIELDS]) == 0
+    assert 0 < int(chunks.world.s.sums[v.S_YIELDS]) <= 40, "each vCPU waits once"
+    assert worst_stall_ns(whole) > 512 * 300
+    assert worst_stall_ns(chunks) - worst_stall_ns(whole) < -(512 - 2 * 64) * 300
+    assert held_ns(chunks) == pytest.approx(held_ns(whole), abs=1)
+
+
+def test_in_the_window_who_was_let_through_only_tries_again(tmp_path: Path) -> None:
+    whole, chunks = yielding(tmp_path, "unmap-first", 0), yielding(tmp_path, "unmap-first", 64)
+    assert int(chunks.world.s.sums[v.S_YIELDS]) > 20
+    rows, before = (run.world.record[:20] for run in (chunks, whole))
+    assert rows[:, v.R_FAULTS].sum() > before[:, v.R_FAULTS].sum()
+    assert (rows[:, v.R_VALID] - rows[:, v.R_INVALID]).sum() > (before[:, v.R_VALID] - before[:, v.R_INVALID]).sum()
+    assert held_ns(chunks) == pytest.approx(held_ns(whole), abs=1)

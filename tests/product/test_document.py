@@ -137,7 +137,7 @@ def test_an_unknown_key_is_noticed() -> None:
 def test_the_promised_keys_are_there() -> None:
     document = build(head_to_head(rng()))
     assert document.keys() >= TOP_LEVEL | {"violations", "verdict", "comparison"}
-    assert document["schema_version"] == 5
+    assert document["schema_version"] == 6
     assert document["scenario"] == "rebuild"
     assert not document.keys() & {"life_cycle", "stages"}
     for order in document["orders"]:

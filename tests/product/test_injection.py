@@ -66,6 +66,8 @@ def test_what_cannot_act_is_refused(bug: str, scenario: str) -> None:
         ("freed-twice", {"order": "invalidate,tlbi,clean,install"}),
         ("no-grace", {"order": "block-first"}),
         ("no-recheck", {"order": "clean-first"}),
+        ("no-recheck", {"order": "unmap-first"}),  # which holds mmu_lock all the time
+        ("no-recheck", {"order": "block-first", "yield-every": 64}),  # whose block stands by then
         ("no-recheck", {"rebuilder": "hypervisor"}),
         ("no-break", {"scenario": "kvm-page-table-test", "backing": "anonymous", "block-size": "2M"}),
     ],

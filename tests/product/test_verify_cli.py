@@ -58,6 +58,7 @@ def test_no_time_proves_nothing() -> None:
         ((), "give orders"),
         (("no-order",), "unknown order"),
         (("block-first", "--pages", "3"), "--pages 2, 4, 8 or 16"),
+        (("clean-unlocked", "--yield-every", "1"), "leave --yield-every out"),
         (("block-first", "--granule", "8K"), "--granule 4K, 16K or 64K"),
         (("block-first", "--populated", "3"), "--populated 0 to 2"),
         (("bbml2", "--inject", "no-break"), "cannot act"),

@@ -1,8 +1,8 @@
 """The ``thp`` scenario: the host breaks huge pages up and collapses small ones, and moves the memslot, under the guest.
 
 Each time the MMU notifier unmaps the range and the frames move elsewhere. After a collapse the next fault installs a
-block directly: no table is left to rebuild. For an order with steps before `lock` dirty logging comes and goes in
-between and leaves a table to the vCPUs, so that frames move while one of them rebuilds.
+block directly: no table is left to rebuild. For an order with steps before `lock`, or with `--yield-every`, dirty
+logging comes and goes in between and leaves a table to the vCPUs, so that frames move while one of them rebuilds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Thp(LoggingScenario):
             self._move(block, _MIX, "breakups")
             hypervisor.dwell_around(self.plan.dwell_ns)
         self._move(block, 0, "collapses")
-        if self.plan.geo.vcpu_rebuilds and self.plan.orders[order][0] != Step.LOCK.code:
+        yields = self.plan.geo.yield_every > 0
+        if self.plan.geo.vcpu_rebuilds and (yields or self.plan.orders[order][0] != Step.LOCK.code):
             self.split_as_logged(self.block_gfn(block))
             self.stop_logging_at(self.block_gfn(block))
         hypervisor.dwell_around(self.plan.dwell_ns)

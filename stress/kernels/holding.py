@@ -1,0 +1,105 @@
+"""mmu_lock as a rebuild holds it: taken and given back at its steps, and given up for a while in a long tear-down."""
+
+from __future__ import annotations
+
+from stress.kernels.grace import begin_walk, end_walk
+from stress.shm.accounts import HEARTBEAT, R_YIELDED_NS, T_YIELDS
+from stress.shm.atomics import fetch_add
+from stress.shm.jit import inline, kernel
+from stress.shm.layout import Machine
+from stress.shm.mmu_lock import acquire, acquire_shared, contended, let_pass, release
+from stress.shm.placement import out_of_line
+from stress.shm.syscalls import clock_ns
+from stress.shm.words import (
+    B_HOLD_NS,
+    B_LOCKED_NS,
+    B_LOCKS,
+    B_NEXT_STATE,
+    B_NUMBER,
+    B_ORDER,
+    B_VISITED,
+    B_WAIT_NS,
+    B_YIELDED,
+)
+
+
+@kernel
+def take_lock(s: Machine, who: int, requested_ns: int) -> bool:
+    """Take mmu_lock, alone or for reading as the run has it; False if the run stops first."""
+    if s.geo.shared != 0:
+        if not acquire_shared(s, who):
+            return False
+        begin_walk(s, who)
+    elif not acquire(s, who):
+        return False
+    own_lock(s, who, requested_ns, clock_ns())
+    return True
+
+
+@kernel
+def own_lock(s: Machine, who: int, requested_ns: int, locked_ns: int) -> None:
+    """Account for mmu_lock, which ``who`` asked for and got at these times."""
+    b = s.building[who]
+    b[B_LOCKS] += 1
+    b[B_WAIT_NS] += locked_ns - requested_ns
+    b[B_LOCKED_NS] = locked_ns
+
+
+@kernel
+def disown_lock(s: Machine, who: int) -> int:
+    """Account for mmu_lock, which ``who`` gives back; the clock."""
+    b = s.building[who]
+    now = clock_ns()
+    b[B_HOLD_NS] += now - b[B_LOCKED_NS]
+    b[B_LOCKED_NS] = 0
+    return now
+
+
+@kernel
+def drop_lock(s: Machine, who: int) -> None:
+    """Give mmu_lock back, and account for it."""
+    end_walk(s, who)
+    release(s, who, s.building[who, B_NEXT_STATE])
+    disown_lock(s, who)
+
+
+@inline
+def entries_at_once(s: Machine, who: int) -> int:
+    """How many entries of a table a tear-down may visit before the next ``offer_lock``."""
+    if s.geo.yield_every == 0:
+        return 1 << s.geo.index_bits
+    return s.geo.yield_every - s.building[who, B_VISITED]
+
+
+@inline
+def offer_lock(s: Machine, who: int, visited: int) -> None:
+    """A tear-down has visited so many entries more: if that ends a chunk of them, let those pass who wait for mmu_lock.
+
+    As KVM's unmap of a range between two tables (Linux 6.1 ``stage2_apply_range``, ``cond_resched_rwlock_write``).
+    """
+    if s.geo.yield_every != 0:
+        yield_lock(s, who, visited)
+
+
+@kernel
+def yield_lock(s: Machine, who: int, visited: int) -> None:
+    """``offer_lock`` where tear-downs have chunks. Without mmu_lock nobody waits for this one.
+
+    If the run stops meanwhile ``who`` is left without mmu_lock, and what it tears down is its own all the same.
+    """
+    out_of_line()
+    b = s.building[who]
+    b[B_VISITED] += visited
+    if b[B_VISITED] < s.geo.yield_every:
+        return
+    b[B_VISITED] = 0
+    s.states[who, HEARTBEAT] += 1
+    if b[B_LOCKED_NS] == 0 or not contended(s):
+        return
+    end_walk(s, who)
+    given = disown_lock(s, who)
+    let_pass(s, who)
+    b[B_YIELDED] = 1
+    fetch_add(s.totals, (b[B_ORDER], T_YIELDS), 1)
+    take_lock(s, who, given)
+    s.records[b[B_NUMBER] & (s.geo.record_rows - 1), R_YIELDED_NS] += clock_ns() - given
