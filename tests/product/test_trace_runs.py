@@ -96,11 +96,35 @@ def assert_nested(events: list[Event]) -> None:
             ("run", "--scenario", "migration", *SMALL, "-v", "2", "--duration", "200ms", "--trace-rebuilds", "9"),
             "ipas2e1is",
         ),
+        (
+            (
+                "run",
+                "--scenario",
+                "migration",
+                *SMALL,
+                "--split-order",
+                "break-first",
+                "--eager-split",
+                "--rebuilds",
+                "2",
+            ),
+            "ipas2e1is",
+        ),
+        (("run", *SMALL, "--split-order", "invalidate,tlbi,build,link", "--rebuilds", "2"), "vmalls12e1is"),
         (("run", "--scenario", "thp", *SMALL, "-v", "2", "--duration", "60ms"), "ipas2e1is"),
         (("run", "--scenario", "kvm-page-table-test", "-b", "2M", "-s", "hugetlb-2m", "-v", "1"), "ipas2e1is"),
         (("run", "--scenario", "dirty-log-perf", "-b", "4M", "-s", "hugetlb-2m", "-v", "2", "-i", "2"), "ipas2e1is"),
     ],
-    ids=["hypervisor rebuilds", "vcpu rebuilds", "migration", "thp", "kvm-page-table-test", "dirty-log-perf"],
+    ids=[
+        "hypervisor rebuilds",
+        "vcpu rebuilds",
+        "migration",
+        "eager split",
+        "split by VMID",
+        "thp",
+        "kvm-page-table-test",
+        "dirty-log-perf",
+    ],
 )
 def test_a_checker_accepts_every_correct_run(tmp_path: Path, arguments: tuple[str, ...], needed: str) -> None:
     path = tmp_path / "run.casemate"
