@@ -119,7 +119,7 @@ FACTS: Final = {
         outside_lock=True,
     ),
     Step.TLBI_IPA: Facts(
-        "invalidate the TLB entries of one IPA only: those of a block that is split; not enough for a table",
+        "invalidate the TLB entries of one IPA: enough for a block that is split, not for a table",
         tlbi=Scope.IPA,
         outside_lock=True,
     ),

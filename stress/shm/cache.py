@@ -19,7 +19,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent.parent
 _COMPILED = ("arch", "shm", "kernels")
 # Data that compiled code takes its constants from.
-_CONSTANTS = ("bugs.py", "orders.py")
+_CONSTANTS = ("bugs.py", "orders.py", "splits.py")
 # What Numba's code depends on besides: these settings, and what /proc/cpuinfo says of the CPU.
 _SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 _CPU = ("model name", "cpu family", "model", "flags", "CPU implementer", "CPU part", "Features")

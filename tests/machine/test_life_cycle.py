@@ -304,8 +304,8 @@ def protect_under_the_guest(s: Machine, guest: Guest) -> None:
 
 #: Each operation that must invalidate TLBs, with what shows that it did not.
 WITHOUT_TLBI: dict[str, tuple[Callable[[Machine, Guest], None], dict[str, int]]] = {
-    "split": (split_under_the_guest, {"bbm": 1}),
-    "split by a handler": (split_by_a_handler, {"bbm": 1}),
+    "split": (split_under_the_guest, {"bbm": 1, "stale-translation": 1}),
+    "split by a handler": (split_by_a_handler, {"bbm": 1, "stale-translation": 1}),
     "write protection": (protect_under_the_guest, {"lost-dirty": 1}),
     "unmap by the notifier": (move_a_huge_page, {"stale-translation": 1}),
 }
