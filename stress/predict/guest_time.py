@@ -6,6 +6,10 @@ is then planned on; an entry that is broken cuts the rows short that go through 
 Long rows share memory, which serves a part of each miss for one core at a time: with n of them an access takes
 max(miss, n x that part), the asymptotic bound of a closed network (Denning and Buzen, Computing Surveys 10, 1978), met
 where nothing is random. Whenever there is one more or less, the others' times are worked out anew.
+
+A vCPU that reads behind another finds in a cache what that one has fetched, and catches up: readers of one block end
+together, and all fault on the next one before it is rebuilt. None of them reads while it is torn down under an
+exclusive mmu_lock. How far behind it may be, a cache's size, is not modelled.
 """
 
 from __future__ import annotations
@@ -85,6 +89,18 @@ def done_by(w: World, who: int, now: int, begun: int) -> int:
     since = now - a[v.A_SINCE]
     whole = (since + begun * (a[v.A_PRICE] - 1)) // a[v.A_PRICE]
     return int(min(a[v.A_PLANNED], whole))
+
+
+@kernel
+def lead(w: World, who: int, now: int) -> int:
+    """Pages by which somebody's long row in the same block is ahead of the actor."""
+    page, size = w.s.actor[who, v.A_PAGE], w.s.control[v.BLOCK_PAGES]
+    ahead = 0
+    for other in range(w.s.control[v.VCPUS]):
+        a = w.s.actor[other]
+        if a[v.A_LONG] != 0 and a[v.A_PAGE] // size == page // size:
+            ahead = max(ahead, a[v.A_PAGE] + done_by(w, other, now, 0) - page)
+    return int(ahead)
 
 
 @kernel
@@ -200,11 +216,16 @@ def go_on(w: World, who: int, now: int) -> None:
     if planned == 0:
         fault(w, who, now)
         return
+    long, price = planned >= LONG, w.s.access[w.s.control[v.LONG_ROWS] + 1]
+    if long and w.s.control[v.LONG_ROWS] > 0 and 0 < w.s.cost[v.K_WALK] < price:
+        ahead = lead(w, who, now)
+        if ahead >= LONG:  # up to where that is now; then it is less far ahead
+            long, price, planned = False, w.s.cost[v.K_WALK], min(planned, ahead)
     a[v.A_PHASE] = v.GUEST
     a[v.A_SINCE], a[v.A_PLANNED], a[v.A_COUNTED] = now, planned, 0
-    a[v.A_PRICE] = w.s.access[w.s.control[v.LONG_ROWS] + 1]
-    schedule(w, who, now + planned * a[v.A_PRICE])
-    if planned >= LONG:
+    a[v.A_PRICE] = price
+    schedule(w, who, now + planned * price)
+    if long:
         a[v.A_LONG] = 1
         w.s.control[v.LONG_ROWS] += 1
         share_memory(w, now)

@@ -234,6 +234,35 @@ def test_the_last_reader_has_memory_to_itself(tmp_path: Path) -> None:
     assert stage.duration_ns == PAGES * 2 * 8 + PAGES * 10
 
 
+@pytest.mark.parametrize(("shared", "each"), [(4, 10), (8, 16)])
+def test_who_reads_behind_another_catches_up(tmp_path: Path, shared: int, each: int) -> None:
+    """One page later by a fault of 1 us, but what is behind is in a cache: both end together, but for a short row."""
+    costs = {"miss_ns": 10, "miss_shared_ns": shared, "walk_ns": 1, "exit_ns": 1_000}
+    config = configuration(platform_file(tmp_path, **costs), vcpus=2, fwb=True)
+
+    def late(world: World) -> None:
+        all_mapped(world)
+        world.block[0, v.B_KIND] = v.EMPTY
+
+    program = [Program(1, first=PAGES, run=PAGES), Program(1, first=PAGES - 1, run=PAGES + 1)]
+    world, stage = one_stage(config, program.__getitem__, late)
+    ends = world.s.actor[:2, v.A_ENDED] / 1000
+    assert abs(ends[0] - ends[1]) <= 64 * each
+    assert stage.duration_ns <= PAGES * each + 64 * each
+    assert counted(stage)["accesses"] == 2 * PAGES + 1
+
+
+@pytest.mark.parametrize("order", ["unmap-first", "block-first"])
+def test_nobody_reads_a_block_while_the_last_is_torn_down(tmp_path: Path, order: str) -> None:
+    """Readers come to a block together, all fault before it is rebuilt, and wait for mmu_lock until it is torn down."""
+    readers, tear_down, blocks = 4, 200_000, 4
+    costs = {"miss_ns": 100, "miss_shared_ns": 50, "walk_ns": 10, "free_ns": tear_down}
+    file = platform_file(tmp_path, **costs, exit_ns=20_000, fault_ns=1_000)
+    config = configuration(file, vcpus=readers, fwb=True, orders=[order])
+    took = played(config).stages[-1].duration_ns
+    assert took == pytest.approx(blocks * (tear_down + 20_000 + PAGES * readers * 50), rel=0.05)
+
+
 def test_faults_are_too_far_apart_to_share_memory(tmp_path: Path) -> None:
     file = platform_file(tmp_path, miss_ns=20, miss_shared_ns=20, exit_ns=1_980)
     config = configuration(file, vcpus=4, memory="16M", fwb=True, locking="shared")
