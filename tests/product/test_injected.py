@@ -34,7 +34,7 @@ ELSEWHERE = [
         "table-use-after-free",
         {"found_by": "rule", "process": "hypervisor"},
     ),
-    ("missing-tlbi", ("--scenario", "rebuild"), "bbm", {"step": None}),  # the split, before any step
+    ("missing-tlbi", ("--scenario", "rebuild"), "bbm", {"step": "link"}),  # of the split
     ("missing-tlbi", ("--scenario", "migration"), "lost-dirty", {"process": "vcpu 0"}),  # write protection
     ("missing-tlbi", ("--scenario", "thp"), "stale-translation", {"process": "vcpu 0"}),  # the notifier's unmap
 ]
