@@ -55,8 +55,10 @@ def unmap_last(s: Machine, page: int, gfn: int, who: int) -> int:
         for index in range(first, last):
             if load(s.tables, index) & 1:
                 put_page(s, page)
-        spend(s, who, (last - first) * s.geo.unmap_ns_per_table >> bits)
-        offer_lock(s, who, last - first)
+        visited = last - first  # at most a table, so that neither product exceeds what a whole one costs
+        cost = visited * (s.geo.unmap_ns_per_table >> bits)
+        spend(s, who, cost + (visited * (s.geo.unmap_ns_per_table & (1 << bits) - 1) >> bits))
+        offer_lock(s, who, visited)
         first = last
     return 1 if free_table(s, page, gfn, who) else 0
 
