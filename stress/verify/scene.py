@@ -19,6 +19,7 @@ from stress.kernels import tlbi
 from stress.kernels.audit import audit
 from stress.kernels.codes import POOL_EXHAUSTED
 from stress.kernels.descriptor import next_page
+from stress.kernels.teardown import reap
 from stress.kernels.tlb import CPU_LEFT, CPU_SEEN, Cpu, new_cpu
 from stress.kernels.vcpu import run
 from stress.kernels.workload import Pattern, Workload
@@ -87,7 +88,13 @@ def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:
 
 
 def machine_on(world: World, geo: layout.Geo) -> Machine:
-    """A fresh machine whose regions are the world's."""
+    """A fresh machine whose regions are the world's, which knows those that only record."""
+
+    def accounts_for(at: int) -> bool:
+        name, index = world.about(at)
+        return name in _RECORDS or (name == "control" and geo.shared != 0 and index[0] in _LOCK)
+
+    world.accounts = accounts_for  # type: ignore[method-assign]
     fresh = layout.carve(bytearray(layout.segment_bytes(geo, 1)), geo, 1)
     list(layout.initialise(fresh))
     regions = {}
@@ -110,7 +117,6 @@ class Scene:
         hooks.attach(world)
         geo = geo_of(bounds, trace_rows)
         self.s = machine_on(world, geo)
-        world.accounts = self._accounts  # type: ignore[method-assign]
         cells: Region = self.s.cells  # type: ignore[assignment]
         world.split = range(cells.place(0), cells.place(0) + len(cells)), words.VALUE_MASK
         self._set_up()
@@ -165,10 +171,6 @@ class Scene:
             cpu.registers[CPU_SEEN] = seen
             cpu.registers[CPU_LEFT] = self.bounds.accesses
 
-    def _accounts(self, at: int) -> bool:
-        name, index = self.world.about(at)
-        return name in _RECORDS or (name == "control" and self.bounds.shared and index[0] in _LOCK)
-
     def _play_script(self) -> None:
         self.script.then(self.s, self.bounds.populated)
 
@@ -197,11 +199,12 @@ class Scene:
     def judge(self) -> tuple[dict[str, int], bool]:
         """Violations of the schedule just played to its end, by kind, and whether any was met, not told by a rule.
 
-        An audit is included.
+        The hypervisor then frees what others queued after it last did, as at the end of a run, and audits the tables.
         """
         s = self.s
         stuck = [one.name for one in self.world.team if not one.done and not one.optional]
         if not stuck:
+            reap(s, s.geo.hypervisor)
             pages = s.geo.table_pages
             audit(s, s.geo.hypervisor, [0] * pages, [0] * pages)
         kinds = list(accounts.Kind)

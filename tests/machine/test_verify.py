@@ -29,6 +29,8 @@ from stress.trace.casemate import encoded
 if not JIT_DISABLED:
     pytest.skip("compiled code cannot be stopped between two accesses", allow_module_level=True)
 
+from played import played
+
 from stress.verify.chance import Chance
 from stress.verify.columns import WIDTH, Columns, fitted
 from stress.verify.dpor import explore
@@ -381,6 +383,18 @@ def test_chance_leads_nowhere_that_the_reduction_did_not(
     by_chance = {end() for _ in islice(Chance(scene.world, 5).schedules(), 1000)}
     assert by_chance <= reduced
     assert len(by_chance) > 1
+
+
+def test_tables_queued_after_the_hypervisor_last_freed_some_are_no_leak(hooks: Hooks) -> None:
+    """A vCPU that rebuilds may queue its tables when the hypervisor has ended: a run frees them at its end."""
+    bounds = replace(NO_FWB, vcpus=2, shared=True, vcpu_rebuilds=True)
+    scene = Scene(hooks, parse_order("block-first-deferred"), bounds, None)
+    queued_late = 0
+    for _ in played(scene.world, 60):
+        control = scene.s.control
+        queued_late += control[words.DEFERRED_TAIL] > control[words.DEFERRED_HEAD]
+        assert scene.judge() == ({}, False)
+    assert queued_late > 0
 
 
 def test_an_interrupt_ends_the_search(hooks: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
