@@ -19,21 +19,24 @@ from guests import (
     wait_until,
     workload,
 )
-from machines import ALL, assert_sound, block_leaf, naive_tree, small_machine, violations
+from machines import ALL, assert_sound, block_leaf, naive_tree, small_machine, split_block, violations
 
 from stress.arch.descriptors import S2AP_W
+from stress.kernels import vcpu
 from stress.kernels.codes import PERMISSION, POOL_EXHAUSTED, POPULATION, SPURIOUS, STOPPED
 from stress.kernels.entries import find
 from stress.kernels.pattern import draw_accesses
 from stress.kernels.pool import allocate_table
-from stress.kernels.tlb import CHUNK, CPU_PAGE, CPU_RANDOM, CPU_SEEN, MISS, Cpu, fill, lookup, sizes_held
+from stress.kernels.split import DONE
+from stress.kernels.tlb import CHUNK, CPU_PAGE, CPU_RANDOM, CPU_SEEN, MISS, Cpu, fill, lookup, new_cpu, sizes_held
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid
-from stress.kernels.vcpu import RAN, run
+from stress.kernels.vcpu import RAN, counted_up, run
 from stress.kernels.walk import walk
 from stress.kernels.workload import Pattern, Workload
 from stress.shm.accounts import (
     AT_GFN,
     C_ACCESSES,
+    C_WRITES,
     FIRST_ACCESS_NS,
     HEARTBEAT,
     INSIDE,
@@ -42,6 +45,7 @@ from stress.shm.accounts import (
     STATE,
     State,
 )
+from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import FENCED, NOT_AT_POC, PARK, PARKED, POOL_HEAD, POOL_TAIL, STOP, TAG_SHIFT, VALUE_MASK
 
 
@@ -276,3 +280,36 @@ def test_tlb_and_walk_cache_hold_what_was_walked() -> None:
     assert (descriptor, ended) == (s.tables[index + 1], level)
     assert first == 3, "the walk cache holds the table"
     assert len(naive_tree(s).leaves) == 1024
+
+
+@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code calls what it was compiled with")
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_store_that_another_vcpu_overtook_is_redone(monkeypatch: pytest.MonkeyPatch, warm: bool) -> None:
+    """On the long way (a walk) and on the short one (a TLB hit): the other's value is never overwritten unseen."""
+    s = small_machine(blocks=1)
+    assert split_block(s, 0, ALL) == DONE
+    cpu = caught_up(s, new_cpu())
+    work = Workload(int(Pattern.STRIDED), 128, 1, 0.99, 1, 4096)
+    if warm:
+        assert run(s, cpu, work, 0, 1) == RAN
+    before = s.counters.sum(axis=(0, 1))
+    calls, failed = 0, 0
+
+    def overtaken(cells: Any, frame: int, expected: int, value: int) -> bool:
+        nonlocal calls, failed
+        calls += 1
+        if calls % 3 == 0:
+            cells[frame] = counted_up(int(cells[frame]))  # what another vCPU has just written
+        done = take_it(cells, frame, expected, value)
+        failed += not done
+        return bool(done)
+
+    take_it: Any = vars(vcpu)["compare_exchange"]
+    with monkeypatch.context() as patch:
+        patch.setattr(vcpu, "compare_exchange", overtaken)
+        assert run(s, cpu, work, 0, 1) == RAN
+    after = s.counters.sum(axis=(0, 1)) - before
+    assert failed == calls // 3 > 40
+    assert calls - failed == 128 == after[C_WRITES], "each write succeeded once"
+    assert (s.cells & VALUE_MASK).sum() == calls - failed + failed + 128 * warm, "and no other's was lost"
+    assert violations(s) == {}
