@@ -28,7 +28,7 @@ class Literal:
     there: bool = True
 
     def holds(self, steps: Steps) -> bool:
-        """Whether it is a fact about these steps."""
+        """Whether the fact is true of these steps."""
         if self.second is None:
             return (self.first in steps) == self.there
         return self.first in steps and self.second in steps and steps.index(self.first) < steps.index(self.second)
@@ -42,7 +42,7 @@ class Literal:
 
     @property
     def contrary(self) -> str:
-        """What a constraint asks for whose pattern this is."""
+        """The contrary of the fact, in words: what a constraint asks for if this is its pattern."""
         if self.second is not None:
             return f"{self.second} before {self.first}"
         return f"no {self.first}" if self.there else f"{self.first} is there"
@@ -67,7 +67,7 @@ class Constraint:
 
     @property
     def name(self) -> str:
-        """The same as a file's name."""
+        """The constraint as a part of a file's name."""
         return self.text.replace(": ", "-").replace(" ", "-")
 
 
@@ -113,7 +113,7 @@ def learn(refuted: Sequence[Steps], others: Sequence[Steps]) -> list[Constraint]
 
 
 def _needed(found: dict[Constraint, int]) -> list[Constraint]:
-    """Those that refute something that no other does."""
+    """The constraints that refute an order that no other constraint refutes."""
     for each in reversed(list(found)):
         rest = 0
         for other, mask in found.items():

@@ -1,4 +1,4 @@
-"""Processes that judge orders, in which kernels are plain Python; this one may have them compiled."""
+"""Processes that judge orders. Kernels are plain Python in these processes, while this one may have them compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Task = tuple[Any, ...]
 
 
 def _begin() -> None:
-    """Kernels are stepped in their plain-Python form, which is chosen when they are imported."""
+    """Set up a new process: its kernels are plain Python, which is decided when they are imported."""
     os.environ["NUMBA_DISABLE_JIT"] = "1"
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in interrupt.SIGNALS:  # who started us ends us
@@ -34,7 +34,7 @@ def _begin() -> None:
 
 
 def perform(task: Task) -> Any:
-    """Do a task."""
+    """Do a task in the process that this is; its result."""
     from stress.search import judging
 
     what, *arguments = task

@@ -17,7 +17,7 @@ def label(steps: Steps, fwb: bool) -> str:
 
 
 def front_of(figures: Mapping[_K, Mapping[str, int]]) -> list[_K]:
-    """Those that no other beats: is better in one figure, and worse in none."""
+    """The programs that no other beats; one beats another if it is better in one figure and worse in none."""
     points = {key: tuple(each[name] for name in FIGURES) for key, each in figures.items()}
 
     def beaten(point: tuple[int, ...]) -> bool:

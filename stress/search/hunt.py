@@ -50,7 +50,7 @@ class Found:
     elapsed_ns: int = 0
 
     def judged(self, judgement: str) -> list[Steps]:
-        """The programs of which that is known."""
+        """The programs whose verdict is ``judgement``, in order."""
         return [
             steps for steps in self.classes if steps in self.verdicts and self.verdicts[steps].judgement == judgement
         ]

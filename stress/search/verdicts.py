@@ -39,7 +39,7 @@ class Verdict:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
-        """What `asdict` made, and JSON kept."""
+        """A verdict from a line of the file, as `asdict` made it."""
         return cls(**{**data, "kinds": tuple(data["kinds"])})
 
 
@@ -54,7 +54,7 @@ def sources_hash() -> str:
 
 
 class Verdicts:
-    """The verdicts of this version, in a file of JSON lines; without one where it cannot be written."""
+    """The verdicts of this version, kept in a file of JSON lines; in memory alone where the file cannot be written."""
 
     def __init__(self, directory: Path | None = None) -> None:
         directory = cache_directory() if directory is None else directory
@@ -72,11 +72,11 @@ class Verdicts:
                 continue  # cut off when a machine died: it is judged again
 
     def get(self, what: str, steps: Steps, limits: Mapping[str, Any]) -> Verdict | None:
-        """What is known of an order within bounds."""
+        """The verdict that was kept of an order within bounds, or None."""
         return self._known.get(_key(what, steps, limits))
 
     def put(self, what: str, steps: Steps, limits: Mapping[str, Any], verdict: Verdict) -> None:
-        """Keep a verdict, unless it is none."""
+        """Keep a verdict in the file; one that is open is not kept."""
         if verdict.judgement == UNDECIDED:
             return
         key = _key(what, steps, limits)

@@ -1,4 +1,4 @@
-"""What the words that only record mean: indices into the regions outside of the protocol, and their values.
+"""The meaning of the words that only record: indices into the regions outside of the protocol, and their values.
 
 What processes do depends on none of them, but for what it costs and for the order under test. Words that different
 processes write sit on different cache lines.
@@ -49,7 +49,7 @@ STATE_WORDS = 2 * LINE
 
 
 class State(IntEnum):
-    """What a process is doing, for the one who must explain its death."""
+    """What a process is doing: the supervisor names it if the process dies or hangs."""
 
     STARTING = 0
     GUEST = 1  # running guest accesses
@@ -158,7 +158,7 @@ class Kind(IntEnum):
 
     @property
     def label(self) -> str:
-        """Name in results."""
+        """The kind's name in results."""
         return self.name.lower().replace("_", "-")
 
 

@@ -28,7 +28,7 @@ _VERSIONS_KEPT = 8
 
 
 def _cpu() -> tuple[str, ...]:
-    """What the kernel says of the first processor; nothing where it says nothing."""
+    """The lines of /proc/cpuinfo that tell the first processor from others; none where the file cannot be read."""
     try:
         with open("/proc/cpuinfo") as file:
             first = file.read(8192).partition("\n\n")[0]
@@ -80,7 +80,7 @@ def is_where_asked() -> bool:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Nobody else can have put code there: cached kernels are unpickled."""
+    """Whether nobody but this user can have put code into the directory: cached kernels are unpickled."""
     status = directory.stat()
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
 

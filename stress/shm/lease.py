@@ -30,7 +30,7 @@ class Lease:
                 raise
 
     def release(self) -> None:
-        """Give the lease up; again is fine."""
+        """Give the lease up; a lease that was given up before stays so."""
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)

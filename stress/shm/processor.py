@@ -80,7 +80,7 @@ class Twins:
 
 @contextmanager
 def use(other: Processor) -> Iterator[None]:
-    """Twins use ``other`` meanwhile."""
+    """Make the twins use the processor ``other`` while the context is entered."""
     before, Twins.processor = Twins.processor, other
     try:
         yield

@@ -30,7 +30,7 @@ class StaleSegment:
 
     @classmethod
     def at(cls, path: Path) -> StaleSegment:
-        """The one at ``path``. Raises OSError if it has gone."""
+        """The segment in the file ``path``. Raises OSError if the file has gone."""
         status = path.lstat()
         ours = os.geteuid() in (0, status.st_uid)
         return cls(path.name, _creator(path.name), status.st_blocks * 512, ours)

@@ -89,7 +89,7 @@ class Toy:
         return self._words.nbytes
 
     def save(self) -> None:
-        """What there is now is what ``reset`` leads back to."""
+        """Make the machine's present state the one that ``reset`` leads back to."""
         self._saved = self._words.copy()
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""What the words that decide what happens mean: indices into the regions of the protocol, and their values.
+"""The meaning of the words that decide what happens: indices into the regions of the protocol, and their values.
 
 What the other regions record is in `stress.shm.accounts`. Words that different processes write sit on different cache
 lines.
