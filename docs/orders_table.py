@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from stress.arch.bbm import HIGHEST
 from stress.orders import Step, enumerate_orders
 from stress.search.classes import Steps, program, written
 from stress.search.constraints import learn
@@ -56,11 +57,12 @@ Machines in one row agree on all 261 orders.
 
 RULES
 
-So the correct orders are those of a partial order: `invalidate < tlbi < install` and `tlbi < unmap`, all four
-there; and `clean < install`, with the clean there, where the guest sees what is at the PoC and not all of it was
-mapped. Nothing else matters: `unmap` on either side of `install`, the clean inside the window or before it. An
-order must end with the entry the valid block (`install < invalidate` is wrong) and with the table freed (no `unmap`
-is wrong).
+So the correct orders below level 2 are those of a partial order: `invalidate < tlbi < install` and `tlbi < unmap`,
+all four there; from level 2 on also those with `install < tlbi < unmap`, and an `invalidate` before the `install` or
+none. To both comes `clean < install`, with the clean there, where the guest sees what is at the PoC and not all of
+it was mapped. Nothing else matters: `unmap` on either side of `install`, the clean inside the window or before it.
+An order must end with the entry the valid block (`install < invalidate` is wrong) and with the table freed (no
+`unmap` is wrong).
 
 ## How FEAT_BBM is read
 
@@ -68,16 +70,18 @@ is wrong).
   (R_HHCXC), and the basic `install` sets none. A walk may then still leave both sizes in a TLB, which aborts
   (I_HYQMB). With `install-nt` and `clear-nt` see `stress orders`; nT that is never cleared is wrong, for no TLB
   would keep the block.
-- **Level 2** allows `install` over the valid table: overlapping sizes raise no conflict (as the CPUs that Linux
-  lists for BBML2_NOABORT have it). What is left of the rule is R_GPPYH: `install < tlbi < unmap`, or a walker still
-  reads the table.
-- **Invalid to valid before the TLBI** (`invalidate < install < tlbi`) is wrong at level 2 as well. The manual
-  leaves room: invalid entries are never cached (I_WZCBG), and no TLB can tell this from `install` alone, which
-  level 2 allows. But the procedure of R_DDMVT, once begun, has its TLBI before the new entry, and nothing in the
-  relaxation of level 2, which is about valid to valid, takes that away. We read it the strict way: whoever breaks
-  an entry at level 2 has no reason to leave the TLBI for later. It is a rule that says so (B, and nothing else): no
-  vCPU of the model meets a consequence. Read the other way, `invalidate < install < tlbi < unmap` would be correct
-  at level 2, with a clean as above: 6 orders more, 2 of them where a clean is needed, would be `ok` instead of `B`.
+- **Level 2** allows `install` over the valid table (R_KFLJB, R_PVTFW). A TLB that gets the block while it holds
+  pages of it may abort: an exit and a TLBI of that core, counted as `conflict_aborts` in a run, and no violation.
+  What is left of the rule is R_GPPYH: `install < tlbi < unmap`, or a walker still reads the table.
+- **Level 3** is level 2 without the abort. That costs no step and needs none, so the two agree on every order; the
+  difference is in the time of the guest (`stress compare block-first bbml2 --bbm-level 2`, then 3).
+- **Invalid to valid before the TLBI** (`invalidate < install < tlbi < unmap`) is correct from level 2 on, and with
+  `install-nt` from level 1 on. R_WHZWS says when a break is required, and R_DDMVT what it consists of where it is: a
+  change that needs no break needs no step of one. Nor could a TLB tell: invalid entries are never cached (I_WZCBG),
+  so it may hold what it may hold after `install` alone, pages of the old table and the block, which these levels
+  allow side by side. The table still outlives the TLBI. What changes besides the size, an address, needs the whole
+  break at every level. (An earlier edition of this page had these 6 orders wrong, by a rule alone: no vCPU of the
+  model ever met a consequence.)
 - **Who may still walk.** A table may be freed once a TLBI that began after it was unlinked is complete. Here
   mmu_lock is held alone, so no grace period is needed; `unmap-deferred` and a shared mmu_lock have one (an RCU
   section covers a walk without the lock from its first load to its last).
@@ -97,7 +101,7 @@ def machines() -> Iterator[tuple[str, Limits]]:
     """The columns: a heading, and what differs between them."""
     for memory, fwb, caches in (("FWB", True, True), ("caches on", False, True), ("caches off", False, False)):
         for share, populated in (("full", 2), ("partial", 1)):
-            for level in (0, 1, 2):
+            for level in range(HIGHEST + 1):
                 limits = {"fwb": fwb, "guest_caches": caches, "populated": populated, "bbm_level": level}
                 yield f"{memory}, {share}, {level}", {**BOUNDS, **limits}
 

@@ -279,8 +279,8 @@ NT: Final = Order(
 BBML2: Final = Order(
     name="bbml2",
     steps=(Step.CLEAN, Step.INSTALL, Step.TLBI, Step.UNMAP),
-    provenance="RFC of January 2021 (FEAT_BBM level 2)",
-    description="no break: the CPU copes with both sizes in its TLBs",
+    provenance="RFC of January 2021 (FEAT_BBM level 2); Linux uses BBML2_NOABORT for stage 1 alone",
+    description="no break: TLBs may hold both sizes until the TLBI; at level 2 that may abort, at level 3 not",
 )
 
 #: Every named order, in the order in which they are printed.

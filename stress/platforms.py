@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from stress import shipped
+from stress.arch.bbm import HIGHEST
 from stress.errors import UsageError
 from stress.orders import Scope, Step
 from stress.reading import read_bytes
@@ -53,6 +54,7 @@ class Work(StrEnum):
     """What costs something besides the steps of an order."""
 
     EXIT = "a vCPU's exit to the hypervisor and its way back"
+    CONFLICT = "a TLB conflict abort: an exit, a TLBI of the one core, and the way back"
     FAULT = "to look what a fault is about, under mmu_lock"
     MAP = "to write entries of a table that is linked or will be"
     ZERO = "to zero memory that the host gives to the guest"
@@ -132,8 +134,8 @@ class Platform(BaseModel):
     fwb: bool
     #: CTR_EL0.DIC: no I-cache invalidation after a clean.
     dic: bool
-    #: FEAT_BBM level: 0, 1 or 2.
-    bbm_level: int = Field(ge=0, le=2)
+    #: FEAT_BBM level: 0, 1, 2 or 3.
+    bbm_level: int = Field(ge=0, le=HIGHEST)
 
     clean_bytes_per_s: Bandwidth | None = Field(default=None, description="D-cache clean to PoC")
     icache_ns: Cost = Field(default=0, description="I-cache invalidation after a clean")
@@ -184,6 +186,8 @@ class Platform(BaseModel):
         match step:
             case Work.EXIT:
                 return self.exit_ns
+            case Work.CONFLICT:
+                return self.exit_ns + self._tlbi_ns(self.tlbi_ns, Shape(local=True))
             case Work.FAULT:
                 return self.fault_ns
             case Work.MAP:

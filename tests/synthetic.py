@@ -92,7 +92,7 @@ def order_data(
     per_cycle = rng.poisson(stalls_per_cycle, count)
     stalls = np.zeros(int(per_cycle.sum()), STALL_ROW)
     stalls["cycle"] = np.repeat(cycles["number"], per_cycle)
-    stalls["fault_class"] = rng.choice(len(FAULT_CLASSES), stalls.size, p=[0.85, 0.05, 0.05, 0.05, 0, 0])
+    stalls["fault_class"] = rng.choice(len(FAULT_CLASSES), stalls.size, p=[0.85, 0.05, 0.05, 0.05, 0, 0, 0])
     stalls["stall_ns"] = stall_ns * np.repeat(speed, per_cycle) * rng.lognormal(0, 0.5, stalls.size)
     by_class = [stalls["stall_ns"][stalls["fault_class"] == index] for index in range(len(FAULT_CLASSES))]
 
@@ -109,6 +109,7 @@ def order_data(
         rebuilds=rebuilds,
         restarts=0,
         yields=0,
+        lost_races=0,
         rebuilds_hit=int(np.count_nonzero(rows["window_faults"])),
         rows=rows,
         cycles=cycles,
@@ -316,16 +317,29 @@ def published(rng: np.random.Generator) -> RunData:
     return run_data(orders)
 
 
+def version_5(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as schema version 5 had it."""
+    old = copy.deepcopy(document)
+    old["schema_version"] = 5
+    for order in old["orders"]:
+        del order["conflict_aborts"], order["lost_races"], order["yields"]
+        for faults in (order["faults"], order["stall_by_class_ns"], *(vcpu["faults"] for vcpu in order["per_vcpu"])):
+            del faults["conflict"]
+    for stage in old.get("stages", ()):
+        del stage["faults"]["conflict"]
+    return old
+
+
 def version_3(document: dict[str, Any]) -> dict[str, Any]:
     """The document as schema version 3 had it."""
-    old = copy.deepcopy(document)
+    old = version_5(document)
     old["schema_version"] = 3
     del old["untested"]
     for found in old["violations"]:
         del found["by_rule"]
     old.pop("passes", None)
     for order in old["orders"]:
-        del order["cycles"], order["restarts"], order["yields"]
+        del order["cycles"], order["restarts"]
     return old
 
 

@@ -64,12 +64,20 @@ static inline int64_t verdict(int64_t old, int64_t new, int64_t level, int64_t t
 		return FREED;
 	if (!(new & 1))
 		return OK;
-	if (!(old & 1))
-		return was_valid(old) && tlbi_done <= old >> CLOCK_LO ? NO_TLBI : OK;
+	const bool is_block = (new & FIELD_TYPE) == TYPE_BLOCK;
 
+	if (!(old & 1)) {
+		if (!was_valid(old) || tlbi_done > old >> CLOCK_LO)
+			return OK;
+		const bool was_table = (old & FIELD_KIND) >> KIND_LO == KIND_BROKEN_TABLE;
+		const bool resized = level < LAST_LEVEL && is_block == was_table;
+		const bool nt = bbm_level == 1 && is_block && new & FIELD_NT;
+
+		return resized && (bbm_level >= ANY_SIZE || nt) ? OK : NO_TLBI;
+	}
 	const int64_t block = (old & FIELD_TYPE) == TYPE_BLOCK ? old : new;
 	if (level < LAST_LEVEL && (old ^ new) & FIELD_TYPE) {
-		const bool allowed = bbm_level == 2 || (bbm_level == 1 && block & FIELD_NT);
+		const bool allowed = bbm_level >= ANY_SIZE || (bbm_level == 1 && block & FIELD_NT);
 
 		return allowed ? OK : NO_BREAK_SIZE;
 	}

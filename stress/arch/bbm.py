@@ -10,7 +10,20 @@ valid           a block, page or table descriptor
 
 Changing a valid entry's size, or its output address, needs a break: valid -> broken -> TLBI completed -> valid.
 Changing permissions, AF or software bits does not. FEAT_BBM relaxes only the change of size: level 1 while the
-block has nT set, level 2 always; a changed output address still needs the break.
+block has nT set, levels 2 and 3 always; a changed output address still needs the break.
+
+A break without its TLBI is worth nothing, and does no harm: invalid entries are never cached (I_WZCBG), so what TLBs
+may hold is what they might hold had nothing been broken. What needs no break needs none of its TLBI either. A broken
+word keeps what kind of entry was there, and not its address: a leaf that becomes a leaf again is taken for another.
+
+============  ============================================================================================
+level         a change of size without a break
+============  ============================================================================================
+0             is wrong: a TLB that gets both sizes may do anything
+1             is allowed where the block has nT set; a TLB does not keep such a block, so its accesses walk
+2             is allowed; a vCPU whose TLB gets both sizes may take a TLB conflict abort
+3             is allowed, and aborts nobody
+============  ============================================================================================
 """
 
 from __future__ import annotations
@@ -27,6 +40,13 @@ from stress.arch.descriptors import (
     output_address,
 )
 from stress.arch.geometry import LAST_LEVEL
+
+#: From this level on a size may change without a break, whatever the block.
+ANY_SIZE = 2
+#: At this level that may end in a TLB conflict abort.
+MAY_ABORT = 2
+#: The highest level.
+HIGHEST = 3
 
 # Verdicts on one store to an entry.
 OK = 0
@@ -67,20 +87,24 @@ def verdict(old: int, new: int, level: int, tlbi_done: int, bbm_level: int) -> i
     """Judge the store of ``new`` over ``old`` in an entry at ``level``; returns one of the verdicts above.
 
     ``tlbi_done`` is the sequence number of the newest completed VMID-wide TLBI, ``bbm_level`` the platform's
-    FEAT_BBM level (0, 1, 2). A TLBI by IPA turns a broken leaf's entry clean, so it needs no clock here.
+    FEAT_BBM level (0 to 3). A TLBI by IPA turns a broken leaf's entry clean, so it needs no clock here.
     """
     if old == _POISON:
         return FREED
     if not new & 1:
         return OK
+    is_block = new & _TYPE == _BLOCK
     if not old & 1:
         kind = (old & _KIND_MASK) >> _KIND_LO
-        if (kind == _LEAF or kind == _TABLE) and tlbi_done <= (old >> _CLOCK_LO):
-            return NO_TLBI
-        return OK
+        if (kind != _LEAF and kind != _TABLE) or tlbi_done > (old >> _CLOCK_LO):
+            return OK
+        resized = level < _LAST and is_block == (kind == _TABLE)
+        if resized and (bbm_level >= ANY_SIZE or (bbm_level == 1 and is_block and new & _NT)):
+            return OK
+        return NO_TLBI
     block = old if old & _TYPE == _BLOCK else new
     if level < _LAST and (old ^ new) & _TYPE:
-        if bbm_level == 2 or (bbm_level == 1 and block & _NT):
+        if bbm_level >= ANY_SIZE or (bbm_level == 1 and block & _NT):
             return OK
         return NO_BREAK_SIZE
     moved = (old ^ new) & _ADDRESS

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from stress.arch.bbm import HIGHEST
 from stress.bugs import BUGS
 from stress.cli.completion import bugs, completing, orders, split_orders
 from stress.cli.lists import table
@@ -43,7 +44,9 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
 @click.option(
     "--guest-caches/--no-guest-caches", default=None, help="The guest runs with its caches on  [default: as FWB]"
 )
-@click.option("--bbm-level", type=click.IntRange(0, 2), default=None, help="FEAT_BBM level  [default: what it needs]")
+@click.option(
+    "--bbm-level", type=click.IntRange(0, HIGHEST), default=None, help="FEAT_BBM level  [default: what it needs]"
+)
 @click.option(
     "--locking",
     type=OneOf(["exclusive", "shared"]),

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from stress.arch.bbm import HIGHEST
 from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE, Geometry
 from stress.backings import Backing
 from stress.bugs import BUGS, Bug
@@ -205,7 +206,7 @@ class RunConfig(BaseModel):
         default=_DERIVED, description="The CPU has FEAT_S2FWB: no cache maintenance needed; the platform's if left out"
     )
     bbm_level: int = Field(
-        default=_DERIVED, ge=0, le=2, description="FEAT_BBM level of the CPU, 0 to 2; the platform's if left out"
+        default=_DERIVED, ge=0, le=HIGHEST, description="FEAT_BBM level of the CPU, 0 to 3; the platform's if left out"
     )
     cmo: CmoName = Field(
         default=Cmo.PER_INSTALL,

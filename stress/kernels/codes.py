@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Fault classes; indices into ``stress.results.data.FAULT_CLASSES``.
-WINDOW, SPURIOUS, POPULATION, PERMISSION, REBUILT, RETRY = range(6)
+WINDOW, SPURIOUS, POPULATION, PERMISSION, REBUILT, RETRY, CONFLICT = range(7)
 # What else a handler can say.
 STOPPED = -1  # the run stops
 POOL_EXHAUSTED = -2  # by a leak

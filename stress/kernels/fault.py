@@ -87,6 +87,41 @@ def phase_of(s: Machine, descriptor: int) -> tuple[int, int]:
 
 
 @kernel
+def slot_charged(s: Machine, phase: int) -> int:
+    """The counter slot of what is charged to ``phase``; what costs were cut short for belongs to no order."""
+    if load(s.tally, COSTS_CUT) != 0:  # it stalled for less than on the platform
+        return (s.counters.shape[1] - 1) & PHASE_SLOT_MASK
+    return phase & PHASE_SLOT_MASK
+
+
+@kernel
+def tell(
+    s: Machine,
+    vcpu: int,
+    kind: int,
+    slot: int,
+    phase: int,
+    start: int,
+    stall: int,
+    waited: int,
+    gfn: int,
+    level: int,
+    write: bool,
+    number: int,
+) -> None:
+    """Count a fault of class ``kind``, and its stall; log it as an event."""
+    counters = s.counters[vcpu, slot]
+    counters[C_FAULTS + kind] += 1
+    if slot + 1 < s.counters.shape[1]:
+        s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
+        what = kind | max(level, 0) << 4 | int(write) << 8 | slot << WHAT_SLOT_SHIFT
+        if injected(s, EVENT_LOST):
+            s.event_index[vcpu, EVENT_LOGGED] += 1
+        elif not log_fault(s, vcpu, start, gfn, stall, waited, number, what, phase >> PHASE_SLOT_BITS):
+            counters[C_DROPPED] += 1
+
+
+@kernel
 def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level: int) -> int:
     """Exit with a validated fault, resolve it, account for it; a class, or what else ``codes`` has.
 
@@ -117,11 +152,8 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         sched_yield()  # whoever owns the entry may need this core
         ended = clock_ns()
     kind = WINDOW if window_of(descriptor) != 0 else PERMISSION if found == ENDLESS else found
-    slot = phase & PHASE_SLOT_MASK
-    if load(s.tally, COSTS_CUT) != 0:  # it stalled for less than on the platform: it belongs to no order
-        slot = (s.counters.shape[1] - 1) & PHASE_SLOT_MASK
+    slot = slot_charged(s, phase)
     counters = s.counters[vcpu, slot]
-    counters[C_FAULTS + kind] += 1
     counters[C_LOCKS] += locks
     counters[C_LOCK_WAIT_NS] += waited
     counters[C_LOCK_HOLD_NS] += held
@@ -135,12 +167,5 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
         counters[C_PERMISSION + (level & LAST_LEVEL)] += 1
     else:
         counters[C_TRANSLATION + (level & LAST_LEVEL)] += 1
-    if slot + 1 < s.counters.shape[1]:
-        stall = ended - start
-        s.stalls[vcpu, slot >> 1, kind, bucket(stall)] += 1
-        what = kind | max(level, 0) << 4 | int(write) << 8 | slot << WHAT_SLOT_SHIFT
-        if injected(s, EVENT_LOST):
-            s.event_index[vcpu, EVENT_LOGGED] += 1
-        elif not log_fault(s, vcpu, start, gfn, stall, waited, number, what, phase >> PHASE_SLOT_BITS):
-            counters[C_DROPPED] += 1
+    tell(s, vcpu, kind, slot, phase, start, ended - start, waited, gfn, level, write, number)
     return found if found < 0 else kind

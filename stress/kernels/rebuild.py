@@ -29,6 +29,7 @@ from stress.shm.accounts import (
     R_STEPS,
     R_VALID_NS,
     R_VOID,
+    T_LOST,
     VOIDED,
     State,
 )
@@ -125,6 +126,7 @@ def carry_out(s: Machine, who: int, requested_ns: int, cleaned: int) -> int:
             record[R_VOID] = 1
             if b[B_GONE] == 0:
                 b[B_GONE] = LOST
+                fetch_add(s.totals, (order, T_LOST), 1)
             fetch_add(s.tally, VOIDED, 1)
             break
     if b[B_LOCKED_NS] != 0:

@@ -230,7 +230,8 @@ def clear_nt(s: Machine, who: int) -> bool:
     b = s.building[who]
     leaf = leaf_descriptor(s.geo, b[B_FRAME], b[B_LEVEL])
     held = b[B_HELD]
-    early = b[B_BROKEN] == 0 and reachable(s, who)  # else the entry itself knows
+    # Else the entry itself knows, or both sizes may be in a TLB (R_KFLJB, R_PVTFW).
+    early = b[B_BROKEN] == 0 and s.geo.bbm_level < bbm.ANY_SIZE and reachable(s, who)
     make(s, who, leaf)
     if early:
         broke_rule(s, _BBM, who, b[B_GFN], b[B_LEVEL], held, leaf, bbm.NT_CLEARED)

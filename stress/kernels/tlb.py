@@ -193,6 +193,16 @@ def flush_page(cpu: Cpu, bits: int, gfn: int) -> None:
 
 
 @kernel
+def evict_pointers(cpu: Cpu, bits: int, gfn: int) -> None:
+    """Forget the table pointers that help to walk to one guest frame, as any walk cache may at any time."""
+    for level in range(1, LEVELS):
+        key = gfn >> ((LAST_LEVEL + 1 - level) * bits)
+        slot = level * CACHED + (key & (CACHED - 1))
+        if cpu.walk_key[slot] == key:
+            store(cpu.walk_key, slot, EMPTY)
+
+
+@kernel
 def flush_leaves(cpu: Cpu, bits: int, level: int, start: int, end: int) -> None:
     """Forget what translates guest frames [start, end) by leaf entries of one level."""
     if cpu.live[level] != 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stress.arch.bbm import MAY_ABORT
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.codes import (
@@ -25,7 +26,8 @@ from stress.kernels.codes import (
     WALKED,
     WRONG_FRAME,
 )
-from stress.kernels.descriptor import READ, first_frame, has_nt, is_leaf, pages_at, permissions
+from stress.kernels.conflict import fill_block
+from stress.kernels.descriptor import READ, first_frame, is_leaf, pages_at, permissions
 from stress.kernels.dirty import unlogged
 from stress.kernels.fault import handle, phase_now
 from stress.kernels.lockless import look_around
@@ -40,11 +42,10 @@ from stress.kernels.tlb import (
     MISS,
     Cpu,
     catch_up,
+    evict_pointers,
     fill,
     flush_page,
-    flush_range,
     lookup,
-    overlapping,
     sizes_held,
 )
 from stress.kernels.walk import cache_walk, walk
@@ -92,7 +93,6 @@ FINISHED = 1  # the stage's accesses are done
 _NUMBERS = (1 << 16) - 1  # more than there are vCPUs
 _GUEST, _PARKED = int(State.GUEST), int(State.PARKED)
 _STALE = int(Kind.STALE_TRANSLATION)
-_CONFLICT = int(Kind.TLB_CONFLICT)
 _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _AT_POC = int(Kind.NOT_AT_POC)
 _LOST_DIRTY = int(Kind.LOST_DIRTY)
@@ -202,26 +202,6 @@ def missed(
     # its TLBI), the same walk would fault for ever.
     flush_page(cpu, s.geo.index_bits, gfn)
     return RAN
-
-
-@kernel
-def fill_block(
-    s: Machine, cpu: Cpu, vcpu: int, level: int, gfn: int, translation: int, descriptor: int, checked: bool
-) -> None:
-    """Enter a block, unless the TLB may not keep it; with FEAT_BBM it copes with what overlaps."""
-    out_of_line()
-    bits = s.geo.index_bits
-    if has_nt(descriptor) and s.geo.bbm_level >= 1:
-        return
-    smaller = overlapping(cpu, level, bits, gfn) if checked else -1
-    if smaller >= 0:
-        if s.geo.bbm_level >= 2:  # no abort: the older entries may as well be gone (DDI 0487 D8.14.2)
-            pages = pages_at(s.geo, level)
-            start = gfn & ~(pages - 1)
-            flush_range(cpu, bits, start, start + pages)
-        else:
-            report(s, _CONFLICT, vcpu, gfn, level, smaller, level, 0)
-    fill(cpu, level, bits, gfn, translation)
 
 
 def build_run(checked: bool) -> Callable[..., Any]:
@@ -350,7 +330,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
                             cache_walk(cpu, bits, gfn, first, LAST_LEVEL)
                         walks += 1
                     elif level >= 0:
-                        fill_block(s, cpu, vcpu, level, gfn, translation, descriptor, checked)
+                        fill_block(s, cpu, vcpu, level, gfn, translation, descriptor, write, checked)
                         sizes = sizes_held(cpu)
                         if first != level:
                             cache_walk(cpu, bits, gfn, first, level)
@@ -377,6 +357,8 @@ def build_run(checked: bool) -> Callable[..., Any]:
             store(s.counters, (vcpu, slot, C_ACCESSES), counters[C_ACCESSES] + done)
             s.states[vcpu, HEARTBEAT] += 1
             s.states[vcpu, AT_GFN] = base + (cpu.upcoming[(length - 1) & (CHUNK - 1)] >> 1)
+            if geo.bbm_level == MAY_ABORT:  # else a pointer to the old table hides the block to its TLBI
+                evict_pointers(cpu, bits, s.states[vcpu, AT_GFN])
             if s.states[vcpu, FIRST_ACCESS_NS] == 0:
                 s.states[vcpu, FIRST_ACCESS_NS] = clock_ns()
             if status != RAN:

@@ -247,6 +247,7 @@ class Collector:
             rebuilds=int(totals[accounts.T_REBUILDS]),
             restarts=int(totals[accounts.T_RESTARTS]),
             yields=int(totals[accounts.T_YIELDS]),
+            lost_races=int(totals[accounts.T_LOST]),
             # A rebuild that was cut short may have been hit already.
             rebuilds_hit=min(int(machine.hits[i]), int(totals[accounts.T_REBUILDS])),
             rows=self._rows[i].rows.copy(),

@@ -49,6 +49,7 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         tlbi_ns=round(platform.cost(Step.TLBI)),
         tlbi_ipa_ns=round(platform.cost(Step.TLBI_IPA)),
         exit_ns=round(platform.cost(Work.EXIT)),
+        conflict_ns=round(platform.cost(Work.CONFLICT)),
         fail_fast=config.fail_fast,
         copies=config.scenario is Scenario.MIGRATION,
         trace_rows=TRACE_ROWS if trace and trace.changes else 0,

@@ -153,7 +153,7 @@ def map_entry(w: World, who: int, now: int) -> None:
     block = w.block[number]
     writable = a[v.A_WRITES] != 0 or w.s.control[v.LOGGING] == 0
     if a[v.A_ACTION] == DO_MAP_BLOCK:
-        block[v.B_KIND] = v.LEAF
+        block[v.B_KIND], block[v.B_NT] = v.LEAF, 0
         block[v.B_WRITABLE] = int(writable)
         block[v.B_OWNER] = 0
         block[v.B_VERSION] += 1

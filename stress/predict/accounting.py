@@ -20,7 +20,7 @@ C_RELAXED = COUNTERS.index("relaxed")
 C_SPLITS = COUNTERS.index("splits")
 C_TRANSLATION = COUNTERS.index("translation_l0")
 C_PERMISSION = COUNTERS.index("permission_l0")
-WINDOW, SPURIOUS, POPULATION, PERMISSION, REBUILD, RETRY = range(len(FAULT_CLASSES))
+WINDOW, SPURIOUS, POPULATION, PERMISSION, REBUILD, RETRY, CONFLICT = range(len(FAULT_CLASSES))
 
 
 @kernel
@@ -32,7 +32,8 @@ def account(w: World, who: int, kind: int, stall: int, wait: int, hold: int, loc
     counters[C_LOCKS] += times * locks
     counters[C_WAIT] += times * wait
     counters[C_HOLD] += times * hold
-    counters[(C_PERMISSION if a[v.A_LEAF] != 0 else C_TRANSLATION) + a[v.A_LEVEL]] += times
+    if kind != CONFLICT:  # which has no level
+        counters[(C_PERMISSION if a[v.A_LEAF] != 0 else C_TRANSLATION) + a[v.A_LEVEL]] += times
     w.s.stalls[kind, bucket(stall // 1000)] += times
     if w.s.control[v.KEPT_SKIP] > 0:
         w.s.control[v.KEPT_SKIP] -= 1
@@ -62,6 +63,15 @@ def finish(w: World, who: int, kind: int, now: int) -> None:
 def done(w: World, who: int, kind: int, now: int) -> None:
     """The fault is handled, and the vCPU goes on in the guest."""
     finish(w, who, kind, now)
+    go_on(w, who, now)
+
+
+@kernel
+def conflict_over(w: World, who: int, now: int) -> None:
+    """A TLBI has emptied this core's TLB: its vCPU tries again."""
+    a = w.s.actor[who]
+    a[v.A_FLUSHED] = now + 1
+    account(w, who, CONFLICT, now - a[v.A_START], 0, 0, 0, 1)
     go_on(w, who, now)
 
 

@@ -18,7 +18,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.predict import virtual as v
 from stress.predict.agenda import read_word, schedule
 from stress.predict.decorators import kernel
-from stress.predict.roaming import after_change, arrives, before_change, follow, plan, returns
+from stress.predict.roaming import after_change, arrives, before_change, conflicts, follow, plan, returns
 from stress.predict.virtual import World
 from stress.results.data import COUNTERS
 
@@ -49,11 +49,11 @@ def find_row(w: World, who: int) -> bool:
 
 
 @kernel
-def reach(w: World, page: int, left: int, writes: int) -> int:
+def reach(w: World, who: int, page: int, left: int, writes: int) -> int:
     """How many accesses in a row from ``page`` on, at most ``left``, do not fault as things are."""
     size = w.s.control[v.BLOCK_PAGES]
     block = w.block[page // size]
-    if block[v.B_OWNER] != 0:
+    if block[v.B_OWNER] != 0 or conflicts(w, who, page // size):
         return 0
     left = min(left, size - page % size)
     if block[v.B_KIND] == v.LEAF:
@@ -142,6 +142,14 @@ def enter_rebuild(w: World, now: int, change: int) -> None:
 @kernel
 def cut_rows(w: World, number: int, now: int) -> None:
     """The entry of a block was broken: whoever accesses it faults at its next access."""
+    cut_programs(w, number, now)
+    before_change(w, now)
+    after_change(w, now)
+
+
+@kernel
+def cut_programs(w: World, number: int, now: int) -> None:
+    """Whoever accesses a block by a program faults at its next access."""
     for who in range(w.s.control[v.VCPUS]):
         a = w.s.actor[who]
         if a[v.P_PATTERN] != v.ONCE:
@@ -151,8 +159,6 @@ def cut_rows(w: World, number: int, now: int) -> None:
             if done < a[v.A_PLANNED]:
                 a[v.A_PLANNED] = done
                 schedule(w, who, a[v.A_SINCE] + done * a[v.A_PRICE])
-    before_change(w, now)
-    after_change(w, now)
 
 
 @kernel
@@ -175,10 +181,14 @@ def fault(w: World, who: int, now: int) -> None:
     page = a[v.A_PAGE]
     number = page // w.s.control[v.BLOCK_PAGES]
     block = w.block[number]
-    a[v.A_PHASE] = v.EXIT
     a[v.A_START] = now
     a[v.A_MET] = block[v.B_WINDOW]
     a[v.A_INSIDE] = int(w.s.control[v.INSIDE] > 0)
+    if conflicts(w, who, number):
+        a[v.A_PHASE] = v.CONFLICT
+        schedule(w, who, now + w.s.cost[v.K_CONFLICT])
+        return
+    a[v.A_PHASE] = v.EXIT
     a[v.A_LEVEL] = w.s.control[v.BLOCK_LEVEL]
     a[v.A_LEAF] = 0
     if a[v.A_MET] != 0:
@@ -212,7 +222,7 @@ def go_on(w: World, who: int, now: int) -> None:
         a[v.A_ENDED] = now
         w.s.control[v.RUNNING] -= 1
         return
-    planned = reach(w, a[v.A_PAGE], a[v.A_LEFT], a[v.A_WRITES])
+    planned = reach(w, who, a[v.A_PAGE], a[v.A_LEFT], a[v.A_WRITES])
     if planned == 0:
         fault(w, who, now)
         return

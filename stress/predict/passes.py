@@ -61,6 +61,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     control[v.GRANULE] = config.granule
     control[v.SHARED] = int(config.locking is Locking.SHARED)
     control[v.FWB] = int(config.fwb)
+    control[v.BBM_LEVEL] = config.bbm_level
     control[v.CMO_PER_FAULT] = int(config.cmo is Cmo.PER_FAULT)
     control[v.VCPU_REBUILDS] = int(config.rebuilder is Rebuilder.VCPU)
     control[v.YIELD_EVERY] = config.yield_every

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stress.predict import virtual as v
 from stress.predict.aborts import act_after_clean, leave, look, map_entry, relaxed, split, went_on_splitting
+from stress.predict.accounting import conflict_over
 from stress.predict.agenda import pop
 from stress.predict.decorators import entry
 from stress.predict.dividing import ALL_DONE, split_step_done
@@ -66,6 +67,8 @@ def play(w: World, events: int, begins: int) -> int:
                 linked(w, now)
         elif phase == v.SPLIT:
             split(w, who, now)
+        elif phase == v.CONFLICT:
+            conflict_over(w, who, now)
         elif phase == v.STEP:
             step_done(w, who, now)
         elif phase == v.YIELD:

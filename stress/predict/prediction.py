@@ -153,6 +153,7 @@ def _order(played: Played, config: RunConfig) -> OrderData:
         rebuilds=int(sums[v.S_REBUILDS]),
         restarts=int(sums[v.S_RESTARTS]),
         yields=int(sums[v.S_YIELDS]),
+        lost_races=int(sums[v.S_VOID] - sums[v.S_RESTARTS]),
         rebuilds_hit=int((rows["window_faults"] > 0).sum()),
         rows=rows,
         cycles=cycles,

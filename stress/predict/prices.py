@@ -20,6 +20,7 @@ def prices(config: RunConfig) -> Words:
 
     found = np.zeros(v.COST_WORDS, np.int64)
     found[v.K_EXIT] = ps(Work.EXIT)
+    found[v.K_CONFLICT] = ps(Work.CONFLICT)
     found[v.K_FAULT] = ps(Work.FAULT)
     found[v.K_MAP] = ps(Work.MAP, Shape(entries=1))
     found[v.K_SPLIT] = ps(Step.LINK)

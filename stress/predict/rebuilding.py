@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stress.arch.bbm import MAY_ABORT
 from stress.arch.geometry import LAST_LEVEL
 from stress.orders import Scope, Step, mask_of
 from stress.predict import virtual as v
@@ -14,13 +15,15 @@ from stress.predict.accounting import (
 )
 from stress.predict.agenda import ask, give_back, grace, schedule, tear_down, tlbi, tlbi_done
 from stress.predict.decorators import kernel
-from stress.predict.guest_time import cut_rows, enter_rebuild
+from stress.predict.guest_time import cut_programs, cut_rows, enter_rebuild
 from stress.predict.roaming import after_change, before_change
 from stress.predict.virtual import World
 
 _LOCK = Step.LOCK.code
 _UNLOCK = Step.UNLOCK.code
 _CLEAN_UNMAPPED = Step.CLEAN_UNMAPPED.code
+_INSTALL_NT = Step.INSTALL_NT.code
+_CLEAR_NT = Step.CLEAR_NT.code
 _CLEANS = mask_of(lambda facts: facts.cleans)
 _OPENS = mask_of(lambda facts: facts.opens)
 _INSTALLS = mask_of(lambda facts: facts.installs)
@@ -81,7 +84,7 @@ def begin_rebuild(w: World, who: int, number: int, now: int) -> None:
     draft[v.R_INVALID] = draft[v.R_VALID] = -1
     draft[v.R_START] = draft[v.R_END] = now
     draft[v.R_REQUESTED], draft[v.R_LOCKED] = a[v.A_ASKED], a[v.A_LOCKED]
-    a[v.A_BLOCK], a[v.A_STEP], a[v.A_BROKEN] = number, 0, 0
+    a[v.A_BLOCK], a[v.A_STEP], a[v.A_BROKEN], a[v.A_STALE] = number, 0, 0, 0
     a[v.A_VERSION] = w.block[number, v.B_VERSION]
     a[v.A_TABLES] = tables_below(w, number)
     enter_rebuild(w, now, 1)
@@ -184,6 +187,15 @@ def forget_block(w: World, number: int, now: int) -> None:
 
 
 @kernel
+def mix(w: World, who: int, number: int, now: int) -> None:
+    """The block is valid: at FEAT_BBM level 2 accesses abort if TLBs may hold pages of it, and may keep it."""
+    block = w.block[number]
+    if w.s.control[v.BBM_LEVEL] == MAY_ABORT and w.s.actor[who, v.A_STALE] != 0 and block[v.B_NT] == 0:
+        block[v.B_MIXED] = now + 1
+        cut_programs(w, number, now)
+
+
+@kernel
 def end_step(w: World, who: int, now: int) -> bool:
     """What a step has brought about; False if the rebuild is to be given up, for another was faster."""
     a = w.s.actor[who]
@@ -206,6 +218,7 @@ def end_step(w: World, who: int, now: int) -> bool:
     elif _OPENS >> code & 1:
         if moved:
             return False
+        a[v.A_STALE] = 1
         a[v.A_TABLES] = tables_below(w, number) if block[v.B_KIND] == v.TABLE else a[v.A_TABLES]
         block[v.B_OWNER] = block[v.B_WINDOW] = who + 1
         block[v.B_VERSION] += 1
@@ -222,15 +235,31 @@ def end_step(w: World, who: int, now: int) -> bool:
         for page in range(number * size, (number + 1) * size):
             w.page[page] &= v.HAS_HOST
         block[v.B_KIND], block[v.B_WRITABLE], block[v.B_OWNER] = v.LEAF, 1, 0
+        block[v.B_NT] = int(code == _INSTALL_NT)
         block[v.B_MAPPED] = block[v.B_READ_ONLY] = block[v.B_FILLED] = 0
         block[v.B_VERSION] += 1
+        if a[v.A_BROKEN] == 0:
+            a[v.A_STALE] = 1
         a[v.A_VERSION], a[v.A_BROKEN] = block[v.B_VERSION], 0
+        mix(w, who, number, now)
         draft[v.R_VALID] = now
         wake(w, number, -1 - number, now)
         block[v.B_WINDOW] = 0
         after_change(w, now)
+    elif code == _CLEAR_NT:
+        if not moved:
+            before_change(w, now)
+            block[v.B_NT] = 0
+            mix(w, who, number, now)
+            after_change(w, now)
     elif _TLBIS >> code & 1:
         tlbi_done(w)
+        if not _BY_IPA >> code & 1:
+            a[v.A_STALE] = 0
+            if block[v.B_MIXED] != 0:
+                before_change(w, now)
+                block[v.B_MIXED] = 0
+                after_change(w, now)
     elif _TEAR_DOWNS >> code & 1:
         w.s.sums[v.S_FREED] += a[v.A_TABLES]
         if a[v.A_BROKEN] != 0 and w.s.control[v.LOGGING] != 0:  # from while mmu_lock was given up on
@@ -252,6 +281,8 @@ def end_rebuild(w: World, who: int, lost: bool, now: int) -> None:
         w.s.draft[who, v.R_UNLOCKED] = now
         give_back(w, who, now)
     enter_rebuild(w, now, -1)
+    if a[v.A_STALE] != 0:  # an order without its TLBI: let its aborts have an end
+        w.block[a[v.A_BLOCK], v.B_MIXED] = 0
     if lost:
         w.s.sums[v.S_VOID] += 1
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from stress.predict import virtual as v
 from stress.predict.decorators import kernel
+from stress.predict.roaming import conflicts
 from stress.predict.virtual import World
 
 #: Rows shorter than this are played.
@@ -59,7 +60,8 @@ def sign(w: World, now: int) -> int:
         seen[n + 6] = a[v.A_ASKED] - now if a[v.A_PHASE] == v.LOOK else 0
         seen[n + 7] = a[v.A_LOCKED] - now if a[v.A_LOCKED] >= 0 else 1
         seen[n + 8] = a[v.A_VISITED] if a[v.A_PHASE] == v.STEP or a[v.A_PHASE] == v.YIELD else 0
-        n += 9
+        seen[n + 9] = int(conflicts(w, who, a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]))
+        n += 10
         block = w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]]
         for word in (v.B_KIND, v.B_WRITABLE, v.B_OWNER, v.B_WINDOW, v.B_SPINNERS):
             seen[n] = block[word]

@@ -4,7 +4,7 @@ Laps (sequential is a stride of one) are followed block by block. Where pages ar
 meets what may fault is geometric, and has no memory: whenever the table changes it is drawn anew. An access that was
 planned to fault looks again when it comes, for another vCPU may have mapped its page by then.
 
-An access hits the TLB where a block maps its page, and walks where a table does.
+An access hits the TLB where a block maps its page, and walks where a table does, or a block with nT.
 """
 
 from __future__ import annotations
@@ -57,10 +57,26 @@ def writes(w: World, who: int) -> int:
 
 
 @kernel
-def faults(w: World, page: int, write: int) -> bool:
-    """Whether an access would fault as things are."""
-    block = w.block[page // w.s.control[v.BLOCK_PAGES]]
-    if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY:
+def conflicts(w: World, who: int, number: int) -> bool:
+    """Whether an actor's access to a block aborts, as if every TLB held a page of it that no TLBI has taken yet."""
+    block = w.block[number]
+    if block[v.B_MIXED] == 0 or block[v.B_KIND] != v.LEAF or block[v.B_OWNER] != 0:
+        return False
+    return bool(block[v.B_MIXED] > w.s.actor[who, v.A_FLUSHED])
+
+
+@kernel
+def kept(w: World, number: int) -> bool:
+    """Whether TLBs keep the block that maps a page: a table's pages hardly ever, nor a block with nT."""
+    return bool(w.block[number, v.B_KIND] == v.LEAF and w.block[number, v.B_NT] == 0)
+
+
+@kernel
+def faults(w: World, who: int, page: int, write: int) -> bool:
+    """Whether an actor's access would fault as things are."""
+    number = page // w.s.control[v.BLOCK_PAGES]
+    block = w.block[number]
+    if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY or conflicts(w, who, number):
         return True
     if block[v.B_KIND] == v.LEAF:
         return write != 0 and block[v.B_WRITABLE] == 0
@@ -69,10 +85,10 @@ def faults(w: World, page: int, write: int) -> bool:
 
 
 @kernel
-def share_that_faults(w: World, number: int) -> float:
-    """Of accesses to a block drawn at random, those that fault; 1 if that depends on the page."""
+def share_that_faults(w: World, who: int, number: int) -> float:
+    """Of an actor's accesses to a block drawn at random, those that fault; 1 if that depends on the page."""
     block = w.block[number]
-    if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY:
+    if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY or conflicts(w, who, number):
         return 1.0
     writes_of_all = w.s.control[v.WRITE_BELOW] / ALWAYS
     if block[v.B_KIND] == v.LEAF:
@@ -121,7 +137,7 @@ def count_some(w: World, who: int, accesses: int, hits: int) -> None:
 @kernel
 def price_at(w: World, number: int) -> int:
     """ps of an access to a block."""
-    return int(w.s.cost[v.K_HIT if w.block[number, v.B_KIND] == v.LEAF else v.K_WALK])
+    return int(w.s.cost[v.K_HIT if kept(w, number) else v.K_WALK])
 
 
 @kernel
@@ -133,7 +149,7 @@ def follow_laps(w: World, who: int, now: int) -> None:
     hits = takes = 0
     for number in range(w.block.shape[0]):
         pages = pages_of(w, number)
-        hits += pages if w.block[number, v.B_KIND] == v.LEAF else 0
+        hits += pages if kept(w, number) else 0
         takes += pages * price_at(w, number)
     # After as many laps as the stride has pages each page was accessed once, and it begins anew.
     rounds = left // takes
@@ -144,7 +160,7 @@ def follow_laps(w: World, who: int, now: int) -> None:
         price = price_at(w, number)
         there = in_block(w, a[v.A_PAGE])
         done = min(there, left // price)
-        count_some(w, who, done, done if w.block[number, v.B_KIND] == v.LEAF else 0)
+        count_some(w, who, done, done if kept(w, number) else 0)
         a[v.A_PAGE] = further(w, a[v.A_PAGE], done)
         left -= done * price
         if done < there:
@@ -162,13 +178,14 @@ def plan_laps(w: World, who: int, now: int) -> None:
         number = page // w.s.control[v.BLOCK_PAGES]
         block = w.block[number]
         there = in_block(w, page)
-        fine, write = there, writes(w, who) if block[v.B_OWNER] != 0 else 0
-        if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY:
+        aborts = conflicts(w, who, number)
+        fine, write = there, writes(w, who) if block[v.B_OWNER] != 0 or aborts else 0
+        if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY or aborts:
             fine = 0
         elif block[v.B_KIND] == v.TABLE and block[v.B_MAPPED] - block[v.B_READ_ONLY] < pages_of(w, number):
             fine = 0
-            while fine < there and not faults(w, page + fine * w.s.control[v.STRIDE], 0):
-                if faults(w, page + fine * w.s.control[v.STRIDE], 1):
+            while fine < there and not faults(w, who, page + fine * w.s.control[v.STRIDE], 0):
+                if faults(w, who, page + fine * w.s.control[v.STRIDE], 1):
                     if to_write == 0:
                         write = 1
                         break
@@ -218,7 +235,7 @@ def page_that_faults(w: World, who: int, number: int) -> int:
     """A page of a block that may fault, drawn as accesses are."""
     block = w.block[number]
     first, size = number * w.s.control[v.BLOCK_PAGES], pages_of(w, number)
-    whole = block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY
+    whole = block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY or conflicts(w, who, number)
     if not whole and w.s.actor[who, v.P_PATTERN] == v.ZIPF:
         page = zipf_page(w, who)
         while page < first or page >= first + size:
@@ -228,10 +245,10 @@ def page_that_faults(w: World, who: int, number: int) -> int:
     if whole or block[v.B_KIND] == v.LEAF:
         return int(first + at)
     unmapped = 1 - block[v.B_MAPPED] / size
-    write = int(drawn(w, who) * share_that_faults(w, number) > unmapped)
+    write = int(drawn(w, who) * share_that_faults(w, who, number) > unmapped)
     for i in range(size):  # they lie evenly, so the next one is as good as any
         page = first + (at + i) % size
-        if faults(w, page, write) and (write == 0 or not faults(w, page, 0)):
+        if faults(w, who, page, write) and (write == 0 or not faults(w, who, page, 0)):
             return int(page)
     return int(first + at)
 
@@ -243,7 +260,7 @@ def price_draws(w: World, who: int) -> None:
     for number in range(w.block.shape[0]):
         weight = w.block[number, v.B_WEIGHT]
         price += weight * price_at(w, number)
-        leaves += weight if w.block[number, v.B_KIND] == v.LEAF else 0
+        leaves += weight if kept(w, number) else 0
     w.s.actor[who, v.A_PRICE] = max(1, int(price / (1 << v.WEIGHT_BITS)))
     w.s.actor[who, v.A_LEAVES] = leaves
 
@@ -254,10 +271,10 @@ def plan_draws(w: World, who: int, now: int) -> None:
     a = w.s.actor[who]
     likely = 0.0
     for number in range(w.block.shape[0]):
-        likely += w.block[number, v.B_WEIGHT] * share_that_faults(w, number)
+        likely += w.block[number, v.B_WEIGHT] * share_that_faults(w, who, number)
     pick, last = drawn(w, who) * likely, 0
     for number in range(w.block.shape[0]):
-        there = w.block[number, v.B_WEIGHT] * share_that_faults(w, number)
+        there = w.block[number, v.B_WEIGHT] * share_that_faults(w, who, number)
         if there > 0:
             last = number
             pick -= there
@@ -268,8 +285,8 @@ def plan_draws(w: World, who: int, now: int) -> None:
     # A page that only writes fault at was drawn among writes; but a block's pages, by Zipf, among all that may fault.
     among_all = a[v.P_PATTERN] == v.ZIPF and w.block[last, v.B_KIND] == v.TABLE
     only_writes = (
-        not faults(w, page, 0)
-        and faults(w, page, 1)
+        not faults(w, who, page, 0)
+        and faults(w, who, page, 1)
         and not (among_all and w.block[last, v.B_MAPPED] < pages_of(w, last))
     )
     a[v.A_NEXT_WRITES] = 1 if only_writes else writes(w, who)
@@ -299,7 +316,7 @@ def plan(w: World, who: int, now: int) -> None:
     if a[v.P_PATTERN] != v.LAPS:
         price_draws(w, who)
     for number in range(w.block.shape[0]):
-        if share_that_faults(w, number) > 0:
+        if share_that_faults(w, who, number) > 0:
             if a[v.P_PATTERN] == v.LAPS:
                 plan_laps(w, who, now)
             else:
@@ -324,7 +341,7 @@ def before_change(w: World, now: int) -> None:
             if a[v.A_SINCE] < now:
                 laps = a[v.P_PATTERN] == v.LAPS
                 number = a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]
-                leaf = w.block[number, v.B_KIND] == v.LEAF if laps else a[v.A_LEAVES] >> (v.WEIGHT_BITS - 1) != 0
+                leaf = kept(w, number) if laps else a[v.A_LEAVES] >> (v.WEIGHT_BITS - 1) != 0
                 a[v.A_SINCE] += price_at(w, number) if laps else a[v.A_PRICE]
                 count_some(w, who, 1, int(leaf))
                 if laps:
@@ -346,14 +363,14 @@ def arrives(w: World, who: int, now: int) -> bool:
     follow(w, who, now)
     a[v.A_PAGE], a[v.A_WRITES] = a[v.A_NEXT], a[v.A_NEXT_WRITES]
     a[v.A_SINCE] = now
-    return faults(w, a[v.A_PAGE], a[v.A_WRITES])
+    return faults(w, who, a[v.A_PAGE], a[v.A_WRITES])
 
 
 @kernel
 def returns(w: World, who: int, now: int) -> bool:
     """A roaming vCPU repeats the access that faulted; whether it faults again. Else it goes on."""
     a = w.s.actor[who]
-    if faults(w, a[v.A_PAGE], a[v.A_WRITES]):
+    if faults(w, who, a[v.A_PAGE], a[v.A_WRITES]):
         return True
     a[v.A_SINCE] = now
     plan(w, who, now)

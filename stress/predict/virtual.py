@@ -43,13 +43,14 @@ STEP = 9  # does a step of a rebuild
 GRACE = 10  # waits for the end of others' read-side sections
 SPIN = 11  # faults again and again, until an entry's owner is done with it
 YIELD = 12  # gave mmu_lock up in a tear-down, and waits to get it back
+CONFLICT = 13  # its TLB met both sizes of a block, and aborted
 # Of the hypervisor alone, see `stress.predict.tasks`:
-DWELL = 13  # lets the guest run
-SPLIT_LOCK = 14  # waits for mmu_lock, to split
-PROTECT = 15  # waits for mmu_lock, takes write permission from blocks or their pages
-PROTECTED = 16  # waits for the TLBI of that
-APPROACH = 17  # waits for mmu_lock, if its rebuild begins with it
-BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
+DWELL = 14  # lets the guest run
+SPLIT_LOCK = 15  # waits for mmu_lock, to split
+PROTECT = 16  # waits for mmu_lock, takes write permission from blocks or their pages
+PROTECTED = 17  # waits for the TLBI of that
+APPROACH = 18  # waits for mmu_lock, if its rebuild begins with it
+BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -83,6 +84,7 @@ BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
     A_HOLD,
     A_LOCKS,  # acquisitions, in its fault
     A_ENDED,  # its program, at this time
+    A_FLUSHED,  # behind this time no TLB conflict abort has emptied its TLB
     # of its rebuild
     A_BLOCK,
     A_STEP,
@@ -94,6 +96,7 @@ BEFORE = 18  # cleans before its rebuild (--cmo per-fault)
     A_ENTRIES,  # of a new table that it writes before it links that
     A_GRACE_LEFT,  # actors whose sections it waits for
     A_CLEANED,  # bytes, before its first step
+    A_STALE,  # it unlinked the table, and no TLBI of the VMID has followed
     # its program
     P_GROUPS,
     P_GROUP,
@@ -130,8 +133,10 @@ WEIGHT_BITS: Final = 30
     B_READ_ONLY,  # of them, those that may not be written
     B_FILLED,  # all tables below it are there, whatever they map: it was split at once
     B_WEIGHT,  # of 2**WEIGHT_BITS accesses drawn, those to it
+    B_NT,  # no TLB keeps it
+    B_MIXED,  # 1 + when it became valid while TLBs may hold pages of it, which aborts their vCPUs; 0: they do not
     BLOCK_WORDS,
-) = range(13)
+) = range(15)
 EMPTY, LEAF, TABLE = range(3)
 
 #: States of a page below a table; the host's memory behind it is there if HAS_HOST is set, too.
@@ -175,6 +180,7 @@ STATE, HAS_HOST = 3, 4
     LOGGING,
     SHARED,
     FWB,
+    BBM_LEVEL,
     CMO_PER_FAULT,
     VCPU_REBUILDS,
     YIELD_EVERY,  # entries that a tear-down visits before it gives mmu_lock up to who waits; 0: it never does
@@ -198,6 +204,7 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUIL
 # -- costs in ps, or ps per unit ---------------------------------------------------------
 (
     K_EXIT,
+    K_CONFLICT,
     K_FAULT,
     K_MAP,  # per entry
     K_SPLIT,
@@ -217,7 +224,7 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUIL
     K_HIT,
     K_WALK,
     COST_WORDS,
-) = range(20)
+) = range(21)
 
 # -- words of a rebuild's record ---------------------------------------------------------
 (

@@ -33,6 +33,7 @@ _METRICS: Final[Sequence[tuple[str, Callable[[Order], str], str]]] = (
         "window_faults_per_rebuild",
     ),
     ("faults/rebuild", lambda order: cells.factor(order["faults_per_rebuild"]), ""),
+    ("conflict aborts/rebuild", lambda order: cells.factor(_per_rebuild(order["conflict_aborts"], order)), ""),
     ("window stall, p99", lambda order: cells.time(order["stall_by_class_ns"]["window"]["p99"]), "stall_p99"),
     ("accesses/s", lambda order: cells.scaled(order["accesses_per_s"]), "throughput"),
     ("accesses/s in rebuilds", lambda order: cells.scaled(order["accesses_per_s_inside"]), ""),

@@ -153,6 +153,7 @@ def _order(data: OrderData) -> dict[str, Any]:
         "cycles": data.cycle_count,
         "rebuilds_hit_share": _quotient(data.rebuilds_hit, data.rebuilds),
         "vcpu_rebuilds": total["rebuild"],
+        "conflict_aborts": total["conflict"],
         "window_ns": quantiles(windows),
         "window_histogram": of_values(windows),
         "rebuild_ns": quantiles(rows["rebuild_ns"]),

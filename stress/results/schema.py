@@ -61,6 +61,7 @@ class ByClass(Part, Generic[T]):
     permission: T = key("on a write to a mapping without write permission")
     rebuild: T = key("whose handler rebuilt the block", since=2)
     retry: T = key("whose handler met a locked entry or a moving frame and went back to the guest", since=2)
+    conflict: T = key("aborts: its TLB met the block and pages of it (FEAT_BBM level 2)", since=6)
 
 
 class Faults(ByClass[Int]):
@@ -69,7 +70,9 @@ class Faults(ByClass[Int]):
     @property
     def total(self) -> int:
         """Faults of every class."""
-        return self.window + self.spurious + self.population + self.permission + self.rebuild + self.retry
+        return (
+            self.window + self.spurious + self.population + self.permission + self.rebuild + self.retry + self.conflict
+        )
 
 
 class FaultsByLevel(Part):
@@ -139,6 +142,9 @@ class Counted(Part):
     rebuilds: Int = key("completed rebuilds")
     restarts: Int = key("rebuilds begun anew: what they did before mmu_lock no longer held", since=5)
     yields: Int = key("times that a tear-down gave mmu_lock up for others", since=6)
+    lost_races: Int | None = key(
+        "rebuilds given up: another rebuilder changed the entry first (shared mmu_lock)", default=None, since=6
+    )
     rebuilds_hit: Int = key("rebuilds with at least one window fault")
     outside_ns: Int = key("the order's time outside of rebuilds")
     inside_ns: Int = key("the order's time in which a rebuild ran, from having mmu_lock on")
@@ -156,6 +162,7 @@ class OrderResult(Counted, Named):
 
     cycles: Int | None = key("completed cycles of the scenario: what intervals rest on", default=None, since=4)
     vcpu_rebuilds: Int = key("rebuilds that a faulting vCPU did, not the hypervisor", since=2)
+    conflict_aborts: Int = key("TLB conflict aborts of the vCPUs, each with a TLBI of its core", since=6)
     window_ns: Times = key("invalid window, invalidating to installing store", column="p50")
     window_histogram: Histogram | None = key("invalid windows", default=None, since=3)
     rebuilds_hit_share: Num | None = key("rebuilds_hit over rebuilds, 0 to 1", column="")

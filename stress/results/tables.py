@@ -90,7 +90,7 @@ _FAULT_HEADERS: Final = ("order", "class", "faults", *_QUANTILES)
 _TIME_HEADERS: Final = ("order", "step", *_QUANTILES)
 
 #: Classes that only some scenarios have: shown once they occur.
-_RARE_CLASSES: Final = ("rebuild", "retry")
+_RARE_CLASSES: Final = ("rebuild", "retry", "conflict")
 
 
 def _order_tables(document: dict[str, Any], fmt: str) -> list[str]:

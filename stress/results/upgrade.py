@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stress.orders import SPELLINGS
-from stress.results.data import FAULT_CLASSES
 
 _NOTHING: Final = {"count": 0, "p50": None, "p90": None, "p99": None, "max": None}
 
@@ -24,10 +23,24 @@ def upgraded(document: dict[str, Any]) -> dict[str, Any]:
         for order in document["orders"]:
             order.setdefault("restarts", 0)
             _unlock_spelled_out(order)
-    if document["schema_version"] < 6:
+    if document["schema_version"] < 6:  # what levels 2 and 3 of FEAT_BBM did was the same: nobody aborted
+        _never(document, "conflict")
         for order in document["orders"]:
+            order.setdefault("conflict_aborts", 0)
             order.setdefault("yields", 0)
     return document
+
+
+def _never(document: dict[str, Any], *classes: str) -> None:
+    """Faults of these classes, which a version did not have, did not occur."""
+    counts = [stage["faults"] for stage in document.get("stages", ())]
+    for order in document["orders"]:
+        counts += [order["faults"], *(vcpu["faults"] for vcpu in order["per_vcpu"])]
+        for name in classes:
+            order["stall_by_class_ns"].setdefault(name, dict(_NOTHING))
+    for each in counts:
+        for name in classes:
+            each.setdefault(name, 0)
 
 
 def _unlock_spelled_out(order: dict[str, Any]) -> None:
@@ -44,12 +57,8 @@ def _unlock_spelled_out(order: dict[str, Any]) -> None:
 def _from_1(document: dict[str, Any]) -> None:
     """Fill in the keys that version 1 lacks: it knew one scenario, in which only the hypervisor rebuilt."""
     document.setdefault("scenario", "rebuild")
+    _never(document, "rebuild", "retry")
     for order in document["orders"]:
         order.setdefault("vcpu_rebuilds", 0)
-        faults = [order["faults"], *(vcpu["faults"] for vcpu in order["per_vcpu"])]
-        for name in FAULT_CLASSES:
-            for each in faults:
-                each.setdefault(name, 0)
-            order["stall_by_class_ns"].setdefault(name, dict(_NOTHING))
         rebuilds = order["rebuilds"]
         order.setdefault("faults_per_rebuild", sum(order["faults"].values()) / rebuilds if rebuilds else None)

@@ -88,7 +88,7 @@ class RunWarning(StrEnum):
     BBM_LEVEL = (
         "bbm-level",
         "the order needs a higher FEAT_BBM level than the platform has, where its violations are to be expected",
-        "allow it with --bbm-level (1 for nt, 2 for bbml2), or name a platform that has it (--platform)",
+        "allow it with --bbm-level (1 for nt, 2 or 3 for bbml2), or name a platform that has it (--platform)",
     )
     SAMPLED = (
         "sampled",

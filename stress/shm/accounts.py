@@ -98,6 +98,7 @@ T_FREED = 6
 T_CYCLES = 7
 T_RESTARTS = 8  # rebuilds begun anew, because what was done without mmu_lock did not hold any more
 T_YIELDS = 9  # times that a tear-down gave mmu_lock up for others
+T_LOST = 10  # rebuilds given up, because another rebuilder changed the entry first
 TOTAL_WORDS = 2 * LINE
 
 # Region "cycles": ring of cycles.
@@ -175,7 +176,7 @@ C_LOCKS = 5
 C_LOCK_WAIT_NS = 6
 C_LOCK_HOLD_NS = 7
 C_FAULTS = 8  # one per fault class
-FAULT_KINDS = 6
+FAULT_KINDS = 7
 C_MAPPED_BLOCKS = C_FAULTS + FAULT_KINDS
 C_MAPPED_PAGES = C_MAPPED_BLOCKS + 1
 C_RELAXED = C_MAPPED_BLOCKS + 2

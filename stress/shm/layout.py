@@ -105,6 +105,7 @@ class Geo(NamedTuple):
     tlbi_ns: int  # by VMID
     tlbi_ipa_ns: int
     exit_ns: int
+    conflict_ns: int  # of a TLB conflict abort: exit, TLBI of one core, way back
     fail_fast: int
     hypervisor: int  # process number of the hypervisor; vCPUs are 0 to this
     copies: int  # pages of region "copy": all of them in a migration
@@ -236,6 +237,7 @@ def geo_for(
     tlbi_ns: int = 0,
     tlbi_ipa_ns: int = 0,
     exit_ns: int = 0,
+    conflict_ns: int = 0,
     fail_fast: bool = False,
     copies: bool = False,
     trace_rows: int = 0,
@@ -287,6 +289,7 @@ def geo_for(
         tlbi_ns=tlbi_ns,
         tlbi_ipa_ns=tlbi_ipa_ns,
         exit_ns=exit_ns,
+        conflict_ns=conflict_ns,
         fail_fast=int(fail_fast),
         hypervisor=vcpus,
         copies=pages if copies else 1,

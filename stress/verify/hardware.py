@@ -9,9 +9,10 @@ from __future__ import annotations
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.codes import WALKED
+from stress.kernels.conflict import fill_block
 from stress.kernels.oracle import report
 from stress.kernels.tlb import CPU_SEEN, MISS, Cpu, fill, lookup, sizes_held
-from stress.kernels.vcpu import fill_block, translate
+from stress.kernels.vcpu import translate
 from stress.kernels.walk import cache_walk, walk
 from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
@@ -44,7 +45,7 @@ def speculate(world: World, s: Machine, cpu: Cpu, vcpu: int, gfn: int, tlb: int)
         if translation != MISS and level == LAST_LEVEL:
             fill(cpu, level, bits, gfn, translation)
         elif translation != MISS:
-            fill_block(s, cpu, vcpu, level, gfn, translation, descriptor, True)
+            fill_block(s, cpu, vcpu, level, gfn, translation, descriptor, -1, True)
         if first != level:
             cache_walk(own, bits, gfn, first, level)
         return True

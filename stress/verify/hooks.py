@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stress.bugs import MISSING_DSB
-from stress.kernels import fault, holding, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
+from stress.kernels import conflict, fault, holding, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
 from stress.orders import STEPS
 from stress.shm import mmu_lock
 from stress.shm.accounts import Kind
@@ -78,6 +78,7 @@ class Hooks:
         self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
         self._perform, self._keep, self._handle = steps.perform, oracle.keep, fault.handle
         self._too_late, self._perform_split = tlbi.too_late, splitting.perform_split
+        self._conflict_abort = conflict.conflict_abort
         #: Where TLBIs go that nobody waits for; None: they take effect at once.
         self.issued: deque[tuple[int, int, int]] | None = None
         self._processor = Twins.processor
@@ -86,7 +87,8 @@ class Hooks:
     def __enter__(self) -> Hooks:
         vcpus = vars(vcpu)
         self._replace(vcpus, lookup=self.lookup, catch_up=self.catch_up, handle=self.handle)
-        for name in ("fill", "fill_block", "flush_page"):
+        self._replace(vars(conflict), conflict_abort=self.conflict_abort)
+        for name in ("fill", "fill_block", "flush_page", "evict_pointers"):
             self._replace(vcpus, **{name: self._changes_the_tlb(vcpus[name])})
         self._replace(vars(tlbi), publish=self.publish, too_late=self.too_late)
         self._replace(vars(rebuild), perform=self.perform)
@@ -187,6 +189,11 @@ class Hooks:
         self.world.attempt_ends(well=True)
         self.world.note(f"faults at page {gfn - s.geo.base_gfn}")
         return int(self._handle(s, vcpu, gfn, write, descriptor, level))
+
+    def conflict_abort(self, s: Machine, vcpu: int, gfn: int, level: int, write: bool) -> None:
+        """Exit with a TLB conflict abort."""
+        self.world.note(f"TLB conflict abort at page {gfn - s.geo.base_gfn}")
+        self._conflict_abort(s, vcpu, gfn, level, write)
 
     def keep(self, s: Machine, kind: int, rule: int, *evidence: int) -> None:
         """Keep a violation: that is no part of what happens."""

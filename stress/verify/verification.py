@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from stress import interrupt
-from stress.kernels.codes import RETRY, WINDOW
+from stress.kernels.codes import CONFLICT, RETRY, WINDOW
 from stress.orders import Order, parse_order
 from stress.shm import accounts
 from stress.splits import parse_split_order
@@ -102,6 +102,7 @@ SIGHTS = (
     "yields",
     "restarts",
     "lost races",
+    "conflict aborts",
 )
 
 
@@ -147,6 +148,8 @@ def note_sights(scene: Scene, seen: Counter[str]) -> None:
         seen["restarts"] += 1
     if scene.counted(accounts.C_FAULTS + RETRY) or scene.s.tally[accounts.VOIDED]:
         seen["lost races"] += 1
+    if scene.counted(accounts.C_FAULTS + CONFLICT):
+        seen["conflict aborts"] += 1
     for filled in scene.filled:
         seen[f"fills {filled} the TLBI"] += 1
 

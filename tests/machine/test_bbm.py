@@ -60,20 +60,26 @@ class Entry:
         return self.what in ("leaf", "table")
 
 
-def oracle(old: Entry, new: Entry, tlbi_done: int, bbm_level: int) -> int:
+def resizes(block: Entry, bbm_level: int) -> bool:
+    """Whether a table may become this block, or it a table, without a break; a table here if it is not known."""
+    return {0: False, 1: block.nt, 2: True, 3: True}[bbm_level]
+
+
+def oracle(old: Entry, new: Entry, old_level: int, tlbi_done: int, bbm_level: int) -> int:
     """The rule in words: DDI 0487 D8.14.1 and FEAT_BBM."""
     if old.what == "poison":
         return bbm.FREED
     if not new.valid:
         return bbm.OK  # whatever it was, breaking it is always allowed
     if old.what in ("broken-leaf", "broken-table"):
-        return bbm.OK if tlbi_done >= BREAK_CLOCK + 1 else bbm.NO_TLBI
+        was = "leaf" if old.what == "broken-leaf" else "table"
+        if tlbi_done >= BREAK_CLOCK + 1 or (old_level < 3 and was != new.what and resizes(new, bbm_level)):
+            return bbm.OK
+        return bbm.NO_TLBI
     if old.what in ("clean", "locked"):
         return bbm.OK  # no TLB holds anything of it
     if old.what != new.what:
-        block = old if old.what == "leaf" else new
-        allowed = {0: False, 1: block.nt, 2: True}[bbm_level]
-        return bbm.OK if allowed else bbm.NO_BREAK_SIZE
+        return bbm.OK if resizes(old if old.what == "leaf" else new, bbm_level) else bbm.NO_BREAK_SIZE
     return bbm.OK if old.address == new.address else bbm.NO_BREAK_ADDRESS
 
 
@@ -99,8 +105,8 @@ def test_the_whole_truth_table(granule: int, level: int) -> None:
     held = entries(Geometry(granule), level)
     seen = set()
     for old, new in itertools.product(held, held):
-        for bbm_level, done in itertools.product((0, 1, 2), (0, BREAK_CLOCK, BREAK_CLOCK + 1, 1000)):
-            expected = oracle(old, new, done, bbm_level)
+        for bbm_level, done in itertools.product((0, 1, 2, 3), (0, BREAK_CLOCK, BREAK_CLOCK + 1, 1000)):
+            expected = oracle(old, new, level, done, bbm_level)
             found = bbm.verdict(old.word(level), new.word(level), level, done, bbm_level)
             assert found == expected, (old, new, done, bbm_level)
             seen.add(found)
@@ -140,6 +146,9 @@ GOOD: list[tuple[str, int, list[str | int]]] = [
     ("level 1: through nT", 1, [TABLE, NT_BLOCK, TLBI, BLOCK]),
     ("level 1: from nT to a table", 1, [BLOCK, NT_BLOCK, TABLE]),
     ("level 2: no break", 2, [TABLE, BLOCK, TABLE]),
+    ("level 3: no break", 3, [TABLE, BLOCK, TABLE]),
+    ("level 2: a break without its TLBI is no worse than none", 2, [TABLE, BREAK, BLOCK, BREAK, TABLE]),
+    ("level 1: nor where the block has nT", 1, [TABLE, BREAK, NT_BLOCK, TLBI, BLOCK]),
 ]
 BAD: list[tuple[str, int, list[str | int], int]] = [
     ("no break", 0, [TABLE, BLOCK], bbm.NO_BREAK_SIZE),
@@ -151,7 +160,16 @@ BAD: list[tuple[str, int, list[str | int], int]] = [
     ("block moved at level 2", 2, [BLOCK, OTHER_BLOCK], bbm.NO_BREAK_ADDRESS),
     ("other table", 2, [TABLE, TABLE + 4096], bbm.NO_BREAK_ADDRESS),
     ("no tlbi", 0, [TABLE, BREAK, BLOCK], bbm.NO_TLBI),
-    ("no tlbi at level 2: the old tables may be in walk caches", 2, [TABLE, BREAK, BLOCK], bbm.NO_TLBI),
+    ("no tlbi at level 1, and no nT", 1, [TABLE, BREAK, BLOCK], bbm.NO_TLBI),
+    ("nT does not help at level 0, whatever was broken", 0, [TABLE, BREAK, NT_BLOCK], bbm.NO_TLBI),
+    ("no tlbi at level 3, and another block", 3, [BLOCK, BREAK, OTHER_BLOCK], bbm.NO_TLBI),
+    ("no tlbi at level 3, and another table", 3, [TABLE, BREAK, TABLE + 4096], bbm.NO_TLBI),
+    (
+        "the block that was broken may have had nT, which nobody knows any more",
+        1,
+        [NT_BLOCK, BREAK, TABLE],
+        bbm.NO_TLBI,
+    ),
     ("no tlbi, back to the same block", 0, [BLOCK, BREAK, BLOCK], bbm.NO_TLBI),
     ("tlbi before the break", 0, [TABLE, TLBI, BREAK, BLOCK], bbm.NO_TLBI),
     ("tlbi published before the break", 0, [TABLE, BREAK, STALE_TLBI, BLOCK], bbm.NO_TLBI),

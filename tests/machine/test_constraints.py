@@ -48,11 +48,11 @@ def test_a_constraint_may_have_a_premise() -> None:
         if len(at) < 3 or Step.UNMAP not in at or Step.TLBI not in at or at[Step.UNMAP] < at[Step.TLBI]:
             return False
         if Step.INVALIDATE in at:
-            return at[Step.INVALIDATE] < at[Step.TLBI] < at[Step.INSTALL]
+            return at[Step.INVALIDATE] < min(at[Step.TLBI], at[Step.INSTALL])
         return at[Step.INSTALL] < at[Step.TLBI]
 
     found = learn([each for each in every if not is_right(each)], [each for each in every if is_right(each)])
-    assert {"with invalidate: tlbi before install", "without invalidate: install before tlbi"} <= text(found)
+    assert "without invalidate: install before tlbi" in text(found)
     for steps in every:
         assert any(each.refutes(steps) for each in found) != is_right(steps)
 

@@ -11,7 +11,7 @@ import pytest
 from machines import small_machine
 from numba import njit, typeof
 
-from stress.kernels import pattern, rebuild, tlb, vcpu
+from stress.kernels import conflict, pattern, rebuild, tlb
 from stress.kernels.tlb import CHUNK, EMPTY, new_cpu
 from stress.kernels.workload import Workload
 from stress.shm.jit import inline, kernel
@@ -104,7 +104,7 @@ WORK = Workload(0, 0, 0, 0.0, 0, 0)
 LOOPS = {
     "invalidating": (tlb.catch_up, (MACHINE, new_cpu(), 0), "flush_range"),
     "after a fault": (tlb.flush_page, (new_cpu(), 9, 0), "flush_page"),
-    "filling": (vcpu.fill_block, (MACHINE, new_cpu(), 0, 0, 0, 0, 0, True), "overlapping"),
+    "filling": (conflict.fill_block, (MACHINE, new_cpu(), 0, 0, 0, 0, 0, 0, True), "overlapping"),
     "drawing": (pattern.draw_accesses, (WORK, np.zeros(CHUNK, np.int64), 0, 0), "draw_accesses"),
     "rebuilding": (rebuild.rebuild, (MACHINE, 0, 0), "unmap_table"),
 }

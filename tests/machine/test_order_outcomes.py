@@ -85,15 +85,17 @@ def outcome(steps: Steps, bbm_level: int, below: int, unclean: bool = False) -> 
         return int(INVALIDATE in at and at[INVALIDATE] < at_make and not at[INVALIDATE] < tlbi < at_make)
 
     broken_first = INVALIDATE in at and at[INVALIDATE] < at[install]
-    no_break = not broken_first and bbm_level < (1 if install is INSTALL_NT else 2)
-    bbm_count = no_break + (make(at[install]) if broken_first else 0)
+    # What needs no break needs no TLBI of one either.
+    bbm_count = 0
+    if bbm_level < (1 if install is INSTALL_NT else 2):
+        bbm_count = make(at[install]) if broken_first else 1
     left = "block" if install is INSTALL else "nT block"
     if INVALIDATE in at and at[install] < at[INVALIDATE]:
         left = "nothing"
     if CLEAR_NT in at:
         if at[install] < at.get(INVALIDATE, -1) < at[CLEAR_NT]:  # then it makes the block anew
             bbm_count += make(at[CLEAR_NT])
-        else:  # nT may go when no TLB can hold what the block replaced
+        elif bbm_level < 2:  # nT may go when no TLB can hold what the block replaced
             bbm_count += not unlinked < tlbi < at[CLEAR_NT]
         if at.get(INVALIDATE, -1) < at[CLEAR_NT]:
             left = "block"
@@ -146,12 +148,12 @@ def check_order(s: Machine, steps: Steps, bbm_level: int) -> dict[str, int]:
 def correct_orders(bbm_level: int, tear_down: Step = UNMAP) -> set[Steps]:
     """The correct ones without their cleans, counted out by hand."""
     good: set[Steps] = {(INVALIDATE, TLBI, INSTALL, tear_down), (INVALIDATE, TLBI, tear_down, INSTALL)}
-    if bbm_level == 2:
-        good |= {(INSTALL, TLBI, tear_down)}
+    if bbm_level >= 2:
+        good |= {(INSTALL, TLBI, tear_down), (INVALIDATE, INSTALL, TLBI, tear_down)}
     return good
 
 
-@pytest.mark.parametrize("bbm_level", [0, 1, 2])
+@pytest.mark.parametrize("bbm_level", [0, 1, 2, 3])
 def test_every_basic_order(bbm_level: int) -> None:
     every = list(enumerate_orders(BASIC))
     assert len(every) == 261
@@ -205,7 +207,12 @@ def test_every_order_of_the_other_steps(alphabet: str, bbm_level: int) -> None:
                     # The block is broken, and made again without nT.
                     (INSTALL_NT, INVALIDATE, TLBI, CLEAR_NT, UNMAP),
                     (INSTALL_NT, INVALIDATE, TLBI, UNMAP, CLEAR_NT),
+                    # The break is worth nothing: its TLBI comes later.
+                    (INVALIDATE, INSTALL_NT, TLBI, CLEAR_NT, UNMAP),
+                    (INVALIDATE, INSTALL_NT, TLBI, UNMAP, CLEAR_NT),
                 }
+            if bbm_level >= 2:  # both sizes may be there with nT and without
+                good |= {(INSTALL_NT, CLEAR_NT, TLBI, UNMAP), (INVALIDATE, INSTALL_NT, CLEAR_NT, TLBI, UNMAP)}
             assert correct == good
         case "deferred, one IPA":
             assert correct == correct_orders(bbm_level, DEFERRED)
@@ -215,7 +222,7 @@ def test_every_order_of_the_other_steps(alphabet: str, bbm_level: int) -> None:
 
 def test_named_orders_are_correct_from_their_level_on_and_not_below() -> None:
     for order in NAMED_ORDERS.values():
-        for bbm_level in (0, 1, 2):
+        for bbm_level in (0, 1, 2, 3):
             s = split_machine(4096, 2 << 20, ALL // 2, bbm_level)
             found = check_order(s, order.steps, bbm_level)
             assert found == ({} if bbm_level >= order.bbm_level else {"bbm": 1}), order.name
@@ -249,7 +256,10 @@ def test_random_orders_on_every_geometry(granule: int, block_size: int) -> None:
         ("tlbi,install-nt,clear-nt,unmap", 1, {"bbm", "table-use-after-free"}, bbm.NT_CLEARED),
         ("invalidate,install,tlbi,unmap", 0, {"bbm"}, bbm.NO_TLBI),
         ("invalidate,tlbi-ipa,install,unmap", 0, {"bbm", "table-use-after-free"}, bbm.NO_TLBI),
-        ("invalidate,install,tlbi,unmap", 2, {"bbm"}, bbm.NO_TLBI),
+        ("invalidate,install,tlbi,unmap", 1, {"bbm"}, bbm.NO_TLBI),
+        ("invalidate,install,tlbi,unmap", 2, set(), None),
+        ("invalidate,install,unmap", 3, {"table-use-after-free"}, None),
+        ("install-nt,invalidate,clear-nt,tlbi,unmap", 1, {"bbm"}, bbm.NO_TLBI),
         ("invalidate,install,unmap-unlocked", 0, {"bbm", "table-use-after-free"}, bbm.NO_TLBI),
     ],
 )

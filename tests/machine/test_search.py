@@ -75,6 +75,20 @@ def test_a_small_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
+def test_at_level_3_a_search_finds_make_then_flush(tmp_path: Path) -> None:
+    """Nobody proposed an order: the break may be left out, and so may its TLBI, but not the tables' one."""
+    found, _ = searched(tmp_path, FOUR, {**SMALL, "bbm_level": 3})
+    check(found, tmp_path)
+    invalidate, tlbi, install, unmap = FOUR
+    assert {*map(written, found.judged(PROVED))} == {
+        (install, tlbi, unmap),
+        (invalidate, install, tlbi, unmap),
+        FOUR,
+        (invalidate, tlbi, unmap, install),
+    }
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("limits", [NO_FWB, {**SMALL, "bbm_level": 2}])
 def test_what_is_dropped_for_its_beginning_is_wrong(tmp_path: Path, limits: dict[str, Any]) -> None:
     """A sample: each is played by itself."""

@@ -115,6 +115,50 @@ def test_a_window_hits_whom_chance_leads_there(tmp_path: Path, pattern: str, str
     assert share == pytest.approx(expected, abs=4 * math.sqrt(max(expected * (1 - expected), 0.01) / rebuilds))
 
 
+@pytest.mark.parametrize("pattern", ["sequential", "uniform"])
+def test_at_level_2_who_comes_before_the_tlbi_aborts_once(tmp_path: Path, pattern: str) -> None:
+    """Without a break the TLBI is what the window was: who is led there aborts, and goes on. Level 3 aborts nobody."""
+    accesses = 100
+    costs: dict[str, float] = {"tlbi_ns": 4 * accesses, "tlbi_local_ns": 90, "hit_ns": 4, "walk_ns": 4, "exit_ns": 10}
+    rebuilds = 30 if JIT_DISABLED else 400
+    runs = {}
+    for level in (2, 3):
+        options = {"fwb": True, "pattern": pattern, "rebuilds": rebuilds, "bbm_level": level}
+        runs[level] = played(configuration(tmp_path, costs, **options), NAMED_ORDERS["bbml2"])
+    aborts = counted(runs[2])["conflict"]
+    expected = 1 / 4 + accesses / 2048 if pattern == "sequential" else 1 - (3 / 4) ** accesses
+    slack = 4 * math.sqrt(max(expected * (1 - expected), 0.01) / rebuilds)
+    assert aborts / rebuilds == pytest.approx(expected, abs=slack)
+    faults = runs[2].world.faults[: runs[2].world.s.control[v.KEPT]]
+    stalls = faults[faults[:, v.F_CLASS] == FAULT_CLASSES.index("conflict"), v.F_STALL]
+    assert set(stalls // 1000) == {100}, "an exit and a TLBI of one core"
+    assert counted(runs[3])["conflict"] == 0
+    assert counted(runs[2])["window"] == counted(runs[3])["window"] == 0
+
+
+@pytest.mark.parametrize("steps", ["invalidate,install,tlbi,unmap", "install-nt,tlbi,clear-nt,unmap", "block-first"])
+def test_who_may_abort_at_level_2(tmp_path: Path, steps: str) -> None:
+    """A break without its TLBI leaves both sizes; nT, and a break with its TLBI, do not."""
+    costs = COSTS | {"tlbi_ns": 100_000}
+    run = played(configuration(tmp_path, costs, fwb=True, blocks=1, bbm_level=2), parse_order(steps))
+    assert counted(run)["conflict"] == (3 if steps.startswith("invalidate") else 0)
+
+
+def test_accesses_to_a_block_with_nt_walk(tmp_path: Path) -> None:
+    """From the install to `clear-nt`, which is the TLBI, no TLB keeps it."""
+    costs: dict[str, float] = {"tlbi_ns": 5_000, "hit_ns": 2, "walk_ns": 5, "exit_ns": 10}
+    inside = {}
+    for order in ("nt", "bbml2"):
+        run = played(configuration(tmp_path, costs, fwb=True, blocks=1, bbm_level=3), NAMED_ORDERS[order])
+        inside[order] = run.world.s.counters[0, 1, [COUNTERS.index("walks"), COUNTERS.index("tlb_hits")]].tolist()
+    walks, hits = inside["nt"]
+    assert walks == pytest.approx(3 * 1000, abs=6)
+    assert hits <= 3
+    walks, hits = inside["bbml2"]
+    assert walks <= 3
+    assert hits == pytest.approx(3 * 2500, abs=6)
+
+
 @compiled
 def test_under_an_exclusive_lock_a_stall_lasts_until_the_tear_down_is_done(tmp_path: Path) -> None:
     """block-first empties the window, and who fell into it waits all the same; unlocked tear-downs keep nobody."""
