@@ -80,8 +80,9 @@ An order must end with the entry the valid block (`install < invalidate` is wron
   change that needs no break needs no step of one. Nor could a TLB tell: invalid entries are never cached (I_WZCBG),
   so it may hold what it may hold after `install` alone, pages of the old table and the block, which these levels
   allow side by side. The table still outlives the TLBI. What changes besides the size, an address, needs the whole
-  break at every level. (An earlier edition of this page had these 6 orders wrong, by a rule alone: no vCPU of the
-  model ever met a consequence.)
+  break at every level. The manual leaves room for a stricter reading, by which a break that was begun must be
+  completed: these 6 orders, 2 of them where a clean is needed, would then be wrong at levels 2 and 3, by the rule
+  alone (`B`), for no vCPU of the model meets a consequence. At levels 0 and 1 they are wrong in both.
 - **Who may still walk.** A table may be freed once a TLBI that began after it was unlinked is complete. Here
   mmu_lock is held alone, so no grace period is needed; `unmap-deferred` and a shared mmu_lock have one (an RCU
   section covers a walk without the lock from its first load to its last).

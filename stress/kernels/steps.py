@@ -11,6 +11,7 @@ from stress.bugs import ENTRY_READ_AGAIN, NO_CMO, NO_RECHECK, TABLE_LEVEL_HINT
 from stress.kernels.clean import clean_frames, clean_unmapped, frame_not_at_poc
 from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT
 from stress.kernels.descriptor import (
+    LOCKED,
     REBUILD_MASK,
     has_nt,
     is_leaf,
@@ -21,7 +22,7 @@ from stress.kernels.descriptor import (
     window_of,
     with_nt,
 )
-from stress.kernels.entries import break_entry, find, page_of, set_entry, swap_entry
+from stress.kernels.entries import break_entry, find, page_of, set_entry, settle_entry, swap_entry
 from stress.kernels.grace import grace, grace_clock
 from stress.kernels.holding import drop_lock, take_lock
 from stress.kernels.inject import injected
@@ -230,8 +231,10 @@ def clear_nt(s: Machine, who: int) -> bool:
     b = s.building[who]
     leaf = leaf_descriptor(s.geo, b[B_FRAME], b[B_LEVEL])
     held = b[B_HELD]
-    # Else the entry itself knows, or both sizes may be in a TLB (R_KFLJB, R_PVTFW).
-    early = b[B_BROKEN] == 0 and s.geo.bbm_level < bbm.ANY_SIZE and reachable(s, who)
+    # Both sizes may be in a TLB from level 2 on (R_KFLJB, R_PVTFW).
+    early = s.geo.bbm_level < bbm.ANY_SIZE and reachable(s, who)
+    if b[B_BROKEN]:  # it was this very block: what TLBs may hold of it is right
+        settle_entry(s, b[B_INDEX], b[B_LEVEL], b[B_GFN], LOCKED, who)
     make(s, who, leaf)
     if early:
         broke_rule(s, _BBM, who, b[B_GFN], b[B_LEVEL], held, leaf, bbm.NT_CLEARED)
