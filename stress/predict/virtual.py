@@ -113,7 +113,7 @@ BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
     A_LEAVES,  # of 2**WEIGHT_BITS accesses drawn, those to blocks
     A_RANDOM,  # state of its generator
     ACTOR_WORDS,
-) = range(54)
+) = range(56)
 
 #: What an actor does in the guest: its program once, or accesses by a pattern without end.
 ONCE, LAPS, UNIFORM, ZIPF = range(4)
@@ -196,7 +196,7 @@ STATE, HAS_HOST = 3, 4
     TASK_LOGS,  # what is written is logged from its end on
     TASK_PS,
     CONTROL_WORDS,
-) = range(49)
+) = range(50)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(10)

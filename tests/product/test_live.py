@@ -88,6 +88,20 @@ def test_the_order_of_level_1_is_correct_at_level_1() -> None:
     assert broken["window_ns"]["p50"] > 0
 
 
+@pytest.mark.parametrize("bbm_level", [2, 3])
+def test_at_level_2_alone_a_tlb_with_both_sizes_aborts(bbm_level: int) -> None:
+    # The clean between install and TLBI lasts longer than a time slice: vCPUs meet both sizes on one core, too.
+    document = run_json(
+        "run", "--order", "install,clean,tlbi,unmap", "--bbm-level", str(bbm_level), "--pattern", "uniform",
+        "--vcpus", "2", "--rebuilds", "3", "--platform", "kunpeng920", "--no-fwb",
+    )  # fmt: skip
+    assert (document["verdict"], document["exit"]) == ("correct", 0)
+    [order] = document["orders"]
+    aborts = order["conflict_aborts"]
+    assert (0 < aborts <= 2 * order["rebuilds"]) if bbm_level == 2 else aborts == 0  # one per vCPU and rebuild
+    assert order["faults"]["conflict"] == order["stall_by_class_ns"]["conflict"]["count"] == aborts
+
+
 @pytest.mark.alone
 def test_windows_hit_bystanders_and_add_up() -> None:
     # The window lasts longer than a time slice: vCPUs that share one core with the rebuilder run inside it, too.
