@@ -215,6 +215,11 @@ class Order(StepList):
         return self.tears_down_locked and Step.INVALIDATE in before and not any(s.facts.installs for s in before)
 
     @property
+    def holds_throughout(self) -> bool:
+        """Whether mmu_lock is held from the first step to the last."""
+        return self.executed[0] is Step.LOCK and self.executed[-1] is Step.UNLOCK
+
+    @property
     def looks_again(self) -> bool:
         """Whether steps stand before `lock`, so that what they worked on may have moved."""
         return self.executed[0] is not Step.LOCK

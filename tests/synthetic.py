@@ -303,7 +303,9 @@ def migration(rng: np.random.Generator) -> RunData:
         "migrations_completed": 6,
         "migrations_cancelled": 6,
     }
-    return run_data([vcpu_rebuilt(order_data(rng))], scenario="migration", life_cycle=life_cycle)
+    order = vcpu_rebuilt(order_data(rng))
+    order.cycles["recovery_ns"], order.cycles["recovery_faults"] = order.cycles["time_ns"] // 4, 9
+    return run_data([order], scenario="migration", life_cycle=life_cycle)
 
 
 def published(rng: np.random.Generator) -> RunData:

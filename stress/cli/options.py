@@ -41,6 +41,8 @@ SECTIONS: Final = {
         "split_order",
         "yield_every",
         "eager_split",
+        "recover",
+        "chunk",
         "get_clears",
         "clear_chunk",
     ),

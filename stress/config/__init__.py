@@ -9,7 +9,7 @@ from stress.config.loading import ConfigError, from_sources, load_toml
 from stress.config.model import COMPARED, RunConfig, cores, default_vcpus
 from stress.config.point import Point, Trial, label
 from stress.config.sweep import SweepPlan, load_sweep, plan_sweep
-from stress.config.values import STAGED, Cmo, Locking, Pattern, Rebuilder, Scenario, key_of
+from stress.config.values import STAGED, Cmo, Locking, Pattern, Rebuilder, Recover, Scenario, key_of
 
 __all__ = [
     "COMPARED",
@@ -21,6 +21,7 @@ __all__ = [
     "Pattern",
     "Point",
     "Rebuilder",
+    "Recover",
     "RunConfig",
     "Scenario",
     "SweepPlan",

@@ -25,9 +25,9 @@ from stress.arch.geometry import BLOCK_SIZES, MEMSLOT_BASE, Geometry
 from stress.backings import Backing
 from stress.bugs import BUGS, Bug
 from stress.config import blocks as rules
-from stress.config import staged
+from stress.config import recovery, staged
 from stress.config.values import (
-    STAGED,
+    LOGGING,
     BackingName,
     Cmo,
     CmoName,
@@ -40,6 +40,8 @@ from stress.config.values import (
     PatternName,
     Rebuilder,
     RebuilderName,
+    Recover,
+    RecoverName,
     Scenario,
     ScenarioName,
     Size,
@@ -67,9 +69,6 @@ COMPARED: Final = ("unmap-first", "block-first")
 
 #: Stands for a value that follows from others, until `RunConfig` is complete.
 _DERIVED: Final[Any] = None
-
-#: Scenarios whose memory may be cut into several memslots.
-_MANY_MEMSLOTS: Final = (Scenario.MIGRATION, *STAGED)
 
 
 def cores() -> int:
@@ -183,6 +182,17 @@ class RunConfig(BaseModel):
         description="Entries after which a tear-down gives mmu_lock up if somebody waits for it; 0: it never does",
     )
     eager_split: bool = Field(default=False, description="Split blocks when dirty logging starts, not at write faults")
+    recover: RecoverName | None = Field(
+        default=None,
+        description=f"Blocks after dirty logging come back by {listed(Recover)}, by who stops it (x86, Linux 6.13); "
+        "fault if left out, but with rebuilder hypervisor",
+    )
+    chunk: Size | None = Field(
+        default=None,
+        gt=0,
+        description="Memory that eager-split and recover ioctl hold mmu_lock over; one block if left out",
+        serialization_alias="chunk_bytes",
+    )
     overlap: bool = Field(
         default=False, description="Every vCPU works on all of memory, not on a part of its own (dirty-log-perf)"
     )
@@ -290,8 +300,8 @@ class RunConfig(BaseModel):
     @classmethod
     def _cut(cls, memslots: int, info: ValidationInfo) -> int:
         data = info.data
-        if memslots > 1 and data.get("scenario", _MANY_MEMSLOTS[0]) not in _MANY_MEMSLOTS:
-            raise problem(f"scenario {data['scenario']} has one memslot; use scenario {', '.join(_MANY_MEMSLOTS)}")
+        if memslots > 1 and data.get("scenario", LOGGING[0]) not in LOGGING:
+            raise problem(f"scenario {data['scenario']} has one memslot; use scenario {', '.join(LOGGING)}")
         if data.get("memory") and {"scenario", "vcpus", "granule"} <= data.keys():
             memory = data["memory"] * rules.parts(data["scenario"], data["vcpus"])
             if memory < memslots * data["granule"]:
@@ -310,6 +320,19 @@ class RunConfig(BaseModel):
     @classmethod
     def _in_stages(cls, value: Any, info: ValidationInfo) -> Any:
         staged.check(info.field_name or "", value, info.data)
+        return value
+
+    @field_validator(*recovery.KEYS)
+    @classmethod
+    def _after_logging(cls, value: Any, info: ValidationInfo) -> Any:
+        data = info.data
+        block = None
+        if {"block_size", "backing", "granule", "ipa_bits", "scenario"} <= data.keys():
+            backing = data["backing"] or rules.default_backing(
+                data["scenario"], data["granule"], data["ipa_bits"], data["block_size"]
+            )
+            block = data["block_size"] or rules.block_of(backing, data["granule"])
+        recovery.check(info.field_name or "", value, {**data, "block": block})
         return value
 
     @field_validator("platform")
@@ -354,6 +377,7 @@ class RunConfig(BaseModel):
             "pin": self.vcpus < cores(),
         }
         given |= {field: value for field, value in derived.items() if given[field] is None}
+        given["recover"] = recovery.recovers(self.scenario, self.recover, given["rebuilder"])
         self.__dict__.update(given)  # the record is frozen for everybody else
         return self
 
@@ -406,6 +430,11 @@ class RunConfig(BaseModel):
     def has_blocks(self) -> bool:
         """Whether stage 2 may map guest memory by blocks at all."""
         return self.backing is not Backing.ANONYMOUS and self.phys_offset % self.block_size == 0
+
+    @property
+    def chunk_blocks(self) -> int:
+        """Blocks over which eager splitting and recovery hold mmu_lock."""
+        return (self.chunk or self.block_size) // self.block_size
 
     @property
     def pages(self) -> int:

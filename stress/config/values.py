@@ -35,6 +35,9 @@ class Scenario(StrEnum):
 #: Scenarios that play stages: once, or again and again until a duration is over.
 STAGED: Final = (Scenario.PAGE_TABLE_TEST, Scenario.DIRTY_LOG_PERF)
 
+#: Scenarios that log dirty pages of all of memory, and stop.
+LOGGING: Final = (Scenario.MIGRATION, *STAGED)
+
 #: Scenarios that have nothing to do in guest memory without whole blocks.
 BLOCKS_ONLY: Final = (Scenario.REBUILD, Scenario.THP)
 
@@ -44,6 +47,13 @@ class Rebuilder(StrEnum):
 
     VCPU = "vcpu"
     HYPERVISOR = "hypervisor"
+
+
+class Recover(StrEnum):
+    """How tables become blocks after dirty logging: at faults, as on arm64, or by the thread that ends logging."""
+
+    FAULT = "fault"
+    IOCTL = "ioctl"
 
 
 class Locking(StrEnum):
@@ -147,6 +157,7 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 ScenarioName = Annotated[Scenario, BeforeValidator(_word(Scenario))]
 BackingName = Annotated[Backing, BeforeValidator(_word(Backing, {name: each for each, name in SELFTEST_NAMES.items()}))]
 RebuilderName = Annotated[Rebuilder, BeforeValidator(_word(Rebuilder))]
+RecoverName = Annotated[Recover, BeforeValidator(_word(Recover))]
 LockingName = Annotated[Locking, BeforeValidator(_word(Locking))]
 CmoName = Annotated[Cmo, BeforeValidator(_word(Cmo))]
 PatternName = Annotated[Pattern, BeforeValidator(_word(Pattern))]

@@ -1,4 +1,7 @@
-"""mmu_lock as a rebuild holds it: taken and given back at its steps, and given up for a while in a long tear-down."""
+"""mmu_lock as a rebuild holds it: taken and given back at its steps, and given up for a while in a long tear-down.
+
+Who rebuilds block after block may keep it from one rebuild to the next (``B_KEEPS``): then each finds it taken.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns
 from stress.shm.words import (
     B_HOLD_NS,
+    B_KEEPS,
+    B_KEPT_NS,
     B_LOCKED_NS,
     B_LOCKS,
     B_NEXT_STATE,
@@ -26,6 +31,13 @@ from stress.shm.words import (
 @kernel
 def take_lock(s: Machine, who: int, requested_ns: int) -> bool:
     """Take mmu_lock, alone or for reading as the run has it; False if the run stops first."""
+    b = s.building[who]
+    if b[B_KEPT_NS] != 0:
+        if s.geo.shared != 0:
+            begin_walk(s, who)
+        own_lock(s, who, b[B_KEPT_NS], b[B_KEPT_NS])
+        b[B_KEPT_NS] = 0
+        return True
     if s.geo.shared != 0:
         if not acquire_shared(s, who):
             return False
@@ -57,9 +69,13 @@ def disown_lock(s: Machine, who: int) -> int:
 
 @kernel
 def drop_lock(s: Machine, who: int) -> None:
-    """Give mmu_lock back, and account for it."""
+    """Give mmu_lock back, or keep it for the next rebuild, and account for it."""
     end_walk(s, who)
-    release(s, who, s.building[who, B_NEXT_STATE])
+    b = s.building[who]
+    if b[B_KEEPS] != 0:
+        b[B_KEPT_NS] = b[B_LOCKED_NS]
+    else:
+        release(s, who, b[B_NEXT_STATE])
     disown_lock(s, who)
 
 

@@ -148,8 +148,8 @@ def locks_first(s: Machine) -> bool:
     return s.orders[s.cycles[load(s.control, CYCLE) & (s.geo.cycle_rows - 1), K_ORDER], 0] == _LOCK
 
 
-@entry
-def rebuild(s: Machine, who: int, gfn: int) -> int:
+@kernel
+def rebuild_table(s: Machine, who: int, gfn: int) -> int:
     """Turn the table at the block level of ``gfn`` into a block, by the order under test.
 
     DONE, VOID if a vCPU was faster, STOPPED, or NOT_A_TABLE if there is nothing to rebuild.
@@ -172,3 +172,9 @@ def rebuild(s: Machine, who: int, gfn: int) -> int:
             return STOPPED
         if b[B_GONE] != MOVED:
             return done
+
+
+@entry
+def rebuild(s: Machine, who: int, gfn: int) -> int:
+    """``rebuild_table`` on its own."""
+    return rebuild_table(s, who, gfn)

@@ -10,13 +10,14 @@ from stress.kernels.entries import find
 from stress.kernels.mapping import map_leaf
 from stress.kernels.memslots import page_in_slot, slot_of
 from stress.kernels.splitting import split_block
-from stress.shm.accounts import State
+from stress.shm.accounts import HEARTBEAT, State
 from stress.shm.atomics import load
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, release
 
 _DWELL = int(State.DWELL)
+ALL_PAGES = 1 << 20  # as a share of a block's pages in 2**-20
 DONE = 0
 
 
@@ -48,21 +49,46 @@ def populate(s: Machine, who: int, gfn: int) -> int:
     return status
 
 
+@kernel
+def split_mapped(s: Machine, who: int, gfn: int, share: int, writable: bool) -> int:
+    """Replace the block at ``gfn``, if one is mapped there, by a table with ``share`` of 2**20 of its pages.
+
+    DONE, POOL_DRY or POOL_EXHAUSTED. The caller holds mmu_lock alone.
+    """
+    index, level = find(s, gfn, s.geo.block_level)
+    old = load(s.tables, index)
+    if level != s.geo.block_level or not is_leaf(old, level):
+        return DONE
+    page = split_block(s, index, old, level, gfn, share, writable, who)
+    return min(page, DONE)
+
+
 @entry
 def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first: bool) -> int:
-    """Replace the block that begins at ``gfn`` by a table with ``share`` of 2**20 of its pages.
-
-    DONE, STOPPED, POOL_DRY or POOL_EXHAUSTED. A block that is not mapped yet is mapped first if ``map_first`` says so;
-    one that is a table already stays as it is.
-    """
+    """``split_mapped`` on its own, or STOPPED. What is not mapped yet is mapped first if ``map_first`` says so."""
     if not acquire(s, who):
         return STOPPED
     status = map_block(s, who, gfn) if map_first else DONE
-    index, level = find(s, gfn, s.geo.block_level)
-    old = load(s.tables, index)
-    if status == DONE and level == s.geo.block_level and is_leaf(old, level):
-        page = split_block(s, index, old, level, gfn, share, writable, who)
-        status = page if page < 0 else DONE
+    if status == DONE:
+        status = split_mapped(s, who, gfn, share, writable)
+    release(s, who, _DWELL)
+    return status
+
+
+@entry
+def split_eagerly(s: Machine, who: int, first: int, end: int) -> int:
+    """Split all that is mapped by blocks in guest frames [first, end), write-protected as it is, under one mmu_lock.
+
+    DONE, STOPPED, POOL_DRY or POOL_EXHAUSTED. A chunk of Linux 6.5's ``kvm_mmu_split_huge_pages``.
+    """
+    if not acquire(s, who):
+        return STOPPED
+    status = DONE
+    for gfn in range(first, end, pages_at(s.geo, s.geo.block_level)):
+        s.states[who, HEARTBEAT] += 1
+        status = split_mapped(s, who, gfn, ALL_PAGES, False)
+        if status != DONE:
+            break
     release(s, who, _DWELL)
     return status
 

@@ -164,6 +164,8 @@ class Collector:
         rows["number"] = numbers
         rows["time_ns"] = cycles[:, accounts.K_TIME_NS]
         rows["accesses"] = cycles[:, accounts.K_ACCESSES]
+        rows["recovery_ns"] = cycles[:, accounts.K_RECOVERY_NS]
+        rows["recovery_faults"] = cycles[:, accounts.K_RECOVERY_FAULTS]
         for order, kept in enumerate(self._cycles):
             kept.extend(rows[cycles[:, accounts.K_ORDER] == order])
 
@@ -192,7 +194,9 @@ class Collector:
         # An order that never breaks the entry has no window; one that installs first and breaks later no measured one.
         rows["window_ns"] = np.where(invalid == 0, 0, np.where(valid > invalid, valid - invalid, NOT_MEASURED))
         rows["rebuild_ns"] = records[:, accounts.R_END_NS] - records[:, accounts.R_START_NS]
-        rows["lock_wait_ns"] = records[:, accounts.R_LOCKED_NS] - records[:, accounts.R_REQUESTED_NS]
+        # Who kept mmu_lock from the rebuild before had it when it asked.
+        waits = records[:, accounts.R_LOCKED_NS] - records[:, accounts.R_REQUESTED_NS]
+        rows["lock_wait_ns"] = np.maximum(waits, 0)
         rows["lock_hold_ns"] = records[:, accounts.R_UNLOCKED_NS] - records[:, accounts.R_LOCKED_NS]
         rows["lock_hold_ns"] -= records[:, accounts.R_YIELDED_NS]
         rows["step_ns"] = step_times(records, self._orders)

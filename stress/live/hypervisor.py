@@ -16,19 +16,26 @@ from stress.kernels.teardown import reap
 from stress.live.plan import Plan
 from stress.shm.accounts import (
     C_ACCESSES,
+    C_FAULTS,
     CLOSED,
     COSTS_END_NS,
+    FAULT_KINDS,
     FIRST_ACCESS_NS,
     HEARTBEAT,
+    K_RECOVERY_FAULTS,
+    K_RECOVERY_NS,
     LIFE_CYCLE,
     PHASE,
     PHASE_SLOT_MASK,
+    R_CYCLE,
+    R_END_NS,
+    R_VOID,
     STATE,
     State,
 )
 from stress.shm.layout import Machine
 from stress.shm.publish import publish
-from stress.shm.words import FINISH, FINISH_EXHAUSTED, PARK, PARKED, POOL_HEAD, REBUILDS, SEQUENCE, STOP
+from stress.shm.words import CYCLE, FINISH, FINISH_EXHAUSTED, PARK, PARKED, POOL_HEAD, REBUILDS, SEQUENCE, STOP
 
 _POLL_S = 0.0005
 # Dwells and the platform's costs may go on this long after a run's time, so that the last cycle ends like the others.
@@ -53,6 +60,8 @@ class Hypervisor:
         self._end_ns: int | None = None
         self._seen = np.zeros(plan.geo.table_pages, np.int64)
         self._starts = np.zeros(plan.geo.table_pages, np.int64)
+        #: Clock and the vCPUs' faults when dirty logging ended in the cycle under way; None: it did not.
+        self._recovery: tuple[int, int] | None = None
 
     @property
     def finishing(self) -> bool:
@@ -142,6 +151,7 @@ class Hypervisor:
         """One cycle of an order: rebuilds and accesses that begin inside are charged to the order."""
         machine, control = self.machine, self.machine.control
         open_cycle(machine, order)
+        self._recovery = None
         before = self._reading()
         self.beat()
         try:
@@ -154,8 +164,31 @@ class Hypervisor:
             reap(machine, self.who)
             grown = (after - start for after, start in zip(self._reading(), before, strict=True))
             self._attribute_to_nobody()  # accesses before the next cycle do not count, as their time does not
+            self._note_recovery()
             close_records(machine, last)
             close_cycle(machine, *grown)
+
+    def begin_recovery(self) -> None:
+        """Dirty logging ends now."""
+        self._recovery = time.monotonic_ns(), self._faults()
+
+    def _note_recovery(self) -> None:
+        """Write into the cycle's row how long it took from the end of dirty logging to the last block rebuilt."""
+        machine = self.machine
+        number = int(machine.control[CYCLE])
+        row = machine.cycles[number % machine.geo.cycle_rows]
+        row[[K_RECOVERY_NS, K_RECOVERY_FAULTS]] = 0
+        if self._recovery is None:
+            return
+        began_ns, faults = self._recovery
+        records = machine.records[(machine.records[:, R_CYCLE] == number) & (machine.records[:, R_VOID] == 0)]
+        if len(records) and (end_ns := int(records[:, R_END_NS].max())) > began_ns:
+            row[K_RECOVERY_NS] = end_ns - began_ns
+            row[K_RECOVERY_FAULTS] = self._faults() - faults
+
+    def _faults(self) -> int:
+        """Faults of all vCPUs so far."""
+        return int(self.machine.counters[:, :, C_FAULTS : C_FAULTS + FAULT_KINDS].sum())
 
     def let_guests_see(self) -> None:
         """Wait until every vCPU has run on the table as it is now: the last change is tested like the first."""

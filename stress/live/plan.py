@@ -28,6 +28,8 @@ class Plan:
     rounds: int | None  # cycles of each order: rebuilds, or passes
     iterations: int
     eager_split: bool
+    recovers: bool  # who stops dirty logging makes blocks of all tables
+    chunk_pages: int  # over which that, and eager splitting, hold mmu_lock
     clear_pages: int | None  # pages of a memslot that a call clears the dirty log of; None: getting the log clears it
     overlap: bool  # every vCPU works on all of memory
     one_page_blocks: bool  # the backing has no blocks: a selftest's "large pages" are pages

@@ -6,7 +6,7 @@ import os
 
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import LAST_LEVEL, Geometry
-from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
+from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, Recover, RunConfig, Scenario
 from stress.kernels.workload import Pattern, pattern_over
 from stress.live.plan import Plan
 from stress.orders import Step
@@ -81,6 +81,8 @@ def plan_for(config: RunConfig, trace: TraceRequest | None = None) -> Plan:
         rounds=config.rebuilds or config.passes,
         iterations=config.iterations,
         eager_split=config.eager_split,
+        recovers=config.recover is Recover.IOCTL,
+        chunk_pages=config.chunk_blocks * config.block_size // config.granule,
         clear_pages=None if config.get_clears else (config.clear_chunk or config.memory) // config.granule,
         overlap=config.overlap,
         one_page_blocks=config.backing is Backing.ANONYMOUS,

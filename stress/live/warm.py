@@ -8,7 +8,7 @@ import numpy as np
 from numba import typeof
 
 from stress.arch.geometry import MIB, Geometry
-from stress.kernels import audit, dirty, notifier, rebuild, records, split, teardown, vcpu
+from stress.kernels import audit, dirty, notifier, rebuild, records, recover, split, teardown, vcpu
 from stress.kernels.tlb import new_cpu
 from stress.kernels.workload import Workload
 from stress.shm import cache, layout
@@ -34,10 +34,12 @@ def _compile(everything: bool, vcpu_loop: bool) -> None:
         (vcpu.run, (s, new_cpu(), workload, 0, 0)),
         (vcpu.await_stage, (s, 0, 0, 0)),
         (split.split, (s, 0, 0, 0, 0, 0)),
+        (split.split_eagerly, (s, 0, 0, 0)),
         (split.populate, (s, 0, 0)),
         (split.is_split, (s, 0)),
         (split.write_unmapped, (s, 0, 0)),
         (rebuild.rebuild, (s, 0, 0)),
+        (recover.recover, (s, 0, 0, 0)),
         (records.settled, (s, 0)),
         (records.open_cycle, (s, 0)),
         (records.close_records, (s, 0)),

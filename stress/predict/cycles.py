@@ -9,11 +9,20 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from stress.config import Pattern, Rebuilder, RunConfig, Scenario
+from stress.config import Pattern, Rebuilder, Recover, RunConfig, Scenario
 from stress.kernels.workload import scatter_for
 from stress.orders import Order
 from stress.predict import virtual as v
-from stress.predict.passes import PS_PER_NS, EndAskedError, Played, left_invalid, new_world, play_out
+from stress.predict.passes import (
+    PS_PER_NS,
+    EndAskedError,
+    Played,
+    Recovery,
+    left_invalid,
+    new_world,
+    play_out,
+    recover,
+)
 from stress.predict.virtual import Words, World
 from stress.programs import ALWAYS
 from stress.results.data import COUNTERS
@@ -87,6 +96,7 @@ class _Cycles:
         self.world = self.played.world
         self.by_vcpus = config.rebuilder is Rebuilder.VCPU
         self.draw = random.Random(config.seed)
+        self.recovery: Recovery | None = None  # of the cycle under way
 
     def do(self, task: int, first: int = 0, end: int = 0, *, logs: bool = False, ps: int = 0) -> None:
         """Let the hypervisor do a task, with the blocks from ``first`` on if it is about some."""
@@ -116,7 +126,8 @@ class _Cycles:
                 if (self.world.block[:, v.B_WINDOW] != 0).any():
                     raise left_invalid()
                 accesses = int(s.counters[:, :, _ACCESSES].sum()) - before
-                self.played.cycles.append((int(s.control[v.NOW]) - begin, accesses))
+                recovered = self.recovery.ended() if self.recovery else (0, 0)
+                self.played.cycles.append((int(s.control[v.NOW]) - begin, accesses, *recovered))
                 if not self._going_on(self.world):
                     raise EndAskedError
         except EndAskedError:
@@ -160,15 +171,14 @@ def play_migration(config: RunConfig, order: Order, going_on: Callable[[World], 
         last = this.draw.randrange(config.iterations) if turn % 2 == 0 else config.iterations - 1
         harvest()
         if config.eager_split:
-            for block in range(config.blocks):
-                this.do(v.TO_SPLIT, block)
+            for block in range(0, config.blocks, config.chunk_blocks):
+                this.do(v.TO_SPLIT, block, min(block + config.chunk_blocks, config.blocks))
         for _ in range(last + 1):
             this.dwell()
             harvest()
-        this.world.s.control[v.LOGGING] = 0
-        if not this.by_vcpus:
-            for block in this.tables():
-                this.do(v.TO_REBUILD, block)
+        this.recovery = Recovery.begins(this.world)
+        if config.recover is Recover.IOCTL:
+            recover(this.world, config, going_on)
         for _ in range(_PATIENCE):
             this.dwell()
             if not this.tables():

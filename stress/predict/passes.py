@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from stress.config import Backing, Cmo, Locking, Rebuilder, RunConfig, Scenario
+from stress.config import Backing, Cmo, Locking, Rebuilder, Recover, RunConfig, Scenario
 from stress.errors import UsageError
 from stress.orders import Order, Step
 from stress.platforms import Shape, Work
@@ -17,12 +17,15 @@ from stress.predict.native import play
 from stress.predict.prices import access_prices, prices
 from stress.predict.virtual import World, empty_world
 from stress.programs import ALWAYS, NEVER, NO_HEAD, WRITE_HEAD, Program, own_part, page_table_test
-from stress.results.data import COUNTERS, StageData
+from stress.results.data import COUNTERS, FAULT_CLASSES, StageData
 
 PS_PER_NS: Final = 1000
 
 #: Counters that are times: the event loop's are in ps.
 TIMES: Final = [COUNTERS.index("lock_wait_ns"), COUNTERS.index("lock_hold_ns")]
+
+#: Counters of faults.
+FAULTS: Final = [COUNTERS.index(name) for name in FAULT_CLASSES]
 
 #: Events between two looks at whether somebody wants to know how far it is, or that it ends.
 _AT_ONCE: Final = 200_000
@@ -35,9 +38,37 @@ class Played:
     world: World
     order: Order
     stages: list[StageData] = field(default_factory=list)
-    #: Of each cycle its time in ps and all vCPUs' accesses; a pass is one.
-    cycles: list[tuple[int, int]] = field(default_factory=list)
+    #: Of each cycle its time in ps and all vCPUs' accesses, and see `Recovery.ended`; a pass is one.
+    cycles: list[tuple[int, int, int, int]] = field(default_factory=list)
     interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What follows the end of dirty logging in a cycle."""
+
+    world: World
+    began_ps: int
+    faults: int
+
+    @classmethod
+    def begins(cls, world: World) -> Recovery:
+        """Dirty logging ends now: faults may map blocks again."""
+        world.s.control[v.LOGGING] = 0
+        return cls(world, int(world.s.control[v.NOW]), _faults(world))
+
+    def ended(self) -> tuple[int, int]:
+        """At the end of the cycle: ps from the end of logging to the last block rebuilt, faults; 0 if none was."""
+        s = self.world.s
+        rows = self.world.record[: int(s.control[v.REBUILT])]
+        ends = rows[rows[:, v.R_CYCLE] == s.control[v.CYCLE], v.R_END]
+        took = int(ends.max(initial=self.began_ps)) - self.began_ps
+        return (took, _faults(self.world) - self.faults) if took else (0, 0)
+
+
+def _faults(world: World) -> int:
+    """Faults of all vCPUs so far."""
+    return int(world.s.counters[:, :, FAULTS].sum())
 
 
 def large_pages(config: RunConfig) -> int:
@@ -129,6 +160,14 @@ def play_stage(world: World, program: Callable[[int], Program], going_on: Callab
     return end - start
 
 
+def recover(world: World, config: RunConfig, going_on: Callable[[World], bool]) -> None:
+    """Let who stopped dirty logging make a block of each table, chunk by chunk."""
+    control = world.s.control
+    for first in range(0, config.blocks, config.chunk_blocks):
+        control[v.TASK_BLOCK], control[v.TASK_END] = first, min(first + config.chunk_blocks, config.blocks)
+        play_out(world, v.TASKS + v.TO_REBUILD, going_on)
+
+
 class _Pass:
     """A pass over stages under one order."""
 
@@ -137,6 +176,7 @@ class _Pass:
         self._going_on = going_on
         self.played = Played(new_world(config, order), order)
         self._world = self.played.world
+        self._recovery: Recovery | None = None
 
     def stage(self, name: str, program: Callable[[int], Program], iteration: int = 0) -> None:
         """The vCPUs play their programs."""
@@ -157,15 +197,25 @@ class _Pass:
     def timed(self, name: str, took_ns: float, iteration: int = 0) -> None:
         """The VMM does something that takes so long, while the vCPUs wait."""
         self._world.s.control[v.NOW] += round(took_ns * PS_PER_NS)
+        self._stage_of_the_vmm(name, took_ns, iteration)
+
+    def disable(self) -> None:
+        """Logging is switched off, in a stage of its own."""
+        before = int(self._world.s.sums[v.S_REBUILDS])
+        took_ns = self.disable_logging()
+        self._stage_of_the_vmm("disable", took_ns, rebuilds=int(self._world.s.sums[v.S_REBUILDS]) - before)
+
+    def _stage_of_the_vmm(self, name: str, took_ns: float, iteration: int = 0, rebuilds: int = 0) -> None:
         nothing = np.zeros(len(COUNTERS), np.int64)
-        self.played.stages.append(StageData(name, iteration, 0, round(took_ns), nothing, 0))
+        self.played.stages.append(StageData(name, iteration, 0, round(took_ns), nothing, rebuilds))
 
     def ended(self) -> Played:
         """What was played."""
         if not self.played.interrupted:
             s = self._world.s
             accesses = s.counters[:, :, COUNTERS.index("accesses")].sum()
-            self.played.cycles.append((int(s.control[v.NOW]), int(accesses)))
+            recovered = self._recovery.ended() if self._recovery else (0, 0)
+            self.played.cycles.append((int(s.control[v.NOW]), int(accesses), *recovered))
         return self.played
 
     def enable_logging(self) -> float:
@@ -195,9 +245,13 @@ class _Pass:
         chunks = np.logical_or.reduceat(written, np.arange(0, written.size, chunk))
         return self._write_protect(0, chunks=int(chunks.sum()))
 
-    def disable_logging(self) -> None:
-        """From here on faults may map blocks again."""
-        self._world.s.control[v.LOGGING] = 0
+    def disable_logging(self) -> float:
+        """Faults may map blocks again. Who sees to that may make blocks of all tables now; what it takes, in ns."""
+        control = self._world.s.control
+        self._recovery = Recovery.begins(self._world)
+        if self._config.recover is Recover.IOCTL:
+            recover(self._world, self._config, self._going_on)
+        return (int(control[v.NOW]) - self._recovery.began_ps) / PS_PER_NS
 
     def _write_protect(self, blocks: int, chunks: int = 1) -> float:
         """Take write permission from every page, and say what that costs with so many blocks besides, in ns."""
@@ -242,8 +296,7 @@ def play_dirty_log_perf(config: RunConfig, order: Order, going_on: Callable[[Wor
             else:
                 this.timed("get-dirty-log", 0, iteration)
                 this.timed("clear-dirty-log", this.clear_log(), iteration)
-        this.disable_logging()
-        this.timed("disable", 0)
+        this.disable()
         this.stage("recover", own(some))
     except EndAskedError:
         this.played.interrupted = True

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stress import host, interrupt
-from stress.config import Pattern, Rebuilder, RunConfig, Scenario
+from stress.config import Pattern, RunConfig, Scenario
 from stress.errors import ExitCode, UsageError
 from stress.executors import PREDICT
 from stress.platforms import Origin
@@ -52,7 +52,6 @@ def check(config: RunConfig) -> None:
         )
     wrong = {
         f"scenario {config.scenario}": config.scenario not in PLAYERS,
-        "a rebuild by the hypervisor": (config.scenario in PASSES and config.rebuilder is Rebuilder.HYPERVISOR),
         "a write fraction between 0 and 1": (
             config.scenario is Scenario.DIRTY_LOG_PERF and config.write_fraction not in (0, 1)
         ),
@@ -145,8 +144,9 @@ def _order(played: Played, config: RunConfig) -> OrderData:
     inside_ns = int(sums[v.S_INSIDE_PS]) // PS_PER_NS
     cycles = np.zeros(len(played.cycles), CYCLE_ROW)
     cycles["number"] = np.arange(1, cycles.size + 1)
-    for row, (time_ps, accesses) in zip(cycles, played.cycles, strict=True):
+    for row, (time_ps, accesses, recovery_ps, recovery_faults) in zip(cycles, played.cycles, strict=True):
         row["time_ns"], row["accesses"] = time_ps // PS_PER_NS, accesses
+        row["recovery_ns"], row["recovery_faults"] = recovery_ps // PS_PER_NS, recovery_faults
     return OrderData(
         order=played.order,
         cycle_count=cycles.size,
@@ -187,7 +187,7 @@ def _rebuilds(played: Played, config: RunConfig) -> npt.NDArray[Any]:
     invalid, valid = record[:, v.R_INVALID], record[:, v.R_VALID]
     rows["window_ns"] = np.where(invalid < 0, 0, np.where(valid < 0, NOT_MEASURED, _ns(valid - invalid)))
     rows["rebuild_ns"] = _ns(record[:, v.R_END] - record[:, v.R_START])
-    rows["lock_wait_ns"] = _ns(record[:, v.R_LOCKED] - record[:, v.R_REQUESTED])
+    rows["lock_wait_ns"] = _ns(np.maximum(record[:, v.R_LOCKED] - record[:, v.R_REQUESTED], 0))
     rows["lock_hold_ns"] = _ns(record[:, v.R_UNLOCKED] - record[:, v.R_LOCKED] - record[:, v.R_YIELDED])
     first = v.R_STEPS + order.first
     rows["step_ns"][:, : len(order.steps)] = _ns(record[:, first : first + len(order.steps)])

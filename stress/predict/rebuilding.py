@@ -14,6 +14,7 @@ from stress.predict.accounting import (
     wake,
 )
 from stress.predict.agenda import ask, give_back, grace, schedule, tear_down, tlbi, tlbi_done
+from stress.predict.chunks import keeps_lock, next_block
 from stress.predict.decorators import kernel
 from stress.predict.guest_time import cut_programs, cut_rows, enter_rebuild
 from stress.predict.roaming import after_change, before_change
@@ -213,7 +214,8 @@ def end_step(w: World, who: int, now: int) -> bool:
             return False
         draft[v.R_MAPPED] = mapped_pages(w, number)
     elif code == _UNLOCK:
-        give_back(w, who, now)
+        if not keeps_lock(w, who):
+            give_back(w, who, now)
         draft[v.R_UNLOCKED] = now
     elif _OPENS >> code & 1:
         if moved:
@@ -279,7 +281,8 @@ def end_rebuild(w: World, who: int, lost: bool, now: int) -> None:
     a = w.s.actor[who]
     if a[v.A_LOCKED] >= 0:
         w.s.draft[who, v.R_UNLOCKED] = now
-        give_back(w, who, now)
+        if not keeps_lock(w, who):
+            give_back(w, who, now)
     enter_rebuild(w, now, -1)
     if a[v.A_STALE] != 0:  # an order without its TLBI: let its aborts have an end
         w.block[a[v.A_BLOCK], v.B_MIXED] = 0
@@ -294,7 +297,6 @@ def end_rebuild(w: World, who: int, lost: bool, now: int) -> None:
         else:
             w.s.control[v.BEYOND] += 1
     if who == w.s.control[v.VCPUS]:
-        a[v.A_PHASE] = v.IDLE
-        w.s.control[v.RUNNING] = 0
+        next_block(w, v.APPROACH, now)
         return
     done(w, who, RETRY if lost else REBUILD, now)

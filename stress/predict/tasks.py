@@ -1,6 +1,7 @@
 """The hypervisor as an actor in virtual time: it lets the guest run, splits a block, protects some, rebuilds one.
 
-One task at a time, the other actors go on meanwhile. It takes mmu_lock alone, but for a rebuild under a shared one.
+One task at a time, the other actors go on meanwhile. It takes mmu_lock alone, but for a rebuild under a shared one, and
+keeps it over all blocks that a task splits or rebuilds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.orders import Step
 from stress.predict import virtual as v
 from stress.predict.accounting import clean, wake
-from stress.predict.agenda import ask, give_back, schedule, tlbi, tlbi_done
+from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
+from stress.predict.chunks import end_task, next_block
 from stress.predict.decorators import kernel
 from stress.predict.dividing import ALL_DONE, begin_split
 from stress.predict.rebuilding import begin_rebuild
@@ -59,16 +61,6 @@ def begin_task(w: World, task: int, now: int) -> None:
 
 
 @kernel
-def end_task(w: World, now: int) -> None:
-    """The task is done."""
-    who = w.s.control[v.VCPUS]
-    if w.s.actor[who, v.A_LOCKED] >= 0:
-        give_back(w, who, now)
-    w.s.actor[who, v.A_PHASE] = v.IDLE
-    w.s.control[v.RUNNING] = 0
-
-
-@kernel
 def tables_of_block(w: World) -> int:
     """Tables of a block that is split at once: every last-level table is there, whatever it maps."""
     control = w.s.control
@@ -81,7 +73,7 @@ def approach_split(w: World, now: int) -> None:
     control = w.s.control
     block = w.block[control[v.TASK_BLOCK]]
     if block[v.B_KIND] != v.LEAF or block[v.B_OWNER] != 0:
-        end_task(w, now)
+        next_block(w, v.SPLIT_LOCK, now)
         return
     entries = (control[v.BLOCK_PAGES] * control[v.SHARE] >> 20) + tables_of_block(w) - 1
     if begin_split(w, control[v.VCPUS], control[v.TASK_BLOCK], entries, now) == ALL_DONE:
@@ -105,7 +97,7 @@ def linked(w: World, now: int) -> None:
     block[v.B_VERSION] += 1
     w.s.sums[v.S_ALLOCATED] += tables_of_block(w)
     wake(w, number, -1 - number, now)
-    end_task(w, now)
+    next_block(w, v.SPLIT_LOCK, now)
     after_change(w, now)
 
 
@@ -134,7 +126,7 @@ def approach(w: World, now: int) -> None:
     """The hypervisor looks at what it is to rebuild. Before v5.14 it cleaned next."""
     who, number = w.s.control[v.VCPUS], w.s.control[v.TASK_BLOCK]
     if w.block[number, v.B_KIND] != v.TABLE or w.block[number, v.B_OWNER] != 0:
-        end_task(w, now)
+        next_block(w, v.APPROACH, now)
         return
     takes = clean(w, w.s.control[v.BLOCK_PAGES]) if w.s.control[v.CMO_PER_FAULT] != 0 else 0
     w.s.actor[who, v.A_PHASE] = v.BEFORE

@@ -78,6 +78,8 @@ CYCLE_ROW = np.dtype(
         ("number", np.int64),  # run-wide, from 1; cycles of several orders take turns
         ("time_ns", np.int64),
         ("accesses", np.int64),  # committed accesses of all vCPUs
+        ("recovery_ns", np.int64),  # end of dirty logging to the end of the last rebuild; 0 if there was none
+        ("recovery_faults", np.int64),  # of all vCPUs from then to the end of the cycle
     ]
 )
 

@@ -154,6 +154,7 @@ def _order(data: OrderData) -> dict[str, Any]:
         "rebuilds_hit_share": _quotient(data.rebuilds_hit, data.rebuilds),
         "vcpu_rebuilds": total["rebuild"],
         "conflict_aborts": total["conflict"],
+        **_recovery(data),
         "window_ns": quantiles(windows),
         "window_histogram": of_values(windows),
         "rebuild_ns": quantiles(rows["rebuild_ns"]),
@@ -181,6 +182,17 @@ def _order(data: OrderData) -> dict[str, Any]:
         "per_vcpu": [_vcpu(index, each, time_ns) for index, each in enumerate(counters.sum(axis=1))],
     }
     return _in_sequence(found, OrderResult)
+
+
+def _recovery(data: OrderData) -> dict[str, Any]:
+    """What followed dirty logging, if any stopped and left something to rebuild."""
+    cycles = data.cycles[data.cycles["recovery_ns"] > 0]
+    if not cycles.size:
+        return {}
+    return {
+        "recovery_ns": quantiles(cycles["recovery_ns"]),
+        "recovery_faults": float(cycles["recovery_faults"].mean()),
+    }
 
 
 def _vcpu(index: int, counts: Any, time_ns: int) -> dict[str, Any]:

@@ -163,6 +163,15 @@ class OrderResult(Counted, Named):
     cycles: Int | None = key("completed cycles of the scenario: what intervals rest on", default=None, since=4)
     vcpu_rebuilds: Int = key("rebuilds that a faulting vCPU did, not the hypervisor", since=2)
     conflict_aborts: Int = key("TLB conflict aborts of the vCPUs, each with a TLBI of its core", since=6)
+    recovery_ns: Times | None = key(
+        "end of dirty logging to the end of its cycle's last rebuild", default=None, sometimes=True, since=6
+    )
+    recovery_faults: Num | None = key(
+        "mean faults of all vCPUs from the end of dirty logging to that of its cycle",
+        default=None,
+        sometimes=True,
+        since=6,
+    )
     window_ns: Times = key("invalid window, invalidating to installing store", column="p50")
     window_histogram: Histogram | None = key("invalid windows", default=None, since=3)
     rebuilds_hit_share: Num | None = key("rebuilds_hit over rebuilds, 0 to 1", column="")

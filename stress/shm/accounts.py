@@ -106,6 +106,8 @@ K_DONE = 0  # the cycle's number once the row is complete; written last
 K_ORDER = 1  # index of the order under test, valid from the cycle's beginning on
 K_TIME_NS = 2
 K_ACCESSES = 3  # committed ones of all vCPUs
+K_RECOVERY_NS = 4  # from the end of dirty logging to the end of the last rebuild; 0 if there was none
+K_RECOVERY_FAULTS = 5  # of all vCPUs from then to the end of the cycle
 CYCLE_WORDS = LINE
 
 # Region "events": per vCPU a ring of fault events; region "event_index": its counters.

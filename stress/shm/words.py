@@ -71,6 +71,8 @@ B_WAIT_NS = 16
 B_HOLD_NS = 17
 B_VISITED = 18  # entries that its tear-down visited since it last offered mmu_lock to others
 B_YIELDED = 19  # non-zero: it gave mmu_lock up in its tear-down
+B_KEEPS = 20  # non-zero: the process keeps mmu_lock from one rebuild to the next
+B_KEPT_NS = 21  # clock when it got the mmu_lock that it keeps; 0 while it keeps none
 BUILDING_WORDS = 3 * LINE
 
 # Region "splitting", one row per process: the block it is splitting, which the steps of the split order work on.

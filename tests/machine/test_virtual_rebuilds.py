@@ -329,3 +329,48 @@ def test_in_the_window_who_was_let_through_only_tries_again(tmp_path: Path) -> N
     assert rows[:, v.R_FAULTS].sum() > before[:, v.R_FAULTS].sum()
     assert (rows[:, v.R_VALID] - rows[:, v.R_INVALID]).sum() > (before[:, v.R_VALID] - before[:, v.R_INVALID]).sum()
     assert held_ns(chunks) == pytest.approx(held_ns(whole), abs=1)
+
+
+# After dirty logging: rebuilt at faults, or in place by who stopped it, who keeps mmu_lock over a chunk of blocks.
+
+
+def recovered(path: Path, recover: str, **options: Any) -> Played:
+    """Two migrations of four blocks, split when logging began."""
+    given = {"scenario": "migration", "recover": recover, "eager_split": True, "rebuilds": 2, "dwell": "200us"}
+    config = configuration(path, LONG, **{**given, "vcpus": 2, "write_fraction": 1, **options})
+    check(config)
+    return CYCLES[config.scenario](config, config.parsed_orders[0], going_on)
+
+
+@pytest.mark.parametrize("locking", ["exclusive", "shared"])
+@pytest.mark.parametrize("rebuilder", ["hypervisor", "vcpu"])
+def test_who_stops_logging_leaves_no_table(tmp_path: Path, rebuilder: str, locking: str) -> None:
+    run = recovered(tmp_path, "ioctl", chunk="4M", rebuilder=rebuilder, locking=locking)
+    assert (run.world.block[:, v.B_KIND] == v.LEAF).all()
+    assert run.world.s.sums[v.S_REBUILDS] == 8
+    assert (run.world.s.control[[v.HOLDER, v.READERS, v.QUEUED]] == [-1, 0, 0]).all()
+    assert run.world.s.actor[:, v.A_READS].sum() == 0
+    if rebuilder == "hypervisor":
+        assert counted(run)["rebuild"] == 0
+        assert all(took > 4 * 512 * 300_000 for _, _, took, _ in run.cycles), "four tear-downs"
+
+
+def test_mmu_lock_is_held_over_a_chunk(tmp_path: Path) -> None:
+    """The larger the chunk, the longer a vCPU waits for mmu_lock."""
+    for blocks, chunk in ((1, "2M"), (2, "4M"), (4, "1G")):
+        run = recovered(tmp_path, "ioctl", chunk=chunk, rebuilder="hypervisor", orders=["block-first"])
+        rows = run.world.record[:8]
+        each = int((rows[:, v.R_END] - rows[:, v.R_START]).min())
+        held = (rows[:, v.R_UNLOCKED] - rows[:, v.R_LOCKED]).reshape(-1, blocks)
+        assert (held[:, -1] >= blocks * each).all()
+        assert (np.diff(held, axis=1) >= each).all()
+        assert len(np.unique(rows[:, v.R_LOCKED])) == 8 // blocks
+        assert (blocks - 1) * each < worst_stall_ns(run) * 1000 < (blocks + 0.2) * each
+
+
+def test_what_no_vcpu_writes_stays_a_table_unless_who_stops_logging_recovers_it(tmp_path: Path) -> None:
+    left = {
+        how: (recovered(tmp_path, how, write_fraction=0).world.block[:, v.B_KIND] == v.TABLE).sum()
+        for how in ("fault", "ioctl")
+    }
+    assert left == {"fault": 4, "ioctl": 0}

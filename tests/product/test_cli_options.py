@@ -61,7 +61,7 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         --split-order break-first
         --stride 5 --write-fraction 0.75 --seed 7 --platform kunpeng920 --fwb --bbm-level 2 --cmo per-fault
         --no-guest-caches --inject missing-dsb --pin --fail-fast --zipf-exponent 1.5 --ipa-bits 36
-        --audit-interval 250ms --watchdog 3s --yield-every 100
+        --audit-interval 250ms --watchdog 3s --yield-every 100 --recover ioctl --chunk 4M
     """
     code, out, err = stress(*line.split())
     assert code == 0
@@ -90,6 +90,8 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         "split_order": "break-first",
         "yield_every": 100,
         "eager_split": True,
+        "recover": "ioctl",
+        "chunk_bytes": 4 << 20,
         "get_clears": False,
         "clear_chunk_bytes": None,
         "overlap": False,

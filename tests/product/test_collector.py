@@ -75,5 +75,5 @@ def test_cycles_are_taken_once_they_are_over_and_counted_where_overwritten(monke
     found = [order.cycles for order in collector.results()]
     for order, cycles in enumerate(found):
         numbers = [number for number in range(1, 40) if number % 2 == order and number != 20]
-        assert cycles.tolist() == [(number, 10 * number, 100 * number) for number in numbers]
+        assert cycles.tolist() == [(number, 10 * number, 100 * number, 0, 0) for number in numbers]
     assert collector.shortfall() == "1 cycles were overwritten before they were read"

@@ -78,6 +78,8 @@ def test_defaults() -> None:
         "split_order": "build-first",
         "yield_every": 0,
         "eager_split": False,
+        "recover": None,
+        "chunk_bytes": None,
         "get_clears": False,
         "clear_chunk_bytes": None,
         "overlap": False,

@@ -121,8 +121,8 @@ def test_dirty_log_perf_prints_the_selftests_lines(stress: Command) -> None:
         ("predict", "platform native models no costs, so everything would take no time; name one that does"),
         ("predict --platform kunpeng920 --scenario thp", "predict cannot play scenario thp"),
         (
-            "predict --platform kunpeng920 --scenario dirty-log-perf --rebuilder hypervisor -f 2",
-            "a rebuild by the hypervisor and a write fraction",
+            "predict --platform kunpeng920 --scenario dirty-log-perf --memslots 2 -f 2",
+            "a write fraction between 0 and 1 and several memslots",
         ),
         ("predict --platform kunpeng920 --memslots 2", "several memslots"),
         ("predict nt --platform kunpeng920", "nt needs FEAT_BBM level 1, and the platform has 0"),

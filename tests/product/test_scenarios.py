@@ -81,6 +81,29 @@ def test_migrations_complete_with_equal_copies_and_blocks_come_back(options: tup
             assert 0 < order["mapped_share"] <= 1  # how much of a block was touched depends on the machine
 
 
+@pytest.mark.parametrize("options", [(), ("--locking", "shared")])
+def test_who_stops_logging_recovers_blocks_under_guests_that_go_on(options: tuple[str, ...]) -> None:
+    document = correct(
+        "run", "--scenario", "migration", *SMALL, "--vcpus", "2", "--pattern", "uniform", "--dwell", "2ms",
+        "--rebuilds", "6", "--recover", "ioctl", "--chunk", "4M", "--eager-split", *options,
+    )  # fmt: skip
+    [order] = document["orders"]
+    assert order["rebuilds"] - order["vcpu_rebuilds"] > 0
+    assert order["recovery_ns"]["count"] == order["cycles"] == document["life_cycle"]["logging_disabled"]
+    assert order["recovery_ns"]["p50"] > order["rebuild_ns"]["p50"]
+    assert order["recovery_faults"] <= order["faults_per_rebuild"] * order["rebuilds"] / order["cycles"]
+
+
+def test_the_selftests_guests_find_blocks_where_who_stopped_logging_recovered_them() -> None:
+    document = correct(*SELFTEST, *SMALL, "--vcpus", "2", "--recover", "ioctl", "--chunk", "8M")
+    assert document["orders"][0]["rebuilds"] == 4
+    assert document["orders"][0]["vcpu_rebuilds"] == 0
+    assert stages(document)["KVM_ADJUST_MAPPINGS"]["rebuilds"] == 0
+    document = correct(*DIRTY_LOG, "-b", "4M", "--block-size", "2M", "--vcpus", "2", "--recover", "ioctl")
+    assert stages(document)["disable"]["rebuilds"] == document["orders"][0]["rebuilds"] == 4
+    assert stages(document)["recover"]["faults"]["rebuild"] == 0
+
+
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])
 def test_a_collapsed_page_is_mapped_as_a_block_and_never_rebuilt(locking: str) -> None:
     document = correct(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 
 from stress.kernels.dirty import set_logging, stop_logging_at
-from stress.kernels.rebuild import rebuild
-from stress.kernels.split import is_split, split
+from stress.kernels.recover import recover
+from stress.kernels.split import is_split, split, split_eagerly
 from stress.live.scenarios.base import Scenario
 from stress.shm.publish import publish
-from stress.shm.words import HOST_SEQUENCE, SLOT_LOGGING
+from stress.shm.words import HOST_SEQUENCE, SLOT_BASE, SLOT_LOGGING
 
-_ALL = 1 << 20
 #: How many dwells guests get to meet, and so rebuild, every block.
 _PATIENCE = 20
 
@@ -25,10 +26,10 @@ class LoggingScenario(Scenario):
         hypervisor.check(set_logging(self.machine, self.who, 1))
         hypervisor.count("logging_enabled")
         if self.plan.eager_split:
-            for gfn in self.whole_blocks():
-                was_split = is_split(self.machine, gfn)
-                hypervisor.allocate(partial(split, self.machine, self.who, gfn, _ALL, 0, 0))
-                hypervisor.count("blocks_split_eagerly", int(is_split(self.machine, gfn)) - int(was_split))
+            for chunk in self._in_chunks():
+                were_split = self._tables(chunk)
+                hypervisor.allocate(partial(split_eagerly, self.machine, self.who, *self._bounds(chunk)))
+                hypervisor.count("blocks_split_eagerly", self._tables(chunk) - were_split)
 
     def split_as_logged(self, gfn: int) -> None:
         """Replace a block by a table. Where vCPUs rebuild, logging is on from here on, or a fault would rebuild it."""
@@ -44,25 +45,41 @@ class LoggingScenario(Scenario):
         self.hypervisor.check(stop_logging_at(self.machine, self.who, gfn, gfn + self.block_pages))
 
     def disable_logging(self) -> None:
-        """Switch logging off: from here on faults may map blocks again."""
-        self.hypervisor.check(set_logging(self.machine, self.who, 0))
-        self.hypervisor.count("logging_disabled")
+        """Switch logging off: from here on faults may map blocks again. Who does that may make blocks of all tables."""
+        hypervisor = self.hypervisor
+        hypervisor.begin_recovery()
+        hypervisor.check(set_logging(self.machine, self.who, 0))
+        hypervisor.count("logging_disabled")
+        if self.plan.recovers:
+            for chunk in self._in_chunks():
+                hypervisor.check(recover(self.machine, self.who, *self._bounds(chunk)))
+                hypervisor.maintain()
 
     def tables_left(self) -> bool:
         """Whether any block is still a table."""
-        return any(is_split(self.machine, gfn) for gfn in self.whole_blocks())
-
-    def rebuild_blocks(self) -> None:
-        """Rebuild each block, if that is the hypervisor's task."""
-        if not self.plan.geo.vcpu_rebuilds:
-            for gfn in self.whole_blocks():
-                self.hypervisor.check(rebuild(self.machine, self.who, gfn))
-                self.hypervisor.maintain()
+        return self._tables(self.whole_blocks()) > 0
 
     def let_rebuild(self) -> None:
         """Let the guest run until every block is a block again, or it meets none of the tables that are left."""
-        self.rebuild_blocks()
         for _ in range(_PATIENCE):
             self.hypervisor.dwell_around(self.plan.dwell_ns)
             if self.hypervisor.finishing or not self.tables_left():
                 return
+
+    def _tables(self, blocks: list[int]) -> int:
+        """How many of the blocks are tables."""
+        return sum(is_split(self.machine, gfn) for gfn in blocks)
+
+    def _in_chunks(self) -> Iterator[list[int]]:
+        """The whole blocks, chunk by chunk of each memslot."""
+
+        def chunk(gfn: int) -> tuple[int, int]:
+            slot = self._slot_of(gfn)
+            return slot, (gfn - int(self.machine.memslots[slot, SLOT_BASE])) // self.plan.chunk_pages
+
+        for _, blocks in groupby(self.whole_blocks(), chunk):
+            yield list(blocks)
+
+    def _bounds(self, chunk: list[int]) -> tuple[int, int]:
+        """First guest frame of a chunk, and the one behind its last."""
+        return chunk[0], chunk[-1] + self.block_pages

@@ -70,8 +70,6 @@ class StagedScenario(LoggingScenario):
         def run() -> int:
             start = time.monotonic_ns()
             publish(machine.control, STAGE, number)
-            if name == "KVM_ADJUST_MAPPINGS" or name == "recover":
-                self.rebuild_blocks()
             done = machine.procs[: self.who, STAGE_DONE]
             hypervisor.wait_until(lambda: hypervisor.finishing or bool((done == number).all()))
             if not (done == number).all():

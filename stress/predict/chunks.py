@@ -1,0 +1,42 @@
+"""The hypervisor's tasks over a chunk of blocks, one after the other while mmu_lock is kept, in virtual time."""
+
+from __future__ import annotations
+
+from stress.predict import virtual as v
+from stress.predict.agenda import give_back, leave_section, schedule
+from stress.predict.decorators import kernel
+from stress.predict.virtual import World
+
+
+@kernel
+def keeps_lock(w: World, who: int) -> bool:
+    """Whether an actor that is done with a block goes on with the next, and keeps mmu_lock until then."""
+    return bool(who == w.s.control[v.VCPUS] and w.s.control[v.TASK_BLOCK] + 1 < w.s.control[v.TASK_END])
+
+
+@kernel
+def next_block(w: World, phase: int, now: int) -> None:
+    """The hypervisor is done with a block of its task: on with the next in a phase, if there is one."""
+    control = w.s.control
+    who = control[v.VCPUS]
+    if not keeps_lock(w, who):
+        end_task(w, now)
+        return
+    a = w.s.actor[who]
+    control[v.TASK_BLOCK] += 1
+    a[v.A_ASKED] = now
+    if a[v.A_ALONE] == 0:
+        leave_section(w, who, now)
+        a[v.A_READS] = 1
+    a[v.A_PHASE] = phase
+    schedule(w, who, now)
+
+
+@kernel
+def end_task(w: World, now: int) -> None:
+    """The task is done."""
+    who = w.s.control[v.VCPUS]
+    if w.s.actor[who, v.A_LOCKED] >= 0:
+        give_back(w, who, now)
+    w.s.actor[who, v.A_PHASE] = v.IDLE
+    w.s.control[v.RUNNING] = 0
