@@ -298,7 +298,7 @@ def test_a_mode_overrides_the_file_and_keeps_other_options(stress: Command, exec
         ("run --inject no-break --order bbml2", "--inject: no-break changes nothing in bbml2"),
         ("run --scenario thp --block-size 1G", "--block-size: a transparent huge page has 2M"),
         ("run --scenario dirty-log-perf --rebuilds 3", "--rebuilds: scenario dirty-log-perf goes through its stages"),
-        ("run --bbm-level 3", "--bbm-level: must be at most 2"),
+        ("run --bbm-level 4", "--bbm-level: must be at most 3"),
         ("run --order=install,install-nt", "'install' and 'install-nt' install the block twice"),
     ],
 )

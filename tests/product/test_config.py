@@ -199,7 +199,7 @@ def test_the_faulting_vcpu_rebuilds_unless_the_scenario_is_about_rebuilds(scenar
         ),
         ({"locking": "none"}, "--locking: unknown locking 'none'; use exclusive or shared"),
         ({"cmo": "PER-FAULT"}, "--cmo: unknown cmo 'PER-FAULT'; did you mean per-fault?"),
-        ({"bbm-level": 3}, "--bbm-level: must be at most 2, not 3"),
+        ({"bbm-level": 4}, "--bbm-level: must be at most 3, not 4"),
         ({"yield-every": -1}, "--yield-every: must be at least 0, not -1"),
         (
             {"yield-every": 64, "order": "block-first-deferred"},
