@@ -48,6 +48,8 @@ FREED_IN_WALK: Final = 8192
 TABLE_LEVEL_HINT: Final = 16384
 #: The TLBI of a range carries the hint of another level than its leaves have: they survive.
 RANGE_LEVEL_HINT: Final = 32768
+#: The one TLBI of a batch is of the range of its first entry.
+FIRST_OF_BATCH: Final = 65536
 
 #: Small blocks and short cycles: many chances in a few seconds.
 _QUICK: Final = {"block-size": "2M", "dwell": "1ms", "duration": "3s"}
@@ -64,6 +66,7 @@ class Need(StrEnum):
     CLEAN = "no block is cleaned there"
     MOVES = "no frame moves there"
     LOOKS = "no rebuild has to look again there"
+    BATCH = "one block is rebuilt at a time there"
 
 
 def _same(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -230,6 +233,16 @@ _CATALOGUE: Final = (
         flag=RANGE_LEVEL_HINT,
         needs=(Need.UNMAP,),
         scenario="thp",
+    ),
+    _bug(
+        "batch-first-tlbi-only",
+        "class of bug: a TLBI by range that was given one entry's size",
+        "the one TLBI of a batch covers its first entry only: the others' tables are still walked",
+        ("bbm", "table-use-after-free", "tlb-conflict"),
+        flag=FIRST_OF_BATCH,
+        needs=(Need.REBUILD, Need.BATCH),
+        acts=lambda order: Step.TLBI in order.steps,
+        batch=4,
     ),
     _bug(
         "free-before-tlbi",

@@ -85,6 +85,8 @@ class Facts:
     bbm_level: int = 0
     #: The step may stand before `lock` or after `unlock`: it neither stores to the entry nor reads a linked table.
     outside_lock: bool = False
+    #: The step is done once for all entries of a batch, not for one after the other.
+    together: bool = False
 
 
 FACTS: Final = {
@@ -93,6 +95,7 @@ FACTS: Final = {
         "invalidate the VMID's TLB entries everywhere and wait for completion (TLBI, DSB)",
         tlbi=Scope.VMID,
         outside_lock=True,
+        together=True,
     ),
     Step.CLEAN: Facts(
         "clean the block's D-cache range to PoC, then invalidate the I-cache; a no-op with FWB",
@@ -123,8 +126,10 @@ FACTS: Final = {
         tlbi=Scope.IPA,
         outside_lock=True,
     ),
-    Step.LOCK: Facts("take mmu_lock and look again: if the entry or the host's mapping moved, begin anew"),
-    Step.UNLOCK: Facts("give mmu_lock back"),
+    Step.LOCK: Facts(
+        "take mmu_lock and look again: if the entry or the host's mapping moved, begin anew", together=True
+    ),
+    Step.UNLOCK: Facts("give mmu_lock back", together=True),
     Step.BUILD: Facts("write every entry of the new table: pages, or none where faults map them", builds=True),
     Step.LINK: Facts("store-release the table descriptor", links=True, unlinks=True, bbm_level=2),
 }

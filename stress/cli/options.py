@@ -37,6 +37,7 @@ SECTIONS: Final = {
         "iterations",
         "populated",
         "rebuilder",
+        "batch",
         "locking",
         "split_order",
         "yield_every",

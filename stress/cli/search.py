@@ -106,6 +106,7 @@ def search(
     for name, value in (
         ("fwb", bounds.get("fwb")),
         ("bbm_level", bounds.get("bbm_level")),
+        ("batch", before.get("batch")),
         ("platform", before.get("platform")),
     ):
         options[name] = value if options[name] is None else options[name]
@@ -132,6 +133,7 @@ def search(
         "fwb": config.fwb,
         "guest_caches": config.fwb if guest_caches is None else guest_caches,
         "bbm_level": config.bbm_level,
+        "batch": min(config.batch, 2),  # blocks of a proof: two show what more would
         "vcpus": proof_vcpus or bounds.get("vcpus", 1),
         "accesses": proof_accesses or bounds.get("accesses", 2),
     }
@@ -145,7 +147,7 @@ def search(
             code = _confirmed(costs, found, configuration, confirm)
     found.complete = not interrupt.requested.is_set()
     make_way()
-    result = document(found, costs)
+    result = document(found, config.batch, costs)
     if output is not None:
         store.write(output, result)
     if counterexamples is not None:

@@ -126,3 +126,9 @@ def check_blocks(blocks: int, ipa_bits: int, block: int, phys_offset: int) -> No
 def room_in_blocks(ipa_bits: int, block: int, phys_offset: int) -> int:
     """Blocks that fit between the memslot's first IPA and the end of the IPA space."""
     return ((1 << ipa_bits) - phys_offset) // block
+
+
+def cycles_for(rebuilds: int, blocks: int, batch: int) -> int:
+    """Cycles in which so many blocks, or a few more, are rebuilt, a batch of them in each, over and over again."""
+    laps, rest = divmod(rebuilds, blocks)
+    return laps * -(-blocks // batch) + -(-rest // batch)

@@ -49,6 +49,7 @@ _MET: Final[Mapping[Need, Callable[[RunConfig], bool]]] = {
     Need.LOOKS: _looks,
     Need.MOVES: lambda config: config.scenario is Scenario.THP,
     Need.CLEAN: lambda config: not config.fwb and config.cmo is Cmo.PER_INSTALL,
+    Need.BATCH: lambda config: config.batch > 1 and config.blocks > 1,
 }
 _REMEDIES: Final[Mapping[Need, str]] = {
     Need.REBUILD: "use another scenario, and memory that can have blocks",
@@ -59,6 +60,7 @@ _REMEDIES: Final[Mapping[Need, str]] = {
     Need.LOOKS: "use an order with steps before lock, or one that tears down in the window with --yield-every",
     Need.MOVES: "use scenario thp",
     Need.CLEAN: "use --no-fwb and --cmo per-install",
+    Need.BATCH: "use --batch 2 or more, and as many blocks",
 }
 
 

@@ -168,6 +168,9 @@ class RunConfig(BaseModel):
         default=_DERIVED,
         description=f"Who rebuilds a block: {listed(Rebuilder)}; vcpu if left out, but in scenario rebuild",
     )
+    batch: int = Field(
+        default=1, ge=1, le=512, description="Adjacent blocks that are rebuilt together, step by step, with one TLBI"
+    )
     locking: LockingName = Field(
         default=Locking.EXCLUSIVE, description=f"How fault handlers take mmu_lock: {listed(Locking)} (since Linux 6.2)"
     )
@@ -190,7 +193,7 @@ class RunConfig(BaseModel):
     chunk: Size | None = Field(
         default=None,
         gt=0,
-        description="Memory that eager-split and recover ioctl hold mmu_lock over; one block if left out",
+        description="Memory that eager-split and recover ioctl hold mmu_lock over; a block, or a batch, if left out",
         serialization_alias="chunk_bytes",
     )
     overlap: bool = Field(
@@ -434,7 +437,7 @@ class RunConfig(BaseModel):
     @property
     def chunk_blocks(self) -> int:
         """Blocks over which eager splitting and recovery hold mmu_lock."""
-        return (self.chunk or self.block_size) // self.block_size
+        return self.chunk // self.block_size if self.chunk else self.batch
 
     @property
     def pages(self) -> int:

@@ -36,10 +36,15 @@ def _check_chunk(size: int, recover: Recover | None, given: Mapping[str, Any]) -
     block = given["block"]
     if block and size % block:
         raise problem(f"{format_size(size)} is not a multiple of the {format_size(block)} block")
-    if block and size > block and recover is Recover.IOCTL:
+    if not block or recover is not Recover.IOCTL:
+        return
+    together = block * given.get("batch", 1)
+    if size % together:
+        raise problem(f"{format_size(size)} is not a multiple of a batch, {format_size(together)}")
+    if size > together:
         for name in given.get("orders", ()):
             if not parse_order(name).holds_throughout:
-                raise problem(f"{name} gives mmu_lock back for each block; use chunks of {format_size(block)}")
+                raise problem(f"{name} gives mmu_lock back for each block; use chunks of {format_size(together)}")
 
 
 def recovers(scenario: Scenario, recover: Recover | None, rebuilder: Rebuilder | None) -> Recover | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import WRONG_FAULT_LEVEL
+from stress.kernels.batch import begin, gather
 from stress.kernels.clean import clean_frames
 from stress.kernels.codes import (
     ENDLESS,
@@ -39,8 +40,7 @@ from stress.kernels.inject import injected
 from stress.kernels.mapping import BLOCK_SPLIT, map_leaf, not_ours, relax
 from stress.kernels.memslots import mapping_level, page_in_slot, slot_of
 from stress.kernels.oracle import report
-from stress.kernels.rebuild import DONE, begin, carry_out
-from stress.kernels.steps import look
+from stress.kernels.rebuild import DONE, carry_out, clean_before
 from stress.shm.accounts import Kind, State
 from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
@@ -82,16 +82,17 @@ def wrong_level(s: Machine, permission: bool, logging: int, write: bool) -> bool
 def rebuild_under_lock(
     s: Machine, gfn: int, wanted: int, who: int, requested_ns: int, locked_ns: int, cleaned: int
 ) -> tuple[int, int]:
-    """Turn the table in the way of the block at level ``wanted`` into that block.
+    """Turn the table in the way of the block at level ``wanted`` into that block, and those beside it in its batch.
 
     Returns (REBUILT or RETRY, 1 if mmu_lock was given back, else 0).
     """
     out_of_line()
     begin(s, who, _GUEST)
-    if not look(s, who, gfn, wanted):
+    if gather(s, who, gfn, wanted) == 0:
         return RETRY, 0
     own_lock(s, who, requested_ns, locked_ns)
-    done = carry_out(s, who, requested_ns, cleaned)
+    clean_before(s, who, gfn, cleaned)
+    done = carry_out(s, who, requested_ns)
     return (REBUILT if done == DONE else RETRY), 1
 
 

@@ -51,7 +51,7 @@ from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.mmu_lock import acquire, acquire_shared, release
 from stress.shm.syscalls import clock_ns, sched_yield
-from stress.shm.words import B_HOLD_NS, B_LOCKS, B_WAIT_NS
+from stress.shm.words import BATCH_HOLD_NS, BATCH_LOCKS, BATCH_WAIT_NS
 
 _FAULT = int(State.FAULT)
 _GUEST = int(State.GUEST)
@@ -141,7 +141,8 @@ def handle(s: Machine, vcpu: int, gfn: int, write: bool, descriptor: int, level:
     ended = clock_ns()
     locks, waited, held = 1, locked - asked, ended - locked
     if rebuilt != 0:
-        locks, waited, held = s.building[vcpu, B_LOCKS], s.building[vcpu, B_WAIT_NS], s.building[vcpu, B_HOLD_NS]
+        batch = s.batches[vcpu]
+        locks, waited, held = batch[BATCH_LOCKS], batch[BATCH_WAIT_NS], batch[BATCH_HOLD_NS]
     else:  # giving the lock back takes no time to speak of
         if s.geo.shared != 0:
             end_walk(s, vcpu)

@@ -1,10 +1,11 @@
 """mmu_lock as a rebuild holds it: taken and given back at its steps, and given up for a while in a long tear-down.
 
-Who rebuilds block after block may keep it from one rebuild to the next (``B_KEEPS``): then each finds it taken.
+Who rebuilds block after block may keep it from one rebuild to the next (``BATCH_KEEPS``): then each finds it taken.
 """
 
 from __future__ import annotations
 
+from stress.kernels.batch import record_row
 from stress.kernels.grace import begin_walk, end_walk
 from stress.shm.accounts import HEARTBEAT, R_YIELDED_NS, T_YIELDS
 from stress.shm.atomics import fetch_add
@@ -14,29 +15,29 @@ from stress.shm.mmu_lock import acquire, acquire_shared, contended, let_pass, re
 from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns
 from stress.shm.words import (
-    B_HOLD_NS,
-    B_KEEPS,
-    B_KEPT_NS,
-    B_LOCKED_NS,
-    B_LOCKS,
-    B_NEXT_STATE,
-    B_NUMBER,
     B_ORDER,
-    B_VISITED,
-    B_WAIT_NS,
-    B_YIELDED,
+    BATCH_HOLD_NS,
+    BATCH_KEEPS,
+    BATCH_KEPT_NS,
+    BATCH_LOCKED_NS,
+    BATCH_LOCKS,
+    BATCH_NEXT_STATE,
+    BATCH_SIZE,
+    BATCH_VISITED,
+    BATCH_WAIT_NS,
+    BATCH_YIELDED,
 )
 
 
 @kernel
 def take_lock(s: Machine, who: int, requested_ns: int) -> bool:
     """Take mmu_lock, alone or for reading as the run has it; False if the run stops first."""
-    b = s.building[who]
-    if b[B_KEPT_NS] != 0:
+    batch = s.batches[who]
+    if batch[BATCH_KEPT_NS] != 0:
         if s.geo.shared != 0:
             begin_walk(s, who)
-        own_lock(s, who, b[B_KEPT_NS], b[B_KEPT_NS])
-        b[B_KEPT_NS] = 0
+        own_lock(s, who, batch[BATCH_KEPT_NS], batch[BATCH_KEPT_NS])
+        batch[BATCH_KEPT_NS] = 0
         return True
     if s.geo.shared != 0:
         if not acquire_shared(s, who):
@@ -51,19 +52,19 @@ def take_lock(s: Machine, who: int, requested_ns: int) -> bool:
 @kernel
 def own_lock(s: Machine, who: int, requested_ns: int, locked_ns: int) -> None:
     """Account for mmu_lock, which ``who`` asked for and got at these times."""
-    b = s.building[who]
-    b[B_LOCKS] += 1
-    b[B_WAIT_NS] += locked_ns - requested_ns
-    b[B_LOCKED_NS] = locked_ns
+    batch = s.batches[who]
+    batch[BATCH_LOCKS] += 1
+    batch[BATCH_WAIT_NS] += locked_ns - requested_ns
+    batch[BATCH_LOCKED_NS] = locked_ns
 
 
 @kernel
 def disown_lock(s: Machine, who: int) -> int:
     """Account for mmu_lock, which ``who`` gives back; the clock."""
-    b = s.building[who]
+    batch = s.batches[who]
     now = clock_ns()
-    b[B_HOLD_NS] += now - b[B_LOCKED_NS]
-    b[B_LOCKED_NS] = 0
+    batch[BATCH_HOLD_NS] += now - batch[BATCH_LOCKED_NS]
+    batch[BATCH_LOCKED_NS] = 0
     return now
 
 
@@ -71,11 +72,11 @@ def disown_lock(s: Machine, who: int) -> int:
 def drop_lock(s: Machine, who: int) -> None:
     """Give mmu_lock back, or keep it for the next rebuild, and account for it."""
     end_walk(s, who)
-    b = s.building[who]
-    if b[B_KEEPS] != 0:
-        b[B_KEPT_NS] = b[B_LOCKED_NS]
+    batch = s.batches[who]
+    if batch[BATCH_KEEPS] != 0:
+        batch[BATCH_KEPT_NS] = batch[BATCH_LOCKED_NS]
     else:
-        release(s, who, b[B_NEXT_STATE])
+        release(s, who, batch[BATCH_NEXT_STATE])
     disown_lock(s, who)
 
 
@@ -84,7 +85,7 @@ def entries_at_once(s: Machine, who: int) -> int:
     """How many entries of a table a tear-down may visit before the next ``offer_lock``."""
     if s.geo.yield_every == 0:
         return 1 << s.geo.index_bits
-    return s.geo.yield_every - s.building[who, B_VISITED]
+    return s.geo.yield_every - s.batches[who, BATCH_VISITED]
 
 
 @inline
@@ -104,18 +105,20 @@ def yield_lock(s: Machine, who: int, visited: int) -> None:
     If the run stops meanwhile ``who`` is left without mmu_lock, and what it tears down is its own all the same.
     """
     out_of_line()
-    b = s.building[who]
-    b[B_VISITED] += visited
-    if b[B_VISITED] < s.geo.yield_every:
+    batch = s.batches[who]
+    batch[BATCH_VISITED] += visited
+    if batch[BATCH_VISITED] < s.geo.yield_every:
         return
-    b[B_VISITED] = 0
+    batch[BATCH_VISITED] = 0
     s.states[who, HEARTBEAT] += 1
-    if b[B_LOCKED_NS] == 0 or not contended(s):
+    if batch[BATCH_LOCKED_NS] == 0 or not contended(s):
         return
     end_walk(s, who)
     given = disown_lock(s, who)
     let_pass(s, who)
-    b[B_YIELDED] = 1
-    fetch_add(s.totals, (b[B_ORDER], T_YIELDS), 1)
+    batch[BATCH_YIELDED] = 1
+    fetch_add(s.totals, (s.building[who, 0, B_ORDER], T_YIELDS), 1)
     take_lock(s, who, given)
-    s.records[b[B_NUMBER] & (s.geo.record_rows - 1), R_YIELDED_NS] += clock_ns() - given
+    passed = clock_ns() - given
+    for entry in range(batch[BATCH_SIZE]):
+        s.records[record_row(s, who, entry), R_YIELDED_NS] += passed

@@ -1,30 +1,29 @@
 """The rebuild: one interpreter for every order's steps, timed inside compiled code.
 
-Who rebuilds is the hypervisor process, or a vCPU in its fault handler. Under a shared mmu_lock the first step that
-changes the entry decides who rebuilds it; who comes too late leaves a void record.
+Who rebuilds is the hypervisor process, or a vCPU in its fault handler. It takes a batch of adjacent tables, and does
+each step for all of them before the next. Under a shared mmu_lock the first step that changes an entry decides who
+rebuilds it; who comes too late leaves a void record, and goes on with the others of its batch.
 """
 
 from __future__ import annotations
 
+from stress.kernels.batch import begin, gather, record_row, table_of
 from stress.kernels.clean import clean_frames
 from stress.kernels.codes import STOPPED
 from stress.kernels.descriptor import pages_at
 from stress.kernels.holding import drop_lock, take_lock
-from stress.kernels.records import close_inside, open_record
-from stress.kernels.steps import LOST, MOVED, STOPPED_WAITING, look, perform, table_of, unlock
+from stress.kernels.records import close_inside, open_records
+from stress.kernels.steps import LOST, MOVED, STOPPED_WAITING, look_after_yield, perform, perform_together, unlock
 from stress.kernels.teardown import count_mapped
 from stress.orders import Step, mask_of
 from stress.shm.accounts import (
     AT_STEP,
     COSTS_CUT,
     K_ORDER,
-    R_CLEANED,
     R_END_NS,
     R_INVALID_NS,
     R_LEFT,
-    R_LOCKED_NS,
     R_MAPPED,
-    R_ORDER,
     R_START_NS,
     R_STEPS,
     R_VALID_NS,
@@ -41,19 +40,19 @@ from stress.shm.syscalls import clock_ns
 from stress.shm.trace_log import end_trace_with
 from stress.shm.words import (
     B_BROKEN,
+    B_CLEANED,
     B_CLOCK,
     B_FRAME,
     B_GFN,
     B_GONE,
-    B_HOLD_NS,
     B_LEVEL,
-    B_LOCKED_NS,
-    B_LOCKS,
-    B_NEXT_STATE,
     B_NUMBER,
     B_ORDER,
-    B_WAIT_NS,
+    BATCH_LOCKED_NS,
+    BATCH_SIZE,
+    BATCH_YIELDED,
     CYCLE,
+    LINKED,
     ORDER_WORDS,
     SEQUENCE,
 )
@@ -64,82 +63,136 @@ _UNLOCK = Step.UNLOCK.code
 _OPENS = mask_of(lambda facts: facts.opens)
 _INSTALLS = mask_of(lambda facts: facts.installs)
 _UNLINKS = mask_of(lambda facts: facts.unlinks)
+_TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
+_TOGETHER = mask_of(lambda facts: facts.together)
 DONE = 0
 NOT_A_TABLE = 1
 VOID = 2
 
 
 @kernel
-def begin(s: Machine, who: int, next_state: int) -> None:
-    """Before ``who`` rebuilds: nothing is accounted for yet. It is in ``next_state`` once it gave mmu_lock back."""
-    b = s.building[who]
-    b[B_LOCKS] = b[B_WAIT_NS] = b[B_HOLD_NS] = b[B_LOCKED_NS] = 0
-    b[B_NEXT_STATE] = next_state
+def step_of(s: Machine, who: int, one: int, step: int, start_ns: int) -> int:
+    """Do a step to an entry from ``start_ns`` on; the time when it is done."""
+    b = s.building[who, one]
+    record = s.records[record_row(s, who, one)]
+    if _OPENS >> step & 1:
+        record[R_INVALID_NS] = start_ns
+    was_broken = b[B_BROKEN]
+    going_on = perform(s, who, one, step)
+    now = clock_ns()
+    if _INSTALLS >> step & 1 or (was_broken and not b[B_BROKEN]):
+        record[R_VALID_NS] = now
+    if b[B_CLOCK] == LINKED and (_UNLINKS >> step & 1):
+        b[B_CLOCK] = load(s.control, SEQUENCE)  # whichever comes first unlinked the table
+    if not going_on and b[B_GONE] == 0:
+        b[B_GONE] = LOST
+        fetch_add(s.totals, (b[B_ORDER], T_LOST), 1)
+    return now
 
 
 @kernel
-def carry_out(s: Machine, who: int, requested_ns: int, cleaned: int) -> int:
-    """Rebuild what ``look`` noted by the order under test, and give mmu_lock back if held; DONE or VOID.
+def note_step(s: Machine, who: int, step: int, at: int, start_ns: int, end_ns: int) -> int:
+    """Note the time of an order's step ``at``, which is that of all entries; how many are not given up."""
+    left = 0
+    for one in range(s.batches[who, BATCH_SIZE]):
+        record = s.records[record_row(s, who, one)]
+        if record[R_VOID] != 0:
+            continue
+        record[R_STEPS + at] = end_ns - start_ns
+        if step != _UNLOCK:
+            record[R_END_NS] = end_ns
+        if s.building[who, one, B_GONE] == 0:
+            left += 1
+        else:
+            record[R_VOID] = 1
+            fetch_add(s.tally, VOIDED, 1)
+    return left
 
-    ``cleaned`` bytes were cleaned for it already.
-    """
+
+@kernel
+def carry_out(s: Machine, who: int, requested_ns: int) -> int:
+    """Rebuild the batch by the order under test, and give mmu_lock back if held; DONE, or VOID if all is given up."""
     out_of_line()
-    b = s.building[who]
-    locked = b[B_LOCKED_NS] != 0
-    number = open_record(s, who, b[B_GFN], requested_ns)
-    row = number & (s.geo.record_rows - 1)
-    record = s.records[row]
-    order = record[R_ORDER]
-    b[B_NUMBER] = number
-    b[B_ORDER] = order
-    record[R_CLEANED] = cleaned
-    record[R_LOCKED_NS] = b[B_LOCKED_NS]
+    batch = s.batches[who]
+    size = batch[BATCH_SIZE]
+    order = open_records(s, who, requested_ns)
     first = 0
-    if locked:
+    if batch[BATCH_LOCKED_NS] != 0:
         if s.orders[order, 0] == _LOCK:
             first = 1
-            record[R_MAPPED] = count_mapped(s, table_of(s, who), b[B_LEVEL] + 1)
+            for one in range(size):
+                mapped = count_mapped(s, table_of(s, who, one), s.building[who, one, B_LEVEL] + 1)
+                s.records[record_row(s, who, one), R_MAPPED] = mapped
         else:
             drop_lock(s, who)  # what comes first does not need it
     now = clock_ns()
-    record[R_START_NS] = record[R_END_NS] = now
+    for one in range(size):
+        record = s.records[record_row(s, who, one)]
+        record[R_START_NS] = record[R_END_NS] = now
     for i in range(first, ORDER_WORDS):
         step = s.orders[order, i]
         if step < 0:
             break
         start = now
         store(s.states, (who, AT_STEP), step)
-        if _OPENS >> step & 1:
-            record[R_INVALID_NS] = start
-        was_broken = b[B_BROKEN]
-        going_on = perform(s, who, step)
-        now = clock_ns()
-        made = _INSTALLS >> step & 1 or (was_broken and not b[B_BROKEN])
-        if made:
-            record[R_VALID_NS] = now
-        if b[B_CLOCK] < 0 and (_UNLINKS >> step & 1):
-            b[B_CLOCK] = load(s.control, SEQUENCE)  # whichever comes first unlinked the table
-        record[R_STEPS + i] = now - start
-        if step != _UNLOCK:
-            record[R_END_NS] = now
-        if not going_on:
-            record[R_VOID] = 1
-            if b[B_GONE] == 0:
-                b[B_GONE] = LOST
-                fetch_add(s.totals, (order, T_LOST), 1)
-            fetch_add(s.tally, VOIDED, 1)
+        if _TOGETHER >> step & 1:
+            perform_together(s, who, step)
+            now = clock_ns()
+        else:
+            for one in range(size):
+                if s.building[who, one, B_GONE] == 0:
+                    now = step_of(s, who, one, step, now)
+            if _TEAR_DOWNS >> step & 1 and batch[BATCH_YIELDED] != 0:
+                look_after_yield(s, who)
+        if note_step(s, who, step, i, start, now) == 0:
             break
-    if b[B_LOCKED_NS] != 0:
+    if batch[BATCH_LOCKED_NS] != 0:
         unlock(s, who)
-    if record[R_VOID] == 0 and load(s.tally, COSTS_CUT) != 0:  # it took less than on the platform
-        record[R_VOID] = 1
-        fetch_add(s.tally, VOIDED, 1)
     store(s.states, (who, AT_STEP), -1)
+    return leave_records(s, who, order)
+
+
+@kernel
+def leave_records(s: Machine, who: int, order: int) -> int:
+    """Nothing is left to do; DONE, or VOID if no record of the batch counts."""
+    size = s.batches[who, BATCH_SIZE]
+    cut = load(s.tally, COSTS_CUT) != 0  # it took less than on the platform
+    done = VOID
+    for one in range(size):
+        record = s.records[record_row(s, who, one)]
+        if record[R_VOID] == 0 and cut:
+            record[R_VOID] = 1
+            fetch_add(s.tally, VOIDED, 1)
+        if record[R_VOID] == 0:
+            done = DONE
     close_inside(s, order)
-    end_trace_with(s, number)
-    store(s.ended, row, number)
-    store(s.records, (row, R_LEFT), number)
-    return VOID if record[R_VOID] != 0 else DONE
+    for one in range(size):
+        number, row = s.building[who, one, B_NUMBER], record_row(s, who, one)
+        end_trace_with(s, number)
+        store(s.ended, row, number)
+        store(s.records, (row, R_LEFT), number)
+    return done
+
+
+@kernel
+def given_up(s: Machine, who: int, why: int) -> bool:
+    """Whether an entry of the batch was given up for this reason."""
+    found = False
+    for one in range(s.batches[who, BATCH_SIZE]):
+        found = found or s.building[who, one, B_GONE] == why
+    return found
+
+
+@kernel
+def clean_before(s: Machine, who: int, gfn: int, cleaned: int) -> None:
+    """Before v5.14 who rebuilds has cleaned before any walk: for the block of ``gfn``, ``cleaned`` bytes already."""
+    for one in range(s.batches[who, BATCH_SIZE]):
+        b = s.building[who, one]
+        pages = pages_at(s.geo, b[B_LEVEL])
+        if gfn & ~(pages - 1) == b[B_GFN] and cleaned != 0:
+            b[B_CLEANED] = cleaned
+        elif s.geo.cmo_per_fault != 0:
+            b[B_CLEANED] = clean_frames(s, b[B_FRAME], pages, who)
 
 
 @kernel
@@ -149,32 +202,32 @@ def locks_first(s: Machine) -> bool:
 
 
 @kernel
-def rebuild_table(s: Machine, who: int, gfn: int) -> int:
-    """Turn the table at the block level of ``gfn`` into a block, by the order under test.
+def rebuild_tables(s: Machine, who: int, gfn: int) -> int:
+    """Turn the tables of the batch around ``gfn``, at the block level, into blocks by the order under test.
 
-    DONE, VOID if a vCPU was faster, STOPPED, or NOT_A_TABLE if there is nothing to rebuild.
+    DONE, VOID if vCPUs were faster, STOPPED, or NOT_A_TABLE if there is nothing to rebuild.
     """
-    b = s.building[who]
+    done = NOT_A_TABLE
     while True:
         requested = clock_ns()
         begin(s, who, _DWELL)
         if locks_first(s) and not take_lock(s, who, requested):
             return STOPPED
-        if not look(s, who, gfn, s.geo.block_level):
-            if b[B_LOCKED_NS] != 0:
+        if gather(s, who, gfn, s.geo.block_level) == 0:
+            if s.batches[who, BATCH_LOCKED_NS] != 0:
                 drop_lock(s, who)
-            return NOT_A_TABLE
-        cleaned = 0
-        if s.geo.cmo_per_fault != 0:  # before v5.14 that came before any walk
-            cleaned = clean_frames(s, b[B_FRAME], pages_at(s.geo, b[B_LEVEL]), who)
-        done = carry_out(s, who, requested, cleaned)
-        if b[B_GONE] == STOPPED_WAITING:
+            return done
+        clean_before(s, who, gfn, 0)
+        result = carry_out(s, who, requested)
+        if done != DONE:
+            done = result
+        if given_up(s, who, STOPPED_WAITING):
             return STOPPED
-        if b[B_GONE] != MOVED:
+        if not given_up(s, who, MOVED):
             return done
 
 
 @entry
 def rebuild(s: Machine, who: int, gfn: int) -> int:
-    """``rebuild_table`` on its own."""
-    return rebuild_table(s, who, gfn)
+    """``rebuild_tables`` on its own."""
+    return rebuild_tables(s, who, gfn)

@@ -23,6 +23,7 @@ from stress.shm.accounts import (
     R_FREED,
     R_INVALID_NS,
     R_LEFT,
+    R_LOCKED_NS,
     R_NUMBER,
     R_ORDER,
     R_REQUESTED_NS,
@@ -43,13 +44,12 @@ from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import out_of_line
 from stress.shm.syscalls import clock_ns, fence
-from stress.shm.words import CYCLE, REBUILDS
+from stress.shm.words import B_CLEANED, B_GFN, B_NUMBER, B_ORDER, BATCH_LOCKED_NS, BATCH_SIZE, CYCLE, REBUILDS
 
 
 @kernel
-def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
-    """Begin a rebuild of the order under test, holding mmu_lock: number it, start its record, count it as under way."""
-    out_of_line()
+def next_number(s: Machine) -> int:
+    """A number for a rebuild; those that an entry cannot hold are left out, with void records."""
     number = fetch_add(s.control, REBUILDS, 1) + 1
     while number & REBUILD_MASK == 0:  # an entry that says 0 was broken by no rebuild
         row = number & (s.geo.record_rows - 1)
@@ -60,32 +60,52 @@ def open_record(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
         store(s.records, (row, R_NUMBER), number)
         store(s.records, (row, R_LEFT), number)
         number = fetch_add(s.control, REBUILDS, 1) + 1
-    row = number & (s.geo.record_rows - 1)
-    record = s.records[row]
-    store(s.records, (row, R_DONE), 0)
-    fence()  # whoever still copies the row's last contents sees that first
-    for word in range(R_INVALID_NS, R_FREED + 1):
-        record[word] = 0
-    cycle = load(s.control, CYCLE)
-    record[R_CYCLE] = cycle
-    record[R_ORDER] = s.cycles[cycle & (s.geo.cycle_rows - 1), K_ORDER]  # one load decides both
-    record[R_BLOCK] = gfn - s.geo.base_gfn
-    record[R_FAULTS] = 0
-    record[R_VOID] = 0
-    record[R_WHO] = who
-    record[R_REQUESTED_NS] = requested_ns
-    store(s.records, (row, R_NUMBER), number)
+    return number
+
+
+@kernel
+def open_records(s: Machine, who: int, requested_ns: int) -> int:
+    """Begin the rebuilds of a batch by the order under test, which is returned: number them, start their records.
+
+    They count as under way, together.
+    """
+    out_of_line()
+    cycle = 0
+    order = 0
+    for one in range(s.batches[who, BATCH_SIZE]):
+        b = s.building[who, one]
+        number = next_number(s)
+        row = number & (s.geo.record_rows - 1)
+        record = s.records[row]
+        store(s.records, (row, R_DONE), 0)
+        fence()  # whoever still copies the row's last contents sees that first
+        for word in range(R_INVALID_NS, R_FREED + 1):
+            record[word] = 0
+        if one == 0:
+            cycle = load(s.control, CYCLE)
+            order = s.cycles[cycle & (s.geo.cycle_rows - 1), K_ORDER]  # one load decides both, for all of them
+        record[R_CYCLE] = cycle
+        record[R_ORDER] = b[B_ORDER] = order
+        b[B_NUMBER] = number
+        record[R_BLOCK] = b[B_GFN] - s.geo.base_gfn
+        record[R_FAULTS] = 0
+        record[R_VOID] = 0
+        record[R_WHO] = who
+        record[R_REQUESTED_NS] = requested_ns
+        record[R_LOCKED_NS] = s.batches[who, BATCH_LOCKED_NS]
+        record[R_CLEANED] = b[B_CLEANED]
+        store(s.records, (row, R_NUMBER), number)
     # From here on accesses count as inside, and so does time: what was spent waiting for mmu_lock is neither.
     while True:
         inside = load(s.tally, INSIDE)
         grown = inside + 1 if inside != 0 else (clock_ns() & CLOCK_MASK) << INSIDE_SHIFT | 1
         if compare_exchange(s.tally, INSIDE, inside, grown):
-            return number
+            return order
 
 
 @kernel
 def close_inside(s: Machine, order: int) -> None:
-    """A rebuild is over; if it was the last under way, the time inside rebuilds ends."""
+    """A batch is over; if it was the last under way, the time inside rebuilds ends."""
     while True:
         inside = load(s.tally, INSIDE)
         last = inside & INSIDE_MASK == 1

@@ -7,6 +7,7 @@ import os
 from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import LAST_LEVEL, Geometry
 from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, Recover, RunConfig, Scenario
+from stress.config.blocks import cycles_for
 from stress.kernels.workload import Pattern, pattern_over
 from stress.live.plan import Plan
 from stress.orders import Step
@@ -42,6 +43,7 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         vcpu_rebuilds=config.rebuilder is Rebuilder.VCPU,
         split_order=config.parsed_split_order.word,
         yield_every=config.yield_every,
+        batch=config.batch,
         inject=config.bug.flag if config.bug else 0,
         clean_ps_per_page=round(platform.cost(Step.CLEAN, Shape(bytes=config.granule, ranges=0)) * 1000),
         icache_ns=round(platform.cost(Step.CLEAN)),
@@ -55,6 +57,13 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         trace_rows=TRACE_ROWS if trace and trace.changes else 0,
         trace_rebuilds=trace.rebuilds if trace else 0,
     )
+
+
+def _rounds(config: RunConfig) -> int | None:
+    """Cycles of each order, if they are counted: in scenario rebuild one is a batch of blocks."""
+    if config.rebuilds is not None and config.scenario is Scenario.REBUILD:
+        return cycles_for(config.rebuilds, config.blocks, config.batch)
+    return config.rebuilds or config.passes
 
 
 def plan_for(config: RunConfig, trace: TraceRequest | None = None) -> Plan:
@@ -78,7 +87,7 @@ def plan_for(config: RunConfig, trace: TraceRequest | None = None) -> Plan:
         share=round(config.populated * (1 << 20)),
         dwell_ns=config.dwell_ns,
         duration_ns=config.duration_ns,
-        rounds=config.rebuilds or config.passes,
+        rounds=_rounds(config),
         iterations=config.iterations,
         eager_split=config.eager_split,
         recovers=config.recover is Recover.IOCTL,

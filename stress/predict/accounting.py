@@ -89,7 +89,7 @@ def wake(w: World, number: int, key: int, now: int) -> None:
         block[v.B_SPINNERS] -= 1
         times = turns(w, who, now)
         if a[v.A_MET] != 0:
-            w.s.draft[a[v.A_MET] - 1, v.R_FAULTS] += times
+            w.draft[a[v.A_MET] - 1, v.R_FAULTS] += times
             account(w, who, WINDOW, each, 0, w.s.cost[v.K_FAULT], 1, times)
         elif times > 0:
             account(w, who, RETRY, each, 0, w.s.cost[v.K_FAULT], 1, times - 1)

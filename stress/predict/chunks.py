@@ -1,4 +1,4 @@
-"""The hypervisor's tasks over a chunk of blocks, one after the other while mmu_lock is kept, in virtual time."""
+"""The hypervisor's tasks over a chunk of blocks, batch by batch while mmu_lock is kept, in virtual time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from stress.predict.virtual import World
 
 
 @kernel
-def keeps_lock(w: World, who: int) -> bool:
-    """Whether an actor that is done with a block goes on with the next, and keeps mmu_lock until then."""
-    return bool(who == w.s.control[v.VCPUS] and w.s.control[v.TASK_BLOCK] + 1 < w.s.control[v.TASK_END])
+def following(w: World, phase: int) -> int:
+    """The block that the hypervisor's task goes on with: behind a batch, if it is to rebuild in this phase."""
+    number, size = w.s.control[v.TASK_BLOCK], w.s.control[v.BATCH]
+    return int(number - number % size + size if phase == v.APPROACH else number + 1)
+
+
+@kernel
+def keeps_lock(w: World, who: int, phase: int) -> bool:
+    """Whether an actor that is done with a phase's blocks goes on with others, and keeps mmu_lock until then."""
+    return bool(who == w.s.control[v.VCPUS] and following(w, phase) < w.s.control[v.TASK_END])
 
 
 @kernel
@@ -19,11 +26,11 @@ def next_block(w: World, phase: int, now: int) -> None:
     """The hypervisor is done with a block of its task: on with the next in a phase, if there is one."""
     control = w.s.control
     who = control[v.VCPUS]
-    if not keeps_lock(w, who):
+    if not keeps_lock(w, who, phase):
         end_task(w, now)
         return
     a = w.s.actor[who]
-    control[v.TASK_BLOCK] += 1
+    control[v.TASK_BLOCK] = following(w, phase)
     a[v.A_ASKED] = now
     if a[v.A_ALONE] == 0:
         leave_section(w, who, now)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stress.config import Pattern, Rebuilder, Recover, RunConfig, Scenario
+from stress.config.blocks import cycles_for
 from stress.kernels.workload import scatter_for
 from stress.orders import Order
 from stress.predict import virtual as v
@@ -138,22 +139,25 @@ class _Cycles:
 
 
 def play_rebuild(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
-    """Block after block is split, run on, rebuilt, run on: a cycle for each.
+    """Batch after batch is split, run on, rebuilt, run on: a cycle for each.
 
     The seed draws dwells and places: the same under every order.
     """
     rebuilds = config.rebuilds or DEFAULT_REBUILDS
-    this = _Cycles(config, order, going_on, rebuilds)
+    this = _Cycles(config, order, going_on, rebuilds + config.batch)
+    batches = range(0, config.blocks, config.batch)
 
     def cycle(turn: int) -> None:
-        block = turn % config.blocks
+        first = batches[turn % len(batches)]
+        end = min(first + config.batch, config.blocks)
         this.world.s.control[v.LOGGING] = int(this.by_vcpus)
-        this.do(v.TO_SPLIT, block)
+        for block in range(first, end):
+            this.do(v.TO_SPLIT, block)
         this.dwell()
-        this.do(v.TO_PROTECT if this.by_vcpus else v.TO_REBUILD, block)
+        this.do(v.TO_PROTECT if this.by_vcpus else v.TO_REBUILD, first, end)
         this.dwell()
 
-    return this.play(cycle, rebuilds)
+    return this.play(cycle, cycles_for(rebuilds, config.blocks, config.batch))
 
 
 def play_migration(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:

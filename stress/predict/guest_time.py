@@ -192,7 +192,7 @@ def fault(w: World, who: int, now: int) -> None:
     a[v.A_LEVEL] = w.s.control[v.BLOCK_LEVEL]
     a[v.A_LEAF] = 0
     if a[v.A_MET] != 0:
-        w.s.draft[a[v.A_MET] - 1, v.R_FAULTS] += 1
+        w.draft[a[v.A_MET] - 1, v.R_FAULTS] += 1
     elif block[v.B_KIND] == v.TABLE and block[v.B_OWNER] == 0:
         a[v.A_LEVEL] = level_met(w, page)
         a[v.A_LEAF] = int(w.page[page] & v.STATE == v.READ_ONLY)

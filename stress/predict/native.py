@@ -84,7 +84,7 @@ def _loaded(code: bytes) -> Callable[[World, int, int], int]:
     engine.finalize_object()
     pointer, word = ctypes.c_void_p, ctypes.c_int64
     # As Numba has it: the result and the exception by reference, then arguments word by word.
-    words = 1 + 4 * _words(2) - 2  # the state, three arrays of two dimensions, and one of one
+    words = 1 + 5 * _words(2) - 2  # the state, four arrays of two dimensions, and one of one
     call = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, *[word] * (words + 2))(
         engine.get_function_address(SYMBOL)
     )

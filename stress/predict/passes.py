@@ -81,7 +81,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     size = config.block_size // config.granule
     blocks = -(-config.pages // size)
     # The last block may be cut off by memory's end: its pages are there, but never touched.
-    world = empty_world(blocks, blocks * size, rebuilds or blocks)
+    world = empty_world(blocks, blocks * size, rebuilds or blocks, (config.vcpus + 1) * config.batch)
     world.s.cost[:] = prices(config)
     world.s.access[:] = access_prices(config)
     control = world.s.control
@@ -96,6 +96,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     control[v.CMO_PER_FAULT] = int(config.cmo is Cmo.PER_FAULT)
     control[v.VCPU_REBUILDS] = int(config.rebuilder is Rebuilder.VCPU)
     control[v.YIELD_EVERY] = config.yield_every
+    control[v.BATCH] = config.batch
     control[v.PAGE_BACKED] = int(config.backing is Backing.ANONYMOUS)
     control[v.CYCLE] = 1
     control[v.PAGES] = config.pages

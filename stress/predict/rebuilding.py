@@ -76,45 +76,103 @@ def unmapped_ranges(w: World, number: int) -> int:
 
 
 @kernel
+def draft_of(w: World, who: int, entry: int) -> int:
+    """Row of ``draft`` for an entry of the batch that ``who`` rebuilds."""
+    return int(who * w.s.control[v.BATCH] + entry)
+
+
+@kernel
+def gather(w: World, who: int, number: int) -> int:
+    """Note the blocks of the batch around ``number`` that are tables; how many they are."""
+    first = number - number % w.s.control[v.BATCH]
+    size = 0
+    for each in range(first, min(first + w.s.control[v.BATCH], w.block.shape[0])):
+        block = w.block[each]
+        may = each == number or block[v.B_ALLOWED] != 0
+        if may and block[v.B_KIND] == v.TABLE and block[v.B_OWNER] == 0:
+            draft = w.draft[draft_of(w, who, size)]
+            draft[:] = 0
+            draft[v.R_BLOCK], draft[v.D_VERSION] = each, block[v.B_VERSION]
+            size += 1
+    w.s.actor[who, v.A_SIZE] = size
+    return size
+
+
+@kernel
 def begin_rebuild(w: World, who: int, number: int, now: int) -> None:
-    """Rebuild a block; a handler holds mmu_lock, which an order that does not begin with it gives back."""
+    """Rebuild a batch; a handler holds mmu_lock, which an order that does not begin with it gives back."""
     a = w.s.actor[who]
-    draft = w.s.draft[who]
-    draft[:] = 0
-    draft[v.R_CYCLE], draft[v.R_BLOCK] = w.s.control[v.CYCLE], number
-    draft[v.R_INVALID] = draft[v.R_VALID] = -1
-    draft[v.R_START] = draft[v.R_END] = now
-    draft[v.R_REQUESTED], draft[v.R_LOCKED] = a[v.A_ASKED], a[v.A_LOCKED]
-    a[v.A_BLOCK], a[v.A_STEP], a[v.A_BROKEN], a[v.A_STALE] = number, 0, 0, 0
-    a[v.A_VERSION] = w.block[number, v.B_VERSION]
-    a[v.A_TABLES] = tables_below(w, number)
+    gather(w, who, number)
+    for entry in range(a[v.A_SIZE]):
+        draft = w.draft[draft_of(w, who, entry)]
+        draft[v.R_CYCLE] = w.s.control[v.CYCLE]
+        draft[v.R_INVALID] = draft[v.R_VALID] = -1
+        draft[v.R_START] = draft[v.R_END] = now
+        draft[v.R_REQUESTED], draft[v.R_LOCKED] = a[v.A_ASKED], a[v.A_LOCKED]
+        draft[v.D_TABLES] = tables_below(w, draft[v.R_BLOCK])
+    a[v.A_STEP] = a[v.A_STALE] = 0
+    count_tables(w, who)
     enter_rebuild(w, now, 1)
     if a[v.A_LOCKED] >= 0:
         if w.s.order[0] == _LOCK:
             a[v.A_STEP] = 1
-            draft[v.R_MAPPED] = mapped_pages(w, number)
+            for entry in range(a[v.A_SIZE]):
+                draft = w.draft[draft_of(w, who, entry)]
+                draft[v.R_MAPPED] = mapped_pages(w, draft[v.R_BLOCK])
         else:
             give_back(w, who, now)
     do_steps(w, who, now)
 
 
 @kernel
+def count_tables(w: World, who: int) -> int:
+    """How many blocks of the batch are not given up; their tables are what there is to tear down."""
+    a = w.s.actor[who]
+    a[v.A_TABLES] = 0
+    left = 0
+    for entry in range(a[v.A_SIZE]):
+        draft = w.draft[draft_of(w, who, entry)]
+        if draft[v.D_GONE] == 0:
+            a[v.A_TABLES] += draft[v.D_TABLES]
+            left += 1
+    return left
+
+
+@kernel
 def step_takes(w: World, who: int, code: int, now: int) -> int:
     """ps that a step takes which begins now, and needs mmu_lock or a grace period no more."""
-    a = w.s.actor[who]
-    if _TLBIS >> code & 1:
-        return tlbi(w, w.s.cost[v.K_TLBI_IPA if _BY_IPA >> code & 1 else v.K_TLBI], now) - now
+    if _TLBIS >> code & 1 and not _BY_IPA >> code & 1:
+        return tlbi(w, w.s.cost[v.K_TLBI], now) - now
     if _TEAR_DOWNS >> code & 1 and not _DEFERRED >> code & 1:
         return tear_down(w, who)
+    at = now
+    issued = False
+    for entry in range(w.s.actor[who, v.A_SIZE]):
+        draft = w.draft[draft_of(w, who, entry)]
+        if draft[v.D_GONE] != 0:
+            continue
+        if _TLBIS >> code & 1:
+            if issued:
+                tlbi_done(w)  # the same core waits for the next
+            at = tlbi(w, w.s.cost[v.K_TLBI_IPA], at)
+            issued = True
+        else:
+            at = clean_done(w, draft[v.R_BLOCK], code, at)
+    return at - now
+
+
+@kernel
+def clean_done(w: World, number: int, code: int, at: int) -> int:
+    """When a step to one entry is done that begins at ``at``: it takes time if it cleans."""
     if not _CLEANS >> code & 1 or w.s.control[v.FWB] != 0 or w.s.control[v.CMO_PER_FAULT] != 0:
-        return 0
+        return at
     if code != _CLEAN_UNMAPPED:
-        return clean(w, w.s.control[v.BLOCK_PAGES])
-    pages = w.s.control[v.BLOCK_PAGES] - mapped_pages(w, a[v.A_BLOCK])
+        return at + clean(w, w.s.control[v.BLOCK_PAGES])
+    pages = w.s.control[v.BLOCK_PAGES] - mapped_pages(w, number)
     w.s.sums[v.S_CLEANED] += pages * w.s.control[v.GRANULE]
     # In proportion: a page's share of a block's clean, not a rounded page many times over.
     share = pages * (w.s.cost[v.K_CLEAN_BLOCK] // w.s.control[v.BLOCK_PAGES])
-    return int(share + unmapped_ranges(w, a[v.A_BLOCK]) * w.s.cost[v.K_ICACHE])
+    return int(at + share + unmapped_ranges(w, number) * w.s.cost[v.K_ICACHE])
 
 
 @kernel
@@ -124,13 +182,12 @@ def do_steps(w: World, who: int, now: int) -> None:
     while True:
         code = w.s.order[a[v.A_STEP]] if a[v.A_STEP] < w.s.order.size else -1
         if code < 0:
-            end_rebuild(w, who, False, now)
+            end_rebuild(w, who, now)
             return
         a[v.A_STEP_START] = now
         a[v.A_PHASE] = v.STEP
         a[v.A_VISITED] = 0
         if code == _LOCK:
-            w.s.draft[who, v.R_REQUESTED] = now
             ask(w, who, now, 0, int(w.s.control[v.SHARED] == 0))
             return
         waits = _TEAR_DOWNS >> code & 1 and not _DEFERRED >> code & 1 and w.s.control[v.SHARED] != 0
@@ -142,7 +199,7 @@ def do_steps(w: World, who: int, now: int) -> None:
             schedule(w, who, now + takes)
             return
         if not end_step(w, who, now):
-            end_rebuild(w, who, True, now)
+            end_rebuild(w, who, now)
             return
 
 
@@ -153,7 +210,7 @@ def step_done(w: World, who: int, now: int) -> None:
     if 0 < a[v.A_VISITED] < a[v.A_TABLES] * w.s.control[v.TABLE_PAGES]:
         if w.s.control[v.QUEUED] > 0:
             w.s.sums[v.S_YIELDS] += 1
-            w.s.draft[who, v.R_YIELDED] -= now
+            note_yielded(w, who, -now)
             a[v.A_PHASE] = v.YIELD
             give_back(w, who, now)
             ask(w, who, now, 0, a[v.A_ALONE])
@@ -162,13 +219,20 @@ def step_done(w: World, who: int, now: int) -> None:
     elif end_step(w, who, now):
         do_steps(w, who, now)
     else:
-        end_rebuild(w, who, True, now)
+        end_rebuild(w, who, now)
+
+
+@kernel
+def note_yielded(w: World, who: int, time: int) -> None:
+    """Add to the time in which a batch has given mmu_lock up."""
+    for entry in range(w.s.actor[who, v.A_SIZE]):
+        w.draft[draft_of(w, who, entry), v.R_YIELDED] += time
 
 
 @kernel
 def regained(w: World, who: int, now: int) -> None:
     """An actor has mmu_lock again, which it had given up: the tear-down goes on."""
-    w.s.draft[who, v.R_YIELDED] += now
+    note_yielded(w, who, now)
     w.s.actor[who, v.A_PHASE] = v.STEP
     schedule(w, who, now + tear_down(w, who))
 
@@ -198,40 +262,65 @@ def mix(w: World, who: int, number: int, now: int) -> None:
 
 @kernel
 def end_step(w: World, who: int, now: int) -> bool:
-    """What a step has brought about; False if the rebuild is to be given up, for another was faster."""
+    """What a step has brought about; False if all is to be given up, for others were faster."""
     a = w.s.actor[who]
-    draft = w.s.draft[who]
-    number = a[v.A_BLOCK]
-    block = w.block[number]
     code = w.s.order[a[v.A_STEP]]
-    moved = block[v.B_VERSION] != a[v.A_VERSION] or (block[v.B_OWNER] != 0 and a[v.A_BROKEN] == 0)
+    if code == _UNLOCK:
+        if not keeps_lock(w, who, v.APPROACH):
+            give_back(w, who, now)
+    elif _TLBIS >> code & 1:
+        tlbi_done(w)
+        if not _BY_IPA >> code & 1:
+            a[v.A_STALE] = 0
+    elif _TEAR_DOWNS >> code & 1:
+        w.s.sums[v.S_FREED] += a[v.A_TABLES]
+    for entry in range(a[v.A_SIZE]):
+        row = draft_of(w, who, entry)
+        draft = w.draft[row]
+        if draft[v.D_GONE] != 0:
+            continue
+        end_entry(w, who, row, code, now)
+        draft[v.R_STEPS + a[v.A_STEP]] = now - a[v.A_STEP_START]
+        if code != _UNLOCK:
+            draft[v.R_END] = now
+    a[v.A_STEP] += 1
+    return count_tables(w, who) > 0
+
+
+@kernel
+def end_entry(w: World, who: int, row: int, code: int, now: int) -> None:
+    """What a step has brought about for the block of a row of ``draft``."""
+    draft = w.draft[row]
+    number = draft[v.R_BLOCK]
+    block = w.block[number]
+    moved = block[v.B_VERSION] != draft[v.D_VERSION] or (block[v.B_OWNER] != 0 and draft[v.D_BROKEN] == 0)
     if code == _LOCK:
-        draft[v.R_LOCKED] = now
-        if a[v.A_STEP] == 0:
+        draft[v.R_REQUESTED], draft[v.R_LOCKED] = w.s.actor[who, v.A_ASKED], now
+        if w.s.actor[who, v.A_STEP] == 0:
             draft[v.R_START] = now
         if moved:
             w.s.sums[v.S_RESTARTS] += 1
-            return False
+            draft[v.D_GONE] = 1
         draft[v.R_MAPPED] = mapped_pages(w, number)
     elif code == _UNLOCK:
-        if not keeps_lock(w, who):
-            give_back(w, who, now)
         draft[v.R_UNLOCKED] = now
     elif _OPENS >> code & 1:
         if moved:
-            return False
-        a[v.A_STALE] = 1
-        a[v.A_TABLES] = tables_below(w, number) if block[v.B_KIND] == v.TABLE else a[v.A_TABLES]
-        block[v.B_OWNER] = block[v.B_WINDOW] = who + 1
+            draft[v.D_GONE] = 1
+            return
+        w.s.actor[who, v.A_STALE] = 1
+        draft[v.D_TABLES] = tables_below(w, number) if block[v.B_KIND] == v.TABLE else draft[v.D_TABLES]
+        block[v.B_OWNER], block[v.B_WINDOW] = who + 1, row + 1
         block[v.B_VERSION] += 1
-        a[v.A_VERSION], a[v.A_BROKEN] = block[v.B_VERSION], 1
+        draft[v.D_VERSION], draft[v.D_BROKEN] = block[v.B_VERSION], 1
         draft[v.R_INVALID] = now
         cut_rows(w, number, now)
     elif _INSTALLS >> code & 1:
         if moved:
-            return False
-        if a[v.A_BROKEN] == 0:
-            a[v.A_TABLES] = tables_below(w, number)
+            draft[v.D_GONE] = 1
+            return
+        if draft[v.D_BROKEN] == 0:
+            draft[v.D_TABLES] = tables_below(w, number)
         before_change(w, now)
         size = w.s.control[v.BLOCK_PAGES]
         for page in range(number * size, (number + 1) * size):
@@ -240,9 +329,9 @@ def end_step(w: World, who: int, now: int) -> bool:
         block[v.B_NT] = int(code == _INSTALL_NT)
         block[v.B_MAPPED] = block[v.B_READ_ONLY] = block[v.B_FILLED] = 0
         block[v.B_VERSION] += 1
-        if a[v.A_BROKEN] == 0:
-            a[v.A_STALE] = 1
-        a[v.A_VERSION], a[v.A_BROKEN] = block[v.B_VERSION], 0
+        if draft[v.D_BROKEN] == 0:
+            w.s.actor[who, v.A_STALE] = 1
+        draft[v.D_VERSION], draft[v.D_BROKEN] = block[v.B_VERSION], 0
         mix(w, who, number, now)
         draft[v.R_VALID] = now
         wake(w, number, -1 - number, now)
@@ -254,49 +343,44 @@ def end_step(w: World, who: int, now: int) -> bool:
             block[v.B_NT] = 0
             mix(w, who, number, now)
             after_change(w, now)
-    elif _TLBIS >> code & 1:
-        tlbi_done(w)
-        if not _BY_IPA >> code & 1:
-            a[v.A_STALE] = 0
-            if block[v.B_MIXED] != 0:
-                before_change(w, now)
-                block[v.B_MIXED] = 0
-                after_change(w, now)
-    elif _TEAR_DOWNS >> code & 1:
-        w.s.sums[v.S_FREED] += a[v.A_TABLES]
-        if a[v.A_BROKEN] != 0 and w.s.control[v.LOGGING] != 0:  # from while mmu_lock was given up on
-            w.s.sums[v.S_RESTARTS] += 1
-            forget_block(w, number, now)
-            return False
-    draft[v.R_STEPS + a[v.A_STEP]] = now - a[v.A_STEP_START]
-    if code != _UNLOCK:
-        draft[v.R_END] = now
-    a[v.A_STEP] += 1
-    return True
+    elif _TLBIS >> code & 1 and not _BY_IPA >> code & 1:
+        if block[v.B_MIXED] != 0:
+            before_change(w, now)
+            block[v.B_MIXED] = 0
+            after_change(w, now)
+    elif _TEAR_DOWNS >> code & 1 and draft[v.D_BROKEN] != 0 and w.s.control[v.LOGGING] != 0:
+        w.s.sums[v.S_RESTARTS] += 1  # logging is on from while mmu_lock was given up
+        forget_block(w, number, now)
+        draft[v.D_GONE] = 1
 
 
 @kernel
-def end_rebuild(w: World, who: int, lost: bool, now: int) -> None:
-    """The rebuild is done, or given up: its record, and back to the guest."""
+def end_rebuild(w: World, who: int, now: int) -> None:
+    """The batch is done, or given up: its records, and back to the guest."""
     a = w.s.actor[who]
-    if a[v.A_LOCKED] >= 0:
-        w.s.draft[who, v.R_UNLOCKED] = now
-        if not keeps_lock(w, who):
-            give_back(w, who, now)
+    locked = a[v.A_LOCKED] >= 0
+    if locked and not keeps_lock(w, who, v.APPROACH):
+        give_back(w, who, now)
     enter_rebuild(w, now, -1)
-    if a[v.A_STALE] != 0:  # an order without its TLBI: let its aborts have an end
-        w.block[a[v.A_BLOCK], v.B_MIXED] = 0
-    if lost:
-        w.s.sums[v.S_VOID] += 1
-    else:
+    rebuilt = 0
+    for entry in range(a[v.A_SIZE]):
+        draft = w.draft[draft_of(w, who, entry)]
+        if a[v.A_STALE] != 0:  # an order without its TLBI: let its aborts have an end
+            w.block[draft[v.R_BLOCK], v.B_MIXED] = 0
+        if draft[v.D_GONE] != 0:
+            w.s.sums[v.S_VOID] += 1
+            continue
+        rebuilt += 1
+        if locked:
+            draft[v.R_UNLOCKED] = now
         w.s.sums[v.S_REBUILDS] += 1
         if w.s.control[v.REBUILT] < w.record.shape[0]:
             for word in range(v.RECORD_WORDS):
-                w.record[w.s.control[v.REBUILT], word] = w.s.draft[who, word]
+                w.record[w.s.control[v.REBUILT], word] = draft[word]
             w.s.control[v.REBUILT] += 1
         else:
             w.s.control[v.BEYOND] += 1
     if who == w.s.control[v.VCPUS]:
         next_block(w, v.APPROACH, now)
         return
-    done(w, who, RETRY if lost else REBUILD, now)
+    done(w, who, REBUILD if rebuilt > 0 else RETRY, now)

@@ -14,7 +14,7 @@ from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
 from stress.predict.chunks import end_task, next_block
 from stress.predict.decorators import kernel
 from stress.predict.dividing import ALL_DONE, begin_split
-from stress.predict.rebuilding import begin_rebuild
+from stress.predict.rebuilding import begin_rebuild, gather
 from stress.predict.roaming import after_change, before_change, follow, pages_of, roams
 from stress.predict.virtual import World
 
@@ -125,7 +125,7 @@ def protected(w: World, now: int) -> None:
 def approach(w: World, now: int) -> None:
     """The hypervisor looks at what it is to rebuild. Before v5.14 it cleaned next."""
     who, number = w.s.control[v.VCPUS], w.s.control[v.TASK_BLOCK]
-    if w.block[number, v.B_KIND] != v.TABLE or w.block[number, v.B_OWNER] != 0:
+    if gather(w, who, number) == 0:
         next_block(w, v.APPROACH, now)
         return
     takes = clean(w, w.s.control[v.BLOCK_PAGES]) if w.s.control[v.CMO_PER_FAULT] != 0 else 0

@@ -74,7 +74,7 @@ BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
     A_ALONE,  # it holds or wants it alone, not for reading
     A_AFTER,  # what it does once it has mmu_lock takes so long
     A_READS,  # it is in a read-side section
-    A_MET,  # its walk met an entry that actor A_MET - 1 broke for a rebuild
+    A_MET,  # its walk met an entry that was broken for the rebuild of row A_MET - 1 of ``draft``
     A_LEVEL,  # at which its walk ended
     A_LEAF,  # its walk ended at a leaf
     A_INSIDE,  # its fault came within a rebuild
@@ -86,17 +86,19 @@ BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
     A_ENDED,  # its program, at this time
     A_FLUSHED,  # behind this time no TLB conflict abort has emptied its TLB
     # of its rebuild
-    A_BLOCK,
+    A_SIZE,  # blocks of the batch
     A_STEP,
     A_STEP_START,
-    A_VERSION,  # of the block, when it looked
-    A_BROKEN,  # it made the entry invalid
     A_TABLES,  # that it detached
     A_VISITED,  # entries of these, by the end of the chunk under way
-    A_ENTRIES,  # of a new table that it writes before it links that
     A_GRACE_LEFT,  # actors whose sections it waits for
     A_CLEANED,  # bytes, before its first step
     A_STALE,  # it unlinked the table, and no TLBI of the VMID has followed
+    # of its split
+    A_BLOCK,
+    A_VERSION,  # of the block, when it looked
+    A_BROKEN,  # it made the entry invalid
+    A_ENTRIES,  # of the new table that it writes before it links that
     # its program
     P_GROUPS,
     P_GROUP,
@@ -113,7 +115,7 @@ BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
     A_LEAVES,  # of 2**WEIGHT_BITS accesses drawn, those to blocks
     A_RANDOM,  # state of its generator
     ACTOR_WORDS,
-) = range(56)
+) = range(57)
 
 #: What an actor does in the guest: its program once, or accesses by a pattern without end.
 ONCE, LAPS, UNIFORM, ZIPF = range(4)
@@ -124,7 +126,7 @@ WEIGHT_BITS: Final = 30
     B_KIND,
     B_WRITABLE,
     B_OWNER,  # actor + 1 who made the entry invalid
-    B_WINDOW,  # actor + 1 who did so for a rebuild
+    B_WINDOW,  # row + 1 of ``draft`` with the rebuild for which that was done
     B_VERSION,  # counts stores to the entry
     B_ALLOWED,  # it may be mapped as a block
     B_HOST,  # from this time on the host's memory is there; -1: nobody has touched it
@@ -184,6 +186,7 @@ STATE, HAS_HOST = 3, 4
     CMO_PER_FAULT,
     VCPU_REBUILDS,
     YIELD_EVERY,  # entries that a tear-down visits before it gives mmu_lock up to who waits; 0: it never does
+    BATCH,  # blocks that are rebuilt together
     PAGE_BACKED,  # the host's memory comes page by page
     CYCLE,
     PAGES,  # of guest memory
@@ -196,7 +199,7 @@ STATE, HAS_HOST = 3, 4
     TASK_LOGS,  # what is written is logged from its end on
     TASK_PS,
     CONTROL_WORDS,
-) = range(50)
+) = range(51)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(10)
@@ -243,6 +246,14 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUIL
     R_STEPS,
 ) = range(13)
 RECORD_WORDS = R_STEPS + MAX_STEPS + 2  # an order may leave lock and unlock out
+#: More, while it goes on.
+(
+    D_VERSION,  # of the block, when it was looked at
+    D_BROKEN,  # the rebuilder made the entry invalid
+    D_TABLES,  # detached
+    D_GONE,  # another was faster
+    DRAFT_WORDS,
+) = range(RECORD_WORDS, RECORD_WORDS + 5)
 
 # -- rows of faults that are kept one by one: as `stress.results.data.STALL_ROW`, in ps
 F_CYCLE, F_CLASS, F_STALL, F_WAIT, FAULT_WORDS = range(5)
@@ -270,7 +281,6 @@ STATE_TYPE: Final = np.dtype(
         ("grace", np.int64, (ACTORS, ACTORS)),  # [a, b]: a waits for the end of b's section
         ("order", np.int64, MAX_STEPS + 2),  # step codes, -1 behind the last
         ("split", np.int64, len(SPLIT_STEPS) + 1),  # the same of the split order
-        ("draft", np.int64, (ACTORS, RECORD_WORDS)),  # of the rebuild that each is at
         ("sums", np.int64, SUM_WORDS),
         ("counters", np.int64, (ACTORS, 2, len(COUNTERS))),  # outside and inside of rebuilds; times in ps
         ("stalls", np.int64, (_CLASSES, HISTOGRAM_BUCKETS)),  # of ns
@@ -291,16 +301,18 @@ class World(NamedTuple):
     block: Words  # (blocks, BLOCK_WORDS)
     page: npt.NDArray[np.uint8]  # (pages,)
     record: Words  # (rebuilds, RECORD_WORDS)
+    draft: Words  # (actors * batch, DRAFT_WORDS) of the blocks that each is rebuilding
     faults: Words  # (FAULTS_KEPT, FAULT_WORDS)
 
 
-def empty_world(blocks: int, pages: int, rebuilds: int) -> World:
+def empty_world(blocks: int, pages: int, rebuilds: int, drafts: int = 1) -> World:
     """A world in which nothing has happened, with room for this much."""
     made = World(
         s=np.zeros(1, STATE_TYPE).view(np.recarray)[0],
         block=np.zeros((blocks, BLOCK_WORDS), np.int64),
         page=np.zeros(pages, np.uint8),
         record=np.zeros((rebuilds, RECORD_WORDS), np.int64),
+        draft=np.zeros((drafts, DRAFT_WORDS), np.int64),
         faults=np.zeros((FAULTS_KEPT, FAULT_WORDS), np.int64),
     )
     made.s.control[HOLDER] = made.s.control[MMU_WORD_AT] = made.s.control[MMAP_WORD_AT] = -1

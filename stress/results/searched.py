@@ -112,10 +112,11 @@ def within(document: dict[str, Any]) -> str:
     bounds = document["bounds"]
     vcpus, accesses = bounds["vcpus"], counted(bounds["accesses"], "access", "accesses")
     machine = f"{counted(vcpus, 'vCPU')} with {accesses}{' each' if vcpus > 1 else ''}"
+    batch = f", {bounds['batch']} blocks rebuilt together" if bounds["batch"] > 1 else ""
     return (
         f"Proved on a machine of {machine}{', and on one of 2 vCPUs with 1 access each' if vcpus == 1 else ''} "
         f"({'FWB' if bounds['fwb'] else 'no FWB'}, guest caches {'on' if bounds['guest_caches'] else 'off'}, FEAT_BBM "
-        f"level {bounds['bbm_level']}); an order with steps before lock also with vCPUs that rebuild."
+        f"level {bounds['bbm_level']}{batch}); an order with steps before lock also with vCPUs that rebuild."
     )
 
 

@@ -23,8 +23,8 @@ class Costs:
     confirmation: dict[str, Any] | None = None  # document of a live run of the front
 
 
-def document(found: Found, costs: Costs | None = None) -> dict[str, Any]:
-    """All of it, as JSON has it."""
+def document(found: Found, batch: int, costs: Costs | None = None) -> dict[str, Any]:
+    """All of it, as JSON has it. So many blocks were to be rebuilt together; proofs may have had fewer."""
     predicted = costs.predicted if costs else {}
     front = front_of(predicted)
     constraints = [witness.constraint for witness in found.witnesses]
@@ -41,6 +41,7 @@ def document(found: Found, costs: Costs | None = None) -> dict[str, Any]:
         "stress_version": __version__,
         "complete": found.complete,
         "vocabulary": [*found.vocabulary],
+        "batch": batch,
         "bounds": dict(found.limits),
         "enumerated": sum(found.classes.values()),
         "classes": len(found.classes),

@@ -35,6 +35,7 @@ from stress.shm.accounts import (
 )
 from stress.shm.traced import TRACE_WORDS
 from stress.shm.words import (
+    BATCH_WORDS,
     BUILDING_WORDS,
     CONTROL_WORDS,
     DEFERRED_WORDS,
@@ -98,6 +99,7 @@ class Geo(NamedTuple):
     vcpu_rebuilds: int  # a vCPU that wants a block and meets a table rebuilds
     split_order: int  # the steps by which a block becomes a table (stress.splits), in one word; 0: build-first
     yield_every: int  # entries that a tear-down visits before it gives mmu_lock up to who waits; 0: it never does
+    batch: int  # adjacent tables that are rebuilt together
     inject: int  # flags of stress.bugs
     clean_ps_per_page: int  # modelled costs, spun; 0: none
     icache_ns: int
@@ -185,7 +187,8 @@ class Machine(NamedTuple):
     event_index: npt.NDArray[np.int64]  # (vcpus, EVENT_INDEX_WORDS)
     hits: npt.NDArray[np.int64]  # (orders,) rebuilds hit
     totals: npt.NDArray[np.int64]  # (orders, TOTAL_WORDS) sums over completed cycles, exact
-    building: npt.NDArray[np.int64]  # (vcpus + 1, BUILDING_WORDS)
+    batches: npt.NDArray[np.int64]  # (vcpus + 1, BATCH_WORDS)
+    building: npt.NDArray[np.int64]  # (vcpus + 1, batch, BUILDING_WORDS)
     splitting: npt.NDArray[np.int64]  # (vcpus + 1, SPLITTING_WORDS)
     records: npt.NDArray[np.int64]  # (record_rows, RECORD_WORDS)
     cycles: npt.NDArray[np.int64]  # (cycle_rows, CYCLE_WORDS)
@@ -230,6 +233,7 @@ def geo_for(
     vcpu_rebuilds: bool = False,
     split_order: int = 0,
     yield_every: int = 0,
+    batch: int = 1,
     inject: int = 0,
     clean_ps_per_page: int = 0,
     icache_ns: int = 0,
@@ -253,9 +257,9 @@ def geo_for(
     block_pages = geometry.pages_per(level)
     if pages is None:
         pages = blocks * block_pages
-    # Beyond all pages mapped: a block's tables that wait for a grace period, tables of vCPUs that lose a race, and
+    # Beyond all pages mapped: a batch's tables that wait for a grace period, tables of vCPUs that lose a race, and
     # those that a moved memslot spans in addition.
-    spare = geometry.tables_below(level) + 2 * vcpus + 2 * LAST_LEVEL
+    spare = geometry.tables_below(level) * min(batch, max(blocks, 1)) + 2 * vcpus + 2 * LAST_LEVEL
     return Geo(
         granule_shift=shift,
         index_bits=geometry.index_bits,
@@ -282,6 +286,7 @@ def geo_for(
         vcpu_rebuilds=int(vcpu_rebuilds),
         split_order=split_order,
         yield_every=yield_every,
+        batch=batch,
         inject=inject,
         clean_ps_per_page=clean_ps_per_page,
         icache_ns=icache_ns,
@@ -330,7 +335,8 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "event_index", (vcpus, EVENT_INDEX_WORDS)
     yield "hits", (orders,)
     yield "totals", (orders, TOTAL_WORDS)
-    yield "building", (vcpus + 1, BUILDING_WORDS)
+    yield "batches", (vcpus + 1, BATCH_WORDS)
+    yield "building", (vcpus + 1, geo.batch, BUILDING_WORDS)
     yield "splitting", (vcpus + 1, SPLITTING_WORDS)
     yield "records", (geo.record_rows, RECORD_WORDS)
     yield "cycles", (geo.cycle_rows, CYCLE_WORDS)

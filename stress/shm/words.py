@@ -6,7 +6,7 @@ lines.
 
 from __future__ import annotations
 
-MAGIC = 0x5354_5245_5353_000A  # "STRESS", layout version 10
+MAGIC = 0x5354_5245_5353_000B  # "STRESS", layout version 11
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs.
@@ -50,7 +50,20 @@ TLBI_END = 2  # guest frame behind the last, and a level hint from TLBI_HINT on,
 TLBI_WORDS = LINE
 TLBI_HINT = 56  # TTL (DDI 0487 D8.14): only leaf entries of this level go, and nothing of the walk cache
 
-# Region "building", one row per process: the rebuild it is in, which its steps work on.
+# Region "batches", one row per process: the rebuild it is in, and mmu_lock meanwhile.
+BATCH_SIZE = 0  # tables that it rebuilds together
+BATCH_NEXT_STATE = 1  # of the process, once mmu_lock is given back
+BATCH_LOCKED_NS = 2  # clock when it got mmu_lock; 0 while it does not hold it
+BATCH_LOCKS = 3  # times that it took mmu_lock, and the time spent waiting for it and holding it
+BATCH_WAIT_NS = 4
+BATCH_HOLD_NS = 5
+BATCH_VISITED = 6  # entries that its tear-down visited since it last offered mmu_lock to others
+BATCH_YIELDED = 7  # non-zero: it gave mmu_lock up in its tear-down
+BATCH_KEEPS = 8  # non-zero: the process keeps mmu_lock from one rebuild to the next
+BATCH_KEPT_NS = 9  # clock when it got the mmu_lock that it keeps; 0 while it keeps none
+BATCH_WORDS = 2 * LINE
+
+# Region "building", rows of a process for each table of its batch: what steps work on.
 B_NUMBER = 0
 B_ORDER = 1
 B_GFN = 2  # first guest frame of the block
@@ -61,19 +74,12 @@ B_HELD = 6  # the entry as we know it
 B_FRAME = 7  # first frame of the block
 B_SEEN = 8  # HOST_SEQUENCE when it was looked at
 B_BROKEN = 9  # non-zero: by us, and not made since
-B_CLOCK = 10  # newest TLBI when the table was unlinked, or -1 while it is linked
+B_CLOCK = 10  # newest TLBI when the table was unlinked, or LINKED, or COVERED
+LINKED, COVERED = -1, -2  # not unlinked yet; by a TLBI of its range that has completed
 B_DETACHED = 11  # 1 + GRACE_BEGUN when the old tables were given up, or 0
 B_GONE = 12  # why the rebuild was given up, or 0
-B_NEXT_STATE = 13  # of the process, once mmu_lock is given back
-B_LOCKED_NS = 14  # clock when it got mmu_lock; 0 while it does not hold it
-B_LOCKS = 15  # times that it took mmu_lock, and the time spent waiting for it and holding it
-B_WAIT_NS = 16
-B_HOLD_NS = 17
-B_VISITED = 18  # entries that its tear-down visited since it last offered mmu_lock to others
-B_YIELDED = 19  # non-zero: it gave mmu_lock up in its tear-down
-B_KEEPS = 20  # non-zero: the process keeps mmu_lock from one rebuild to the next
-B_KEPT_NS = 21  # clock when it got the mmu_lock that it keeps; 0 while it keeps none
-BUILDING_WORDS = 3 * LINE
+B_CLEANED = 13  # bytes that were cleaned for it before its first step
+BUILDING_WORDS = 2 * LINE
 
 # Region "splitting", one row per process: the block it is splitting, which the steps of the split order work on.
 S_GFN = 0  # first guest frame of the block

@@ -30,8 +30,9 @@ class Track:
 def tracks(data: TraceData) -> list[Track]:
     """One track per vCPU, the hypervisor's, and as many of invalid windows as are open at once."""
     rebuilds: dict[int, list[list[Slice]]] = {}
-    for row in data.rebuilds:
-        rebuilds.setdefault(int(row["who"]), []).append(_rebuild(data, row))
+    batches = {(int(row["who"]), int(row["start_ns"])): row for row in data.rebuilds[::-1]}
+    for (who, _), row in reversed(batches.items()):  # one process begins one batch at a time: the first stands for it
+        rebuilds.setdefault(who, []).append(_rebuild(data, row))
     vcpus = len(data.guest_ns)
     found = [Track(f"vcpu {vcpu}", _vcpu(data, vcpu, rebuilds.get(vcpu, []))) for vcpu in range(vcpus)]
     mine = sorted(rebuilds.get(vcpus, []), key=lambda nest: nest[0].start_ns)

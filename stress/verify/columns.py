@@ -13,7 +13,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.descriptor import WRITE, first_frame, is_leaf, is_table, next_page, window_of
 from stress.kernels.tlb import CACHED, EMPTY, PER_LEVEL, Cpu
 from stress.shm import words
-from stress.verify.hooks import FOUND
+from stress.verify.hooks import BESIDE, FOUND
 from stress.verify.scene import Scene
 
 _CONTROL = {
@@ -61,7 +61,8 @@ def name_word(scene: Scene, word: int, value: int) -> str:
     if region == "tables":
         page, slot = index[0] >> geo.index_bits, index[0] & (1 << geo.index_bits) - 1
         if page < geo.root_pages:
-            return f"entry = {describe(scene, value, geo.start_level)}"
+            which = f" {index[0]}" if len(scene.entries) > 1 else ""
+            return f"entry{which} = {describe(scene, value, geo.start_level)}"
         return f"table {page}[{slot}] = {describe(scene, value, LAST_LEVEL)}"
     if region == "cells":
         poc = ", not at the PoC" if value & words.NOT_AT_POC else ""
@@ -78,6 +79,8 @@ def tlb_of(scene: Scene, cpu: Cpu) -> str:
             if cpu.key[at] != EMPTY:
                 page = (cpu.key[at] << (LAST_LEVEL - level) * geo.index_bits) - geo.base_gfn
                 what = f"page {page}" if level == LAST_LEVEL else "block"
+                if level < LAST_LEVEL and len(scene.entries) > 1:
+                    what += f" {cpu.key[at]}"
                 held.append(f"{what}>{cpu.value[at] >> 2}{'' if cpu.value[at] & WRITE else ' ro'}")
         for at in range(level * CACHED, (level + 1) * CACHED):
             if cpu.walk_key[at] != EMPTY:
@@ -121,7 +124,10 @@ class Columns:
     @property
     def header(self) -> list[str]:
         """Names of the columns."""
-        return ["step", *self.names, "entry", "table", *(f"TLB {vcpu}" for vcpu in range(len(self._scene.cpus)))]
+        blocks = ["entry", "table"]
+        if len(self._scene.entries) > 1:
+            blocks = [f"{name} {entry}" for entry in self._scene.entries for name in blocks]
+        return ["step", *self.names, *blocks, *(f"TLB {vcpu}" for vcpu in range(len(self._scene.cpus)))]
 
     def play(self, choices: Sequence[int]) -> None:
         """Play a schedule's choices; what they leave open goes on in the natural way."""
@@ -159,7 +165,7 @@ class Columns:
         self._texts.append(f"{verb} {what}")
 
     def _note(self, actor: int, text: str) -> None:
-        if text.startswith(("[", "faults")):
+        if text.startswith(("[", BESIDE, "faults")):
             self._next.setdefault(actor, []).append(text)  # what it does next
         else:
             self._texts.append(text)
@@ -169,14 +175,9 @@ class Columns:
     def _state(self) -> list[str]:
         scene = self._scene
         geo = scene.s.geo
-        entry = scene.s.tables[geo.base_gfn >> geo.index_bits]
-        children = []
-        for page in range(geo.root_pages, geo.table_pages):
-            held = [scene.s.tables[(page << geo.index_bits) + slot] for slot in range(1 << geo.index_bits)]
-            if page == scene.table:
-                children = [describe(scene, each, LAST_LEVEL).removeprefix("page at ") for each in held]
-        return [
-            describe(scene, entry, geo.start_level),
-            f"{scene.table}: " + ", ".join(children),
-            *(tlb_of(scene, cpu) for cpu in scene.cpus),
-        ]
+        blocks = []
+        for entry, table in zip(scene.entries, scene.tables, strict=True):
+            held = [scene.s.tables[(table << geo.index_bits) + slot] for slot in range(1 << geo.index_bits)]
+            children = [describe(scene, each, LAST_LEVEL).removeprefix("page at ") for each in held]
+            blocks += [describe(scene, scene.s.tables[entry], geo.start_level), f"{table}: " + ", ".join(children)]
+        return [*blocks, *(tlb_of(scene, cpu) for cpu in scene.cpus)]

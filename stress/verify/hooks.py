@@ -27,6 +27,8 @@ from stress.verify.world import World
 
 #: How the note of a violation begins.
 FOUND = ">>>"
+#: And that of a step to another entry of a batch than the first.
+BESIDE = "beside it"
 
 _PACKAGES = ("stress.kernels.", "stress.shm.")
 
@@ -76,7 +78,8 @@ class Hooks:
         self.tlbs: dict[int, int] = {}
         self.sequence = 0  # the word with the TLBI number
         self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
-        self._perform, self._keep, self._handle = steps.perform, oracle.keep, fault.handle
+        self._perform, self._perform_together = steps.perform, steps.perform_together
+        self._keep, self._handle = oracle.keep, fault.handle
         self._too_late, self._perform_split = tlbi.too_late, splitting.perform_split
         self._conflict_abort = conflict.conflict_abort
         #: Where TLBIs go that nobody waits for; None: they take effect at once.
@@ -91,7 +94,7 @@ class Hooks:
         for name in ("fill", "fill_block", "flush_page", "evict_pointers"):
             self._replace(vcpus, **{name: self._changes_the_tlb(vcpus[name])})
         self._replace(vars(tlbi), publish=self.publish, too_late=self.too_late)
-        self._replace(vars(rebuild), perform=self.perform)
+        self._replace(vars(rebuild), perform=self.perform, perform_together=self.perform_together)
         self._replace(vars(splitting), perform_split=self.perform_split)
         self._replace(vars(oracle), keep=self.keep)
         self._replace(vars(holding), contended=self.contended)
@@ -174,10 +177,15 @@ class Hooks:
             self.issued.append((start, end, self.world.place))
         return True
 
-    def perform(self, s: Machine, who: int, step: int) -> bool:
-        """Do one step of an order."""
+    def perform(self, s: Machine, who: int, entry: int, step: int) -> bool:
+        """Do one step of an order to one entry of the batch."""
+        self.world.note(f"[{STEPS[step]}]" if entry == 0 else f"{BESIDE} {entry}: {STEPS[step]}")
+        return bool(self._perform(s, who, entry, step))
+
+    def perform_together(self, s: Machine, who: int, step: int) -> None:
+        """Do one step of an order to all entries at once."""
         self.world.note(f"[{STEPS[step]}]")
-        return bool(self._perform(s, who, step))
+        self._perform_together(s, who, step)
 
     def perform_split(self, s: Machine, who: int, step: int) -> bool:
         """Do one step of a split order."""

@@ -1,4 +1,6 @@
-"""What is explored: one block of a few pages, its table, some vCPUs, and an order under test; reset, not rebuilt.
+"""What is explored: a block of a few pages, its table, some vCPUs, and an order under test; reset, not rebuilt.
+
+There are as many blocks as are rebuilt together, one if nothing is said.
 
 Its memory is a world's words with the layout of the live run's segment, made by the same code. Tables have as many
 entries as a block has pages, two by default; the rest of the geometry is the granule's.
@@ -60,6 +62,7 @@ class Bounds:
     vcpu_rebuilds: bool = False
     split_order: str = BUILD_FIRST.name
     yield_every: int = 0  # entries after which a tear-down gives mmu_lock up, whoever waits; 0: it never does
+    batch: int = 1  # blocks, all of which are rebuilt together
     inject: int = 0
     granule: int = 64 * KIB
     tso: bool = True
@@ -70,7 +73,7 @@ class Bounds:
 def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:
     """The toy's geometry and policy; changes of its tables are traced if there are rows for them."""
     return toy_geo(
-        ToyGeometry(granule=bounds.granule, block_pages=bounds.pages),
+        ToyGeometry(granule=bounds.granule, block_pages=bounds.pages, blocks=bounds.batch),
         vcpus=bounds.vcpus,
         fwb=bounds.fwb,
         guest_caches=bounds.guest_caches,
@@ -79,6 +82,7 @@ def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:
         vcpu_rebuilds=bounds.vcpu_rebuilds,
         split_order=parse_split_order(bounds.split_order).word,
         yield_every=bounds.yield_every,
+        batch=bounds.batch,
         inject=bounds.inject,
         spare_blocks=int(SCRIPTS[bounds.scenario].moves),
         trace_rows=trace_rows,
@@ -120,8 +124,10 @@ class Scene:
         cells: Region = self.s.cells  # type: ignore[assignment]
         world.split = range(cells.place(0), cells.place(0) + len(cells)), words.VALUE_MASK
         self._set_up()
-        #: Page of the table to be replaced.
-        self.table = next_page(geo, self.s.tables[geo.base_gfn >> geo.index_bits])
+        first = geo.base_gfn >> geo.index_bits
+        #: Entries of the blocks, and pages of the tables to be replaced.
+        self.entries = range(first, first + bounds.batch)
+        self.tables = [next_page(geo, self.s.tables[entry]) for entry in self.entries]
         self.results: list[int] = []
         self.filled: list[str] = []  # "before" or "after" the rebuild's TLBI
         control: Region = self.s.control  # type: ignore[assignment]
@@ -175,7 +181,8 @@ class Scene:
         self.script.then(self.s, self.bounds.populated)
 
     def _guest(self, vcpu: int) -> None:
-        first, second = (vcpu + 1) % self.bounds.pages, vcpu % self.bounds.pages
+        base = (self.bounds.batch - 1 - vcpu) % self.bounds.batch * self.bounds.pages  # of its block, the last at first
+        first, second = base + (vcpu + 1) % self.bounds.pages, base + vcpu % self.bounds.pages
         head = 1  # reads
         if self.script.writes_twice:
             second, head = first, 2

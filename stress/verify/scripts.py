@@ -15,7 +15,7 @@ from stress.shm.layout import Machine
 
 _ALL: Final = 1 << 20  # shares of a block are counted in 2**-20
 
-#: A part of a script: it has the machine, and how many of the block's pages are mapped.
+#: A part of a script: it has the machine, and how many of a block's pages are mapped.
 Part = Callable[[Machine, int], object]
 
 
@@ -35,10 +35,11 @@ class Script:
 
 
 def _table(s: Machine, populated: int) -> None:
-    """The block is a table that maps some pages; the host wrote the others."""
-    who, gfn = s.geo.hypervisor, s.geo.base_gfn
-    assert split(s, who, gfn, _ALL * populated // s.geo.pages, True, True) == 0
-    write_unmapped(s, who, gfn)
+    """Each block is a table that maps some pages; the host wrote the others."""
+    who, pages = s.geo.hypervisor, s.geo.pages // s.geo.blocks
+    for gfn in range(s.geo.base_gfn, s.geo.base_gfn + s.geo.pages, pages):
+        assert split(s, who, gfn, _ALL * populated // pages, True, True) == 0
+        write_unmapped(s, who, gfn)
 
 
 def _block(s: Machine, populated: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stress.arch.geometry import BLOCK_SIZES
-from stress.bugs import BUGS, EVENT_LOST, Bug
+from stress.bugs import BUGS, EVENT_LOST, Bug, Need
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
 from stress.results.data import TraceData
@@ -21,6 +21,7 @@ from stress.verify.example_trace import trace_of
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage
 from stress.verify.scene import Bounds
+from stress.verify.scripts import SCRIPTS
 from stress.verify.verification import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
@@ -48,6 +49,9 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
     granule = parse_size(options["granule"])
     if granule not in BLOCK_SIZES:
         raise UsageError(f"there is no granule of {options['granule']}", "use --granule 4K, 16K or 64K")
+    batch = options["batch"] or (2 if bug and Need.BATCH in bug.needs else 1)
+    if batch > 1 and not SCRIPTS[options["scenario"]].rebuilds:
+        raise UsageError(f"scenario {options['scenario']} has one block", "leave --batch out, or --scenario")
     if not 0 <= populated <= pages:
         raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
     if options["yield_every"] and not order.tears_down_locked:
@@ -65,6 +69,7 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         vcpu_rebuilds=options["rebuilder"] == VCPU,
         split_order=split.name,
         yield_every=options["yield_every"],
+        batch=batch,
         inject=bug.flag if bug else 0,
         granule=granule,
         tso=options["memory"] == "tso",
@@ -187,7 +192,7 @@ def in_words(bounds: Bounds) -> str:
     parts = (
         bounds.scenario,
         f"{counted(bounds.vcpus, 'vCPU', 's')} with {counted(bounds.accesses, 'access', 'es')} each",
-        f"{bounds.pages} pages, {bounds.populated} mapped",
+        f"{f'{bounds.batch} blocks of ' if bounds.batch > 1 else ''}{bounds.pages} pages, {bounds.populated} mapped",
         "FWB" if bounds.fwb else f"no FWB, {caches}",
         f"FEAT_BBM level {bounds.bbm_level}",
         f"mmu_lock {'shared' if bounds.shared else 'exclusive'}{yields}",

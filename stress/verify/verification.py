@@ -111,7 +111,7 @@ def machines(bounds: Bounds) -> Iterator[tuple[Bounds, Guess | None]]:
     yield bounds, None
     vcpus = min(bounds.speculating, bounds.vcpus)
     for vcpu in range(vcpus):
-        for page in range(bounds.pages):
+        for page in range(bounds.batch * bounds.pages):
             yield replace(bounds, vcpus=vcpus), (vcpu, page)
 
 

@@ -259,8 +259,17 @@ SEQUENCES: dict[str, Callable[[Machine, Guest], None]] = {
     "freed-twice": split_and_rebuild,
 }
 #: Seen by the collector; only beside a walker; only by who looked without mmu_lock; with caches off (test_rebuild); by
-#: what a vCPU still holds of a table (test_verify).
-ELSEWHERE = {"event-lost", "no-grace", "no-recheck", "no-cmo", "freed-in-walk", "table-level-hint", "range-level-hint"}
+#: what a vCPU still holds of a table (test_verify); by a batch (test_batch).
+ELSEWHERE = {
+    "event-lost",
+    "no-grace",
+    "no-recheck",
+    "no-cmo",
+    "freed-in-walk",
+    "table-level-hint",
+    "range-level-hint",
+    "batch-first-tlbi-only",
+}
 
 
 def test_each_bug_in_the_code_has_its_sequence() -> None:

@@ -32,15 +32,15 @@ from machines import (
 from stress.arch.descriptors import POISON, REBUILD
 from stress.arch.geometry import Geometry
 from stress.bugs import NO_CMO
+from stress.kernels.batch import begin, gather
 from stress.kernels.codes import POPULATION, REBUILT, RETRY, STOPPED
 from stress.kernels.descriptor import broken
 from stress.kernels.entries import find
 from stress.kernels.fault import handle
 from stress.kernels.holding import own_lock
-from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, begin, carry_out
+from stress.kernels.rebuild import DONE, NOT_A_TABLE, VOID, carry_out
 from stress.kernels.records import settled
 from stress.kernels.split import write_unmapped
-from stress.kernels.steps import look
 from stress.kernels.teardown import reap
 from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step
 from stress.shm.accounts import (
@@ -266,14 +266,14 @@ def read_entry(s: Machine, order: Order) -> tuple[int, int]:
     set_order(s, order.steps)
     s.control[LOCK] = -1
     begin(s, 0, int(State.GUEST))
-    assert look(s, 0, s.geo.base_gfn, 2)
+    assert gather(s, 0, s.geo.base_gfn, 2) == 1
     own_lock(s, 0, 1, 2)
-    return int(s.building[0, B_INDEX]), int(s.building[0, B_OLD])
+    return int(s.building[0, 0, B_INDEX]), int(s.building[0, 0, B_OLD])
 
 
 def finish(s: Machine) -> tuple[int, int]:
     """Go on with the rebuild that ``read_entry`` began; (result, its number)."""
-    done = int(carry_out(s, 0, 1, 0))
+    done = int(carry_out(s, 0, 1))
     number = int(s.control[REBUILDS])
     assert settled(s, number) == number
     return done, number

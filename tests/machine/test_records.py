@@ -12,7 +12,7 @@ from machines import ALL, block_gfn, choose_order, rebuild_block, set_order, sma
 from stress.kernels import records
 from stress.kernels.fault import handle
 from stress.kernels.rebuild import DONE, rebuild
-from stress.kernels.records import close_cycle, close_inside, close_records, open_cycle, open_record, settled
+from stress.kernels.records import close_cycle, close_inside, close_records, open_cycle, open_records, settled
 from stress.kernels.teardown import reap
 from stress.live.step_times import step_times
 from stress.orders import BLOCK_FIRST, INSTALLS, NAMED_ORDERS, TEAR_DOWNS, Order, Step
@@ -58,9 +58,9 @@ from stress.shm.accounts import (
     T_TLBIS,
     State,
 )
-from stress.shm.layout import Rings
+from stress.shm.layout import Machine, Rings
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import CYCLE, LOCK, REBUILDS, TLBI_DONE
+from stress.shm.words import B_GFN, B_NUMBER, BATCH_SIZE, CYCLE, LOCK, REBUILDS, TLBI_DONE
 
 CYCLE_ROWS = Rings().cycle_rows
 RECORD_ROWS = Rings().record_rows
@@ -132,11 +132,19 @@ def test_the_tear_downs_time_is_its_steps(tear_down: tuple[Step, ...]) -> None:
     assert row[R_FREED] == (0 if Step.UNMAP_DEFERRED in tear_down else 1)
 
 
+def begun(s: Machine, who: int, gfn: int, requested_ns: int) -> int:
+    """Number of a rebuild that a process begins."""
+    s.batches[who, BATCH_SIZE] = 1
+    s.building[who, 0, B_GFN] = gfn
+    open_records(s, who, requested_ns)
+    return int(s.building[who, 0, B_NUMBER])
+
+
 def test_numbers_that_would_read_as_none_are_left_out() -> None:
     """An entry that carries rebuild number 0 was broken by no rebuild: a multiple of 2**24 is a void record."""
     s = small_machine()
     s.control[REBUILDS] = s.tally[CLOSED] = LAST_OF_A_ROUND - 1
-    numbers = [int(open_record(s, 0, s.geo.base_gfn, 1)) for _ in range(3)]
+    numbers = [begun(s, 0, s.geo.base_gfn, 1) for _ in range(3)]
     assert numbers == [LAST_OF_A_ROUND, LAST_OF_A_ROUND + 2, LAST_OF_A_ROUND + 3]
     assert s.tally[INSIDE] & INSIDE_MASK == 3
     skipped = LAST_OF_A_ROUND + 1
@@ -156,7 +164,7 @@ def test_a_row_is_not_complete_while_it_is_used_again() -> None:
     row = s.records[3]
     row[:] = s.ended[3] = 3
     s.control[REBUILDS] = 2 + RECORD_ROWS
-    number = int(open_record(s, 0, block_gfn(s.geo, 1), 77))
+    number = begun(s, 0, block_gfn(s.geo, 1), 77)
     assert number == 3 + RECORD_ROWS
     assert (row[R_DONE], row[R_NUMBER], row[R_LEFT], s.ended[number % RECORD_ROWS]) == (0, number, 3, 3)
     assert (row[R_BLOCK], row[R_REQUESTED_NS], row[R_FAULTS]) == (512, 77, 0)
@@ -168,9 +176,9 @@ def test_the_time_inside_rebuilds_is_counted_once() -> None:
     s = small_machine(orders=2)
     choose_order(s, 1)
     start = time.monotonic_ns()
-    open_record(s, 0, s.geo.base_gfn, start)
+    begun(s, 0, s.geo.base_gfn, start)
     opened = time.monotonic_ns()
-    open_record(s, 1, s.geo.base_gfn, start + 1)
+    begun(s, 1, s.geo.base_gfn, start + 1)
     assert s.tally[INSIDE] & INSIDE_MASK == 2
     close_inside(s, 1)
     assert s.tally[INSIDE] & INSIDE_MASK == 1
@@ -211,7 +219,7 @@ def test_the_clock_of_the_time_inside_may_turn_over(monkeypatch: pytest.MonkeyPa
     s = small_machine()
     now = iter([CLOCK_MASK - 4, CLOCK_MASK + 6])
     monkeypatch.setattr(records, "clock_ns", lambda: next(now))
-    open_record(s, 0, s.geo.base_gfn, 1)
+    begun(s, 0, s.geo.base_gfn, 1)
     assert 0 < s.tally[INSIDE] < 1 << 63
     close_inside(s, 0)
     assert s.totals[0, T_INSIDE_NS] == 10
@@ -219,10 +227,10 @@ def test_the_clock_of_the_time_inside_may_turn_over(monkeypatch: pytest.MonkeyPa
 
 def test_records_that_a_full_ring_lost_hold_nothing_up() -> None:
     s = small_machine()
-    number = int(open_record(s, 0, s.geo.base_gfn, 1))
+    number = begun(s, 0, s.geo.base_gfn, 1)
     assert settled(s, number) == number - 1
     s.control[REBUILDS] = number + RECORD_ROWS - 1
-    later = int(open_record(s, 0, s.geo.base_gfn, 1))
+    later = begun(s, 0, s.geo.base_gfn, 1)
     assert later % RECORD_ROWS == number % RECORD_ROWS
     for row in range(number + 1, later):
         s.records[row % RECORD_ROWS, R_NUMBER] = s.records[row % RECORD_ROWS, R_LEFT] = row
@@ -265,7 +273,7 @@ def test_a_cycle_of_several_rebuilds() -> None:
     """Each counts for the cycle and the order under which it began, which may be those before; time is the cycle's."""
     s = small_machine(orders=2, fwb=False, blocks=3)
     open_cycle(s, 0)
-    void = int(open_record(s, 0, s.geo.base_gfn, 1))
+    void = begun(s, 0, s.geo.base_gfn, 1)
     s.records[void, R_VOID] = 1
     s.records[void, R_LEFT] = void
     for block, order in ((0, 0), (1, 1), (2, 1)):
@@ -293,5 +301,5 @@ def test_a_cycles_row_is_not_complete_while_it_is_used_again() -> None:
     s.cycles[3] = 3
     open_cycle(s, 1)
     assert (s.cycles[3, K_DONE], s.cycles[3, K_ORDER]) == (0, 1)
-    number = int(open_record(s, 0, s.geo.base_gfn, 1))
+    number = begun(s, 0, s.geo.base_gfn, 1)
     assert (s.records[number, R_CYCLE], s.records[number, R_ORDER]) == (3 + CYCLE_ROWS, 1)

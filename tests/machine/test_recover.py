@@ -18,7 +18,7 @@ from stress.shm import mmu_lock
 from stress.shm.accounts import R_LOCKED_NS, R_NUMBER, R_UNLOCKED_NS, STATE, State
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import B_KEPT_NS, LOCK, REBUILDS, SLOT_LOGGING, STOP, WALKING
+from stress.shm.words import BATCH_KEPT_NS, LOCK, REBUILDS, SEQUENCE, SLOT_LOGGING, STOP, WALKING
 
 BLOCKS = 4
 HELD = [order for order in NAMED_ORDERS.values() if order.holds_throughout]
@@ -46,7 +46,7 @@ def test_tables_become_blocks_by_the_order_under_test(order: Order, shared: bool
     reap(s, s.geo.hypervisor)
     assert assert_sound(s).leaves == [block_leaf(s.geo, block) for block in (0, 1, 3)]
     assert s.control[REBUILDS] == 3
-    assert (s.control[LOCK], s.building[s.geo.hypervisor, B_KEPT_NS]) == (0, 0)
+    assert (s.control[LOCK], s.batches[s.geo.hypervisor, BATCH_KEPT_NS]) == (0, 0)
     assert s.procs[s.geo.hypervisor, WALKING] % 2 == 0
     assert s.states[s.geo.hypervisor, STATE] == State.DWELL
 
@@ -87,11 +87,25 @@ def test_what_may_not_be_a_block_stays_a_table(yield_every: int) -> None:
     assert (s.control[REBUILDS], s.control[LOCK]) == (0, 0)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_chunk_is_recovered_batch_by_batch(shared: bool) -> None:
+    s = logged(split=(0, 1, 2, 3), shared=shared, batch=2)
+    published = int(s.control[SEQUENCE])
+    recover(s, *range_of(s, 0, BLOCKS))
+    assert assert_sound(s).leaves == [block_leaf(s.geo, block) for block in range(BLOCKS)]
+    assert s.control[SEQUENCE] - published == 2, "a TLBI per batch"
+    rows = s.records[1:5]
+    assert len(set(rows[:, R_LOCKED_NS])) == 1
+    unlocked = rows[:, R_UNLOCKED_NS].tolist()
+    assert unlocked[0] == unlocked[1] < unlocked[2] == unlocked[3]
+    assert s.control[LOCK] == 0
+
+
 def test_a_run_that_stops_leaves_the_rest() -> None:
     s = logged()
     s.control[LOCK], s.control[STOP] = 7, 1
     assert recover(s, *range_of(s, 0, BLOCKS)) != 0
-    assert (s.control[LOCK], s.building[s.geo.hypervisor, B_KEPT_NS]) == (7, 0)
+    assert (s.control[LOCK], s.batches[s.geo.hypervisor, BATCH_KEPT_NS]) == (7, 0)
 
 
 @pytest.mark.parametrize("name", ["tlbi-one-ipa", "no-break", "free-before-tlbi"])

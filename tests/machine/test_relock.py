@@ -20,17 +20,17 @@ from machines import (
 from programs import execute, program
 
 from stress.bugs import NO_RECHECK
+from stress.kernels.batch import begin, gather
 from stress.kernels.codes import POPULATION
 from stress.kernels.dirty import set_logging
 from stress.kernels.holding import own_lock
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames
-from stress.kernels.rebuild import DONE, VOID, begin, carry_out, rebuild
-from stress.kernels.steps import look
+from stress.kernels.rebuild import DONE, VOID, carry_out, rebuild
 from stress.kernels.tlb import new_cpu
 from stress.orders import CLEAN_UNLOCKED
 from stress.shm.accounts import ACTED, R_VOID, T_RESTARTS, Kind, State
 from stress.shm.layout import Machine
-from stress.shm.words import B_LOCKED_NS, LOCK, STOP
+from stress.shm.words import BATCH_LOCKED_NS, LOCK, STOP
 
 BLOCK = 512
 _SCATTERED = 0x155
@@ -43,7 +43,7 @@ def looked(**more: Any) -> Machine:
     set_order(s, CLEAN_UNLOCKED.steps)
     s.control[LOCK] = -1 if s.geo.shared else 1
     begin(s, 0, int(State.GUEST))
-    assert look(s, 0, s.geo.base_gfn, 2)
+    assert gather(s, 0, s.geo.base_gfn, 2) == 1
     own_lock(s, 0, 1, 2)
     return s
 
@@ -67,7 +67,7 @@ def move_and_populate(s: Machine) -> None:
 def go_on(s: Machine) -> int:
     """vCPU 0 goes on: it cleans, takes mmu_lock, ..."""
     s.control[LOCK] = -1 if s.geo.shared else 1
-    return int(carry_out(s, 0, 1, 0))
+    return int(carry_out(s, 0, 1))
 
 
 @pytest.mark.parametrize("shared", [0, 1])
@@ -111,11 +111,11 @@ def test_a_block_that_another_installed_meanwhile_stays() -> None:
 
 def test_a_run_that_ends_while_it_waits_for_the_lock_ends_the_rebuild() -> None:
     s = looked()
-    s.building[0, B_LOCKED_NS] = 0  # it gave mmu_lock back, and the hypervisor has it for good
+    s.batches[0, BATCH_LOCKED_NS] = 0  # it gave mmu_lock back, and the hypervisor has it for good
     s.control[LOCK] = s.geo.hypervisor + 1
     s.control[STOP] = 1
     before = s.tables.copy()
-    assert int(carry_out(s, 0, 1, 0)) == VOID
+    assert int(carry_out(s, 0, 1)) == VOID
     assert (s.tables == before).all()
     assert (s.control[LOCK], s.totals[0, T_RESTARTS]) == (s.geo.hypervisor + 1, 0)
     assert violations(s) == {}

@@ -26,7 +26,7 @@ from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, stage
 
 FOUR: Final = (Step.INVALIDATE, Step.TLBI, Step.INSTALL, Step.UNMAP)
-SMALL: Final = {"fwb": True, "guest_caches": True, "bbm_level": 0, "vcpus": 1, "accesses": 1}
+SMALL: Final = {"fwb": True, "guest_caches": True, "bbm_level": 0, "batch": 1, "vcpus": 1, "accesses": 1}
 NO_FWB: Final = {**SMALL, "fwb": False, "guest_caches": False, "accesses": 2}
 
 
@@ -44,7 +44,7 @@ def searched(directory: Path, vocabulary: Steps, limits: dict[str, Any]) -> tupl
 def check(found: Found, directory: Path) -> None:
     """Constraints admit exactly what was proved, and every counterexample replays."""
     assert found.complete
-    result = document(found)
+    result = document(found, 1)
     assert not result["undecided"]
     constraints = [witness.constraint for witness in found.witnesses]
     for steps in found.judged(PROVED):
@@ -70,7 +70,9 @@ def test_a_small_search(tmp_path: Path) -> None:
     assert all(witness.alone and len(written(witness.steps)) >= 3 for witness in found.witnesses)
     again, looked = searched(tmp_path, FOUR, SMALL)
     assert set(looked.values()) == {0}
-    first, second = (json.dumps({**document(each), "elapsed_ns": 0, "verdicts_recalled": 0}) for each in (found, again))
+    first, second = (
+        json.dumps({**document(each, 1), "elapsed_ns": 0, "verdicts_recalled": 0}) for each in (found, again)
+    )
     assert first == second
 
 

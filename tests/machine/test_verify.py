@@ -207,6 +207,15 @@ def test_a_bug_that_needs_a_long_schedule_is_found_by_chance(hooks: Hooks, bug: 
     assert set(result.kinds) & set(one.kinds)
 
 
+def test_a_batch_needs_a_tlbi_for_all_of_it(hooks: Hooks) -> None:
+    bounds = replace(NO_FWB, accesses=1, batch=2, speculating=0)
+    right = verify(hooks, parse_order("block-first"), bounds, None)
+    assert right.judgement is Judgement.PROVED
+    bug = BUGS["batch-first-tlbi-only"]
+    wrong = verify(hooks, parse_order("block-first"), replace(bounds, accesses=2, inject=bug.flag), None)
+    assert set(bug.kinds) <= set(wrong.kinds), "told by rules, and met"
+
+
 def test_a_bug_in_the_accounts_is_refused() -> None:
     with pytest.raises(UsageError, match="event-lost is in the accounts"):
         orders_for(["block-first"], "event-lost")

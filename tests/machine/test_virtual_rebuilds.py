@@ -343,9 +343,9 @@ def recovered(path: Path, recover: str, **options: Any) -> Played:
 
 
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])
-@pytest.mark.parametrize("rebuilder", ["hypervisor", "vcpu"])
-def test_who_stops_logging_leaves_no_table(tmp_path: Path, rebuilder: str, locking: str) -> None:
-    run = recovered(tmp_path, "ioctl", chunk="4M", rebuilder=rebuilder, locking=locking)
+@pytest.mark.parametrize(("rebuilder", "batch"), [("hypervisor", 1), ("vcpu", 1), ("hypervisor", 2), ("vcpu", 2)])
+def test_who_stops_logging_leaves_no_table(tmp_path: Path, rebuilder: str, batch: int, locking: str) -> None:
+    run = recovered(tmp_path, "ioctl", chunk="4M", rebuilder=rebuilder, batch=batch, locking=locking)
     assert (run.world.block[:, v.B_KIND] == v.LEAF).all()
     assert run.world.s.sums[v.S_REBUILDS] == 8
     assert (run.world.s.control[[v.HOLDER, v.READERS, v.QUEUED]] == [-1, 0, 0]).all()

@@ -14,11 +14,13 @@ from machines import ALL, assert_sound, block_gfn, block_leaf, fault, set_order,
 from stress.bugs import BUGS
 from stress.kernels.codes import POPULATION, RETRY
 from stress.kernels.dirty import set_logging
+from stress.kernels.entries import find
 from stress.kernels.rebuild import DONE, VOID, rebuild
 from stress.kernels.split import populate
 from stress.orders import BLOCK_FIRST, UNMAP_FIRST, Order, parse_order
 from stress.shm import mmu_lock
 from stress.shm.accounts import R_FREED, R_LOCKED_NS, R_UNLOCKED_NS, R_VOID, R_YIELDED_NS, T_RESTARTS, T_YIELDS
+from stress.shm.atomics import store
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import LOCK, LOCK_WRITERS
@@ -133,6 +135,57 @@ def test_logging_that_begins_after_the_block_stands_takes_its_write_permission(m
     assert s.totals[0, T_RESTARTS] == 0
     [leaf] = assert_sound(s).leaves
     assert not leaf.writable
+
+
+def tables(order: Order, **more: Any) -> Machine:
+    """A batch of three tables that map all of their pages, to be rebuilt by an order that yields."""
+    s = torn(order, blocks=3, batch=3, **more)
+    assert split_block(s, 1, ALL) == split_block(s, 2, ALL) == DONE
+    set_order(s, order.steps)
+    return s
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_all_broken_entries_of_a_batch_are_its_own(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Whichever table is torn down meanwhile; the time without mmu_lock is that of all rebuilds."""
+    s = tables(UNMAP_FIRST)
+
+    def its_fault() -> int:
+        s.control[LOCK] = 1
+        status = fault(s, block_gfn(s.geo, block) + 3)
+        s.control[LOCK] = 0
+        return int(status)
+
+    found = meanwhile(monkeypatch, s, *[its_fault] * 15)
+    assert its_rebuild(s) == DONE
+    assert found == [RETRY] * 15
+    assert s.totals[0, T_YIELDS] == 3 * ENTRIES // 100
+    assert len(set(s.records[1:4, R_YIELDED_NS])) == 1
+    assert assert_sound(s).leaves == [block_leaf(s.geo, each) for each in range(3)]
+
+
+@pytest.mark.parametrize("yields", [0, 14])
+def test_a_batch_looks_at_all_entries_again(monkeypatch: pytest.MonkeyPatch, yields: int) -> None:
+    """While the first or the last table is torn down: none of the blocks is made, all tables are freed."""
+    s = tables(UNMAP_FIRST)
+    meanwhile(monkeypatch, s, *[lambda: None] * yields, lambda: set_logging(s, 0, 1))
+    its_rebuild(s)
+    assert (s.totals[0, T_RESTARTS], s.control[LOCK]) == (3, 0)
+    assert s.records[1:4, R_VOID].tolist() == s.records[1:4, R_FREED].tolist() == [1, 1, 1]
+    assert assert_sound(s).leaves == []
+
+
+def test_of_a_batch_only_what_moved_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another empties the entry of the last table before that is torn down."""
+    s = tables(UNMAP_FIRST)
+
+    index = int(find(s, block_gfn(s.geo, 2), 2)[0])
+    meanwhile(monkeypatch, s, lambda: store(s.tables, index, 0))
+    its_rebuild(s)
+    assert s.totals[0, T_RESTARTS] == 1
+    assert s.records[1:4, R_VOID].tolist() == [0, 0, 1]
+    assert s.records[1:4, R_FREED].tolist() == [1, 1, 1]
+    assert assert_sound(s).leaves == [block_leaf(s.geo, each) for each in range(2)]
 
 
 def test_a_run_that_stops_meanwhile_ends_the_rebuild(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ FLAGS = {
     "freed-in-walk": bugs.FREED_IN_WALK,
     "table-level-hint": bugs.TABLE_LEVEL_HINT,
     "range-level-hint": bugs.RANGE_LEVEL_HINT,
+    "batch-first-tlbi-only": bugs.FIRST_OF_BATCH,
 }
 REWRITES = ("tlbi-one-ipa", "free-before-tlbi", "no-break", "nt-kept")
 

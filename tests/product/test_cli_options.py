@@ -57,7 +57,7 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
     line = """
         run --order=clean-first --scenario migration --vcpus 3 --memory 11M --block-size 2M --granule 4K
         --backing hugetlb-2m --phys-offset 3G --memslots 2 --populated 0.5 --duration 500ms --rebuilds 9
-        --dwell 1ms --iterations 7 --rebuilder hypervisor --locking shared --eager-split --pattern strided
+        --dwell 1ms --iterations 7 --rebuilder hypervisor --batch 2 --locking shared --eager-split --pattern strided
         --split-order break-first
         --stride 5 --write-fraction 0.75 --seed 7 --platform kunpeng920 --fwb --bbm-level 2 --cmo per-fault
         --no-guest-caches --inject missing-dsb --pin --fail-fast --zipf-exponent 1.5 --ipa-bits 36
@@ -86,6 +86,7 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         "dwell_ns": 1_000_000,
         "iterations": 7,
         "rebuilder": "hypervisor",
+        "batch": 2,
         "locking": "shared",
         "split_order": "break-first",
         "yield_every": 100,

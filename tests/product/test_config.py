@@ -74,6 +74,7 @@ def test_defaults() -> None:
         "dwell_ns": 5_000_000,
         "iterations": 2,
         "rebuilder": "hypervisor",
+        "batch": 1,
         "locking": "exclusive",
         "split_order": "build-first",
         "yield_every": 0,

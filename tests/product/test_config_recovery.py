@@ -19,6 +19,8 @@ MIGRATION = {"scenario": "migration", "block-size": "2M"}
         (MIGRATION, Recover.FAULT, 1),
         (MIGRATION | {"rebuilder": "hypervisor"}, Recover.IOCTL, 1),
         (MIGRATION | {"recover": "ioctl", "chunk": "1G"}, Recover.IOCTL, 512),
+        (MIGRATION | {"recover": "ioctl", "batch": 4}, Recover.IOCTL, 4),
+        (MIGRATION | {"recover": "ioctl", "batch": 4, "chunk": "16M"}, Recover.IOCTL, 8),
         (MIGRATION | {"eager-split": True, "chunk": "6M"}, Recover.FAULT, 3),
         ({"scenario": "kvm-page-table-test", "recover": "ioctl"}, Recover.IOCTL, 1),
         ({"scenario": "dirty-log-perf", "recover": "ioctl", "chunk": "2G"}, Recover.IOCTL, 2),
@@ -48,6 +50,10 @@ def test_who_recovers_and_over_how_much_memory(options: dict[str, Any], recover:
         (
             MIGRATION | {"chunk": "2M"},
             "--chunk: nothing is done in chunks; use it with recover ioctl or eager-split, or leave it out",
+        ),
+        (
+            MIGRATION | {"recover": "ioctl", "batch": 4, "chunk": "4M"},
+            "--chunk: 4M is not a multiple of a batch, 8M",
         ),
         (
             MIGRATION | {"recover": "ioctl", "chunk": "3M"},

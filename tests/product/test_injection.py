@@ -35,6 +35,7 @@ ACTS = {
     "freed-in-walk": UNMAPS,
     "table-level-hint": {"rebuild", *REBUILDS},
     "range-level-hint": UNMAPS,
+    "batch-first-tlbi-only": {"rebuild", *REBUILDS},
 }
 PAIRS = [(bug, str(scenario)) for bug in BUGS for scenario in Scenario]
 #: Can act there by its configuration, but what it needs is rare in the selftest's programs: exit code 4 says so.

@@ -73,7 +73,7 @@ def test_an_interrupted_search_is_kept_and_goes_on(tmp_path: Path, monkeypatch: 
     def judged() -> bool:
         return any(kept.stat().st_size for kept in tmp_path.glob("cache/*/verdicts-*"))
 
-    with live_run(*SMALL, *FOUR, "--jobs", "1", "--output", str(file)) as run:
+    with live_run(*SMALL, *FOUR, "--batch", "3", "--jobs", "1", "--output", str(file)) as run:
         wait_until(judged, PATIENCE_S, "the first verdict")
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does
         code, out, err, _ = run.finish()
@@ -84,6 +84,7 @@ def test_an_interrupted_search_is_kept_and_goes_on(tmp_path: Path, monkeypatch: 
     done = process("search", "--resume", str(file), capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
     after = json.loads(file.read_text())
+    assert [(each["batch"], each["bounds"]["batch"]) for each in (before, after)] == [(3, 2)] * 2
     assert (after["bounds"], after["vocabulary"]) == (before["bounds"], before["vocabulary"])
     assert after["complete"]
     assert len(after["correct"]) == 2

@@ -39,14 +39,21 @@ class Scenario(ABC):
         """Number of the memslot that holds a guest frame."""
         return int((self.machine.memslots[:, SLOT_BASE] <= gfn).sum()) - 1
 
-    def whole_blocks(self) -> list[int]:
-        """First guest frames of the blocks that lie inside one memslot and are aligned there."""
-        found = []
-        for block in range(self.plan.geo.blocks):
-            gfn = self.block_gfn(block)
-            if gfn % self.block_pages == 0 and (self._slot_of(gfn) == self._slot_of(gfn + self.block_pages - 1)):
-                found.append(gfn)
+    def batches(self) -> list[list[int]]:
+        """First guest frames of the blocks that lie inside one memslot and are aligned there, batch by batch."""
+        size, found = self.plan.geo.batch, []
+        for first in range(0, self.plan.geo.blocks, size):
+            some = map(self.block_gfn, range(first, min(first + size, self.plan.geo.blocks)))
+            if whole := [gfn for gfn in some if self._is_whole(gfn)]:
+                found.append(whole)
         return found
+
+    def whole_blocks(self) -> list[int]:
+        """The same in one list."""
+        return [gfn for batch in self.batches() for gfn in batch]
+
+    def _is_whole(self, gfn: int) -> bool:
+        return gfn % self.block_pages == 0 and self._slot_of(gfn) == self._slot_of(gfn + self.block_pages - 1)
 
 
 def play(scenario: Scenario) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -40,9 +40,9 @@ class LoggingScenario(Scenario):
             publish(control, HOST_SEQUENCE, int(control[HOST_SEQUENCE]) + 1)  # no other process writes it
         self.hypervisor.allocate(partial(split, self.machine, self.who, gfn, self.plan.share, 1, 1))
 
-    def stop_logging_at(self, gfn: int) -> None:
-        """End the logging of one block: the guest's next write to it may map a block."""
-        self.hypervisor.check(stop_logging_at(self.machine, self.who, gfn, gfn + self.block_pages))
+    def stop_logging_at(self, blocks: Sequence[int]) -> None:
+        """End the logging of adjacent blocks: the guest's next write to them may map a block."""
+        self.hypervisor.check(stop_logging_at(self.machine, self.who, blocks[0], blocks[-1] + self.block_pages))
 
     def disable_logging(self) -> None:
         """Switch logging off: from here on faults may map blocks again. Who does that may make blocks of all tables."""

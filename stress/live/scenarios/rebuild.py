@@ -1,4 +1,4 @@
-"""The ``rebuild`` scenario: block after block is split, populated, run on as pages, rebuilt, run on as a block.
+"""The ``rebuild`` scenario: batch after batch is split, populated, run on as pages, rebuilt, run on as blocks.
 
 The hypervisor process rebuilds, or the first vCPU that writes to the block, as in KVM once dirty logging stopped.
 """
@@ -13,7 +13,7 @@ from stress.live.scenarios.dirty_logging import LoggingScenario
 
 
 class Rebuild(LoggingScenario):
-    """One block per cycle, in turn."""
+    """One batch per cycle, in turn: a block, if not said otherwise."""
 
     def prepare(self) -> None:
         """Where vCPUs rebuild, map every block: dirty logging must not find one to be mapped as pages."""
@@ -22,17 +22,19 @@ class Rebuild(LoggingScenario):
                 self.hypervisor.allocate(partial(populate, self.machine, self.who, gfn))
 
     def cycle(self, order: int, turn: int) -> None:
-        """Split one block, dwell, rebuild it or let it be rebuilt, dwell."""
+        """Split the blocks of a batch, dwell, rebuild them or let them be rebuilt, dwell."""
         machine, hypervisor, plan = self.machine, self.hypervisor, self.plan
-        gfn = self.block_gfn(turn % plan.geo.blocks)
-        self.split_as_logged(gfn)
-        if not plan.geo.fwb:
-            hypervisor.check(write_unmapped(machine, self.who, gfn))
+        batches = self.batches()
+        batch = batches[turn % len(batches)]
+        for gfn in batch:
+            self.split_as_logged(gfn)
+            if not plan.geo.fwb:
+                hypervisor.check(write_unmapped(machine, self.who, gfn))
         hypervisor.dwell_around(plan.dwell_ns)
         if plan.geo.vcpu_rebuilds:
-            self.stop_logging_at(gfn)
+            self.stop_logging_at(batch)
         else:
-            hypervisor.check(rebuild(machine, self.who, gfn))
+            hypervisor.check(rebuild(machine, self.who, batch[0]))
         hypervisor.dwell_around(plan.dwell_ns)
         if plan.geo.vcpu_rebuilds and plan.rounds is not None:  # the limit counts rebuilds, not cycles
-            hypervisor.let_guests_run(lambda: not is_split(machine, gfn))
+            hypervisor.let_guests_run(lambda: not any(is_split(machine, gfn) for gfn in batch))

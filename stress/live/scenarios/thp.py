@@ -46,7 +46,7 @@ class Thp(LoggingScenario):
         yields = self.plan.geo.yield_every > 0
         if self.plan.geo.vcpu_rebuilds and (yields or self.plan.orders[order][0] != Step.LOCK.code):
             self.split_as_logged(self.block_gfn(block))
-            self.stop_logging_at(self.block_gfn(block))
+            self.stop_logging_at([self.block_gfn(block)])
         hypervisor.dwell_around(self.plan.dwell_ns)
         if turn % _MOVE_EVERY == _MOVE_EVERY - 1 and self._bases[0] != self._bases[1]:
             other = self._bases[self._bases[0] == int(self.machine.memslots[0, SLOT_BASE])]
