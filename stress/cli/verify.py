@@ -62,6 +62,13 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     help="Who rebuilds; with vcpu a fault does, too",
 )
 @click.option(
+    "--recover",
+    type=OneOf(["fault", "ioctl"]),
+    default="fault",
+    show_default=True,
+    help="How a block comes back after dirty logging; with ioctl by who stops it (migration)",
+)
+@click.option(
     "--split-order",
     default=BUILD_FIRST.name,
     show_default=True,

@@ -33,7 +33,7 @@ from stress.splits import BUILD_FIRST, parse_split_order
 from stress.verify.hardware import speculate
 from stress.verify.hooks import Hooks
 from stress.verify.regions import Region
-from stress.verify.scripts import SCRIPTS
+from stress.verify.scripts import SCRIPTS, recover_block
 from stress.verify.world import World
 
 # Nothing that is done depends on what only records.
@@ -60,6 +60,7 @@ class Bounds:
     bbm_level: int = 0
     shared: bool = False  # fault handlers share mmu_lock
     vcpu_rebuilds: bool = False
+    recovers: bool = False  # who stops dirty logging makes a block of the table
     split_order: str = BUILD_FIRST.name
     yield_every: int = 0  # entries after which a tear-down gives mmu_lock up, whoever waits; 0: it never does
     batch: int = 1  # blocks, all of which are rebuilt together
@@ -179,6 +180,8 @@ class Scene:
 
     def _play_script(self) -> None:
         self.script.then(self.s, self.bounds.populated)
+        if self.bounds.recovers:
+            recover_block(self.s)
 
     def _guest(self, vcpu: int) -> None:
         base = (self.bounds.batch - 1 - vcpu) % self.bounds.batch * self.bounds.pages  # of its block, the last at first

@@ -9,6 +9,7 @@ from typing import Final
 from stress.kernels.dirty import harvest, set_logging, stop_logging_at
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames
 from stress.kernels.rebuild import rebuild
+from stress.kernels.recover import recover
 from stress.kernels.split import populate, split, write_unmapped
 from stress.kernels.teardown import reap
 from stress.shm.layout import Machine
@@ -26,11 +27,13 @@ class Script:
     does: str
     before: Part
     then: Part
+    shares: bool = False  # mmu_lock with the vCPUs, where they share it
     rebuilds: bool = False  # by the order under test, whoever is asked to
     splits: bool = False  # by the split order, the hypervisor
     moves: bool = False  # frames: there are as many again to move to
     scatters: bool = False  # then by pages: a huge page may be gone
     invalidates: bool = True  # a TLBI is part of it, whatever vCPUs do
+    logs: bool = False  # dirty pages, and stops
     writes_twice: bool = False  # each vCPU writes one page again and again; else it reads one, then writes the next
 
 
@@ -91,13 +94,22 @@ def _harvest(s: Machine, populated: int) -> None:
     reap(s, who)
 
 
+def recover_block(s: Machine) -> None:
+    """Who stopped dirty logging makes a block of the table that it left, if any."""
+    who, first = s.geo.hypervisor, s.geo.base_gfn
+    recover(s, who, first, first + s.geo.pages)
+    reap(s, who)
+
+
 SCRIPTS: Final = {
-    "rebuild": Script("a table becomes a block by the order under test", _table, _rebuild, rebuilds=True),
-    "faults": Script("vCPUs fault; the hypervisor does nothing", _table, _reap, invalidates=False),
+    "rebuild": Script("a table becomes a block by the order under test", _table, _rebuild, shares=True, rebuilds=True),
+    "faults": Script("vCPUs fault; the hypervisor does nothing", _table, _reap, shares=True, invalidates=False),
     "split": Script("a block becomes pages at once", _block, _split, splits=True),
     "thp": Script("the host moves the block's frames, as a collapse does", _table, _move, moves=True),
     "compaction": Script(
         "the host moves the block's pages, and no huge page is left", _table, _scatter, moves=True, scatters=True
     ),
-    "migration": Script("dirty logging: a harvest, then its end", _logged_block, _harvest, writes_twice=True),
+    "migration": Script(
+        "dirty logging: a harvest, then its end", _logged_block, _harvest, logs=True, writes_twice=True
+    ),
 }

@@ -26,8 +26,8 @@ from stress.verify.verification import SIGHTS, Counterexample, Judgement, Schedu
 
 Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
-#: Names of locking and rebuilder, as `stress run` has them.
-SHARED, VCPU = "shared", "vcpu"
+#: Names of locking, rebuilder and recovery, as `stress run` has them.
+SHARED, VCPU, IOCTL = "shared", "vcpu", "ioctl"
 
 _CODES = {
     Judgement.PROVED: ExitCode.OK,
@@ -56,6 +56,14 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
     if options["yield_every"] and not order.tears_down_locked:
         raise UsageError(f"{order.name} tears nothing down under mmu_lock", "leave --yield-every out")
+    if options["locking"] == SHARED and not SCRIPTS[options["scenario"]].shares:
+        takers = " or ".join(name for name, script in SCRIPTS.items() if script.shares)
+        raise UsageError(
+            f"in scenario {options['scenario']} the hypervisor takes mmu_lock alone: not explored if it is shared",
+            f"use --locking exclusive, or --scenario {takers}",
+        )
+    if options["recover"] == IOCTL and not SCRIPTS[options["scenario"]].logs:
+        raise UsageError(f"scenario {options['scenario']} stops no dirty logging", "use --scenario migration")
     return Bounds(
         scenario=options["scenario"],
         vcpus=options["vcpus"],
@@ -67,6 +75,7 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         bbm_level=level,
         shared=options["locking"] == SHARED,
         vcpu_rebuilds=options["rebuilder"] == VCPU,
+        recovers=options["recover"] == IOCTL,
         split_order=split.name,
         yield_every=options["yield_every"],
         batch=batch,
@@ -197,6 +206,7 @@ def in_words(bounds: Bounds) -> str:
         f"FEAT_BBM level {bounds.bbm_level}",
         f"mmu_lock {'shared' if bounds.shared else 'exclusive'}{yields}",
         f"{'a vCPU' if bounds.vcpu_rebuilds else 'the hypervisor'} rebuilds",
+        *(["who stops logging recovers"] if bounds.recovers else []),
         f"blocks split {bounds.split_order}",
         "x86-TSO" if bounds.tso else "sequential consistency",
         speculation + beside,

@@ -157,7 +157,7 @@ def note_sights(scene: Scene, seen: Counter[str]) -> None:
 def at_stake(verified: Verified) -> str:
     """What never happened although the order's correctness is about it; "" if nothing is missing."""
     script = SCRIPTS[verified.bounds.scenario]
-    steps = verified.order.steps if script.rebuilds else ()
+    steps = verified.order.steps if script.rebuilds or verified.bounds.recovers else ()
     missing = []
     if any(step.facts.opens for step in steps) and not verified.seen["window faults"]:
         missing.append("no vCPU met the window")

@@ -127,3 +127,32 @@ def test_eager_splitting_leaves_pages_as_protected_as_the_block() -> None:
     assert len(leaves) == 2 * 512
     assert not any(leaf.writable for leaf in leaves)
     assert s.control[LOCK] == 0
+
+
+# Every schedule of the toy machine, whose vCPU's first write splits the block.
+
+if JIT_DISABLED:
+    from stress.orders import parse_order
+    from stress.verify.hooks import Hooks
+    from stress.verify.scene import Bounds
+    from stress.verify.verification import Judgement, verify
+
+    TOY = Bounds(scenario="migration", vcpus=1, accesses=1, recovers=True, speculating=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
+def test_recovery_under_a_guest_that_goes_on_is_proved() -> None:
+    with Hooks() as hooks:
+        result = verify(hooks, parse_order("block-first"), TOY, None)
+    assert (result.judgement, result.why, dict(result.kinds)) == (Judgement.PROVED, "", {})
+    assert result.seen["window faults"] > 0
+
+
+@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code cannot be stopped between two accesses")
+def test_a_bug_in_a_recovery_is_found() -> None:
+    bug = BUGS["free-before-tlbi"]
+    with Hooks() as hooks:
+        result = verify(hooks, bug.rewrite(BLOCK_FIRST), TOY, None)
+    assert result.judgement is Judgement.VIOLATION
+    assert set(result.kinds) & set(bug.kinds)

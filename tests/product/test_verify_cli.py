@@ -62,6 +62,8 @@ def test_no_time_proves_nothing() -> None:
         (("block-first", "--granule", "8K"), "--granule 4K, 16K or 64K"),
         (("block-first", "--populated", "3"), "--populated 0 to 2"),
         (("bbml2", "--inject", "no-break"), "cannot act"),
+        (("block-first", "--recover", "ioctl"), "use --scenario migration"),
+        (("block-first", "--locking", "shared", "--scenario", "thp"), "--scenario rebuild or faults"),
         (("--replay", "/dev/null"), "not a counterexample"),
     ],
 )
