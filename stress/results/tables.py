@@ -154,6 +154,8 @@ def _few_faults(orders: list[dict[str, Any]]) -> str:
 
 def _time_rows(order: dict[str, Any]) -> list[list[str]]:
     times = {**rebuild_times(order), "whole rebuild": order["rebuild_ns"]}
+    if "recovery_ns" in order:
+        times["all, after logging"] = order["recovery_ns"]
     return [[what, *_times(found)] for what, found in times.items()]
 
 

@@ -207,6 +207,7 @@ def test_a_migration_is_told_in_words() -> None:
     data = migration(rng())
     told = run_table(build(data)).splitlines()
     assert told[0].startswith("CORRECT: ")
+    assert any("all, after logging" in line for line in told)
     assert told[2:4] == [
         "12 migrations: 6 completed (every copy equal to memory), 6 cancelled; 20,000 pages copied",
         "Dirty logging: enabled 12 times, disabled 12 times, 31 harvests of 12,345 dirty pages",
