@@ -29,6 +29,7 @@ from stress.shm.accounts import (
     PHASE_SLOT_MASK,
     R_CYCLE,
     R_END_NS,
+    R_NUMBER,
     R_VOID,
     STATE,
     State,
@@ -164,7 +165,7 @@ class Hypervisor:
             reap(machine, self.who)
             grown = (after - start for after, start in zip(self._reading(), before, strict=True))
             self._attribute_to_nobody()  # accesses before the next cycle do not count, as their time does not
-            self._note_recovery()
+            self._note_recovery(last)
             close_records(machine, last)
             close_cycle(machine, *grown)
 
@@ -172,8 +173,8 @@ class Hypervisor:
         """Dirty logging ends now."""
         self._recovery = time.monotonic_ns(), self._faults()
 
-    def _note_recovery(self) -> None:
-        """Write into the cycle's row how long it took from the end of dirty logging to the last block rebuilt."""
+    def _note_recovery(self, last: int) -> None:
+        """Write into the cycle's row how long after dirty logging the last rebuild up to number ``last`` ended."""
         machine = self.machine
         number = int(machine.control[CYCLE])
         row = machine.cycles[number % machine.geo.cycle_rows]
@@ -181,7 +182,8 @@ class Hypervisor:
         if self._recovery is None:
             return
         began_ns, faults = self._recovery
-        records = machine.records[(machine.records[:, R_CYCLE] == number) & (machine.records[:, R_VOID] == 0)]
+        cycle, rebuild, void = machine.records[:, [R_CYCLE, R_NUMBER, R_VOID]].T
+        records = machine.records[(cycle == number) & (rebuild <= last) & (void == 0)]
         if len(records) and (end_ns := int(records[:, R_END_NS].max())) > began_ns:
             row[K_RECOVERY_NS] = end_ns - began_ns
             row[K_RECOVERY_FAULTS] = self._faults() - faults
