@@ -94,8 +94,11 @@ def test_such_a_word_would_be_found() -> None:
     assert len(foreign_words("load(s.control, PHASE)\ns.states[who, WALKING] = 1\nload(s.procs, (who, STATE))\n")) == 3
 
 
-#: Kernels that do both: they count and time what they do, or read the order under test.
-BOTH = {"fault", "holding", "lockless", "pool", "rebuild", "splitting", "steps", "teardown", "vcpu", "mmu_lock"}
+#: Kernels that do both: they count and time what they do, say that they get on, or read the order under test.
+BOTH = {
+    *("conflict", "fault", "holding", "lockless", "mmu_lock", "pool"),
+    *("rebuild", "recover", "split", "splitting", "steps", "teardown", "vcpu"),
+}
 #: Kernels that only count, time, judge and trace.
 JUST_RECORD = {"cost", "inject", "oracle", "records", "drain", "edges", "events", "histogram", "trace_log", "layout"}
 
