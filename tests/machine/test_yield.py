@@ -216,6 +216,7 @@ def hooks() -> Iterator[Hooks]:
     ("order", "more"),
     [
         ("unmap-first", {"yield_every": 2}),
+        ("unmap-first", {"yield_every": 4, "batch": 2, "accesses": 1}),
         ("block-first", {}),
         ("block-first", {"shared": True, "accesses": 1, "speculating": 0}),
     ],
