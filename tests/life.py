@@ -21,6 +21,7 @@ from stress.kernels.dirty import set_logging, stop_logging_at
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames, move_memslots, unmap_memslots
 from stress.kernels.rebuild import rebuild
 from stress.kernels.records import settled
+from stress.kernels.recover import recover
 from stress.kernels.split import populate, split, write_unmapped
 from stress.kernels.teardown import reap
 from stress.kernels.tlb import new_cpu
@@ -186,6 +187,17 @@ class Life(Migrating):
         if is_table:
             self.vm.map(gfn, 2, writable=True)
             self.seen[f"rebuilt under {self.orders[self.order].name}"] += 1
+
+    def recover(self) -> None:
+        """Each table that may be a block becomes one, memslot by memslot."""
+        for slot in self.vm.slots:
+            first = -(-(slot.ipa >> self.vm.page_shift) // BLOCK) * BLOCK
+            end = (slot.ipa + slot.size >> self.vm.page_shift) // BLOCK * BLOCK
+            assert recover(self.s, self.who, first, end) == 0
+            for gfn in range(first, end, BLOCK):
+                if not self.logging and self.vm.largest(gfn) == 2 and self.vm.table_in_the_way(gfn, 2):
+                    self.vm.map(gfn, 2, writable=True)
+                    self.seen["recovered"] += 1
 
     def choose_an_order(self, number: int) -> None:
         self.order = number % len(self.orders)
