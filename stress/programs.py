@@ -10,6 +10,9 @@ NO_HEAD, READ_HEAD, WRITE_HEAD = range(3)
 NEVER: Final = 0
 ALWAYS: Final = 4096
 
+#: Cycles of scenario ``thp`` from one move of the memslot to the next.
+MOVE_EVERY: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Program:

@@ -36,8 +36,8 @@ def predict(
 ) -> int:
     """Predict ORDERS on the machine of --platform, without running anything; unmap-first and block-first if none.
 
-    The stages of kvm-page-table-test or dirty-log-perf, or --rebuilds cycles of --scenario rebuild or migration, pass
-    in virtual time: faults, mmu_lock's queue, TLBIs and rebuilds take what they cost there (stress platforms
+    The stages of kvm-page-table-test or dirty-log-perf, or --rebuilds cycles of --scenario rebuild, migration or thp,
+    pass in virtual time: faults, mmu_lock's queue, TLBIs and rebuilds take what they cost there (stress platforms
     NAME). Nothing is checked: stress run does that.
     """
     asked = {**options, "orders": orders or None}

@@ -39,7 +39,8 @@ def decide(w: World, who: int) -> int:
     a = w.s.actor[who]
     block = w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]]
     state = w.page[a[v.A_PAGE]] & v.STATE
-    if block[v.B_OWNER] != 0 or (block[v.B_KIND] == v.TABLE and state == v.LOCKED):
+    busy = block[v.B_OWNER] != 0 or block[v.B_MOVING] != 0
+    if busy or (block[v.B_KIND] == v.TABLE and state == v.LOCKED):
         return DO_RETRY
     wants_block = block[v.B_ALLOWED] != 0 and w.s.control[v.LOGGING] == 0
     if block[v.B_KIND] == v.EMPTY:
@@ -106,7 +107,7 @@ def act(w: World, who: int, action: int, now: int) -> None:
         done(w, who, RETRY, now)  # its owner gave mmu_lock up for a while, and others wait for that
     elif action == DO_RETRY:
         finish(w, who, RETRY, now)
-        if block[v.B_OWNER] != 0:
+        if block[v.B_OWNER] != 0 or block[v.B_MOVING] != 0:
             a[v.A_MET] = block[v.B_WINDOW]
             begin_to_spin(w, who, -1 - number, now)
         else:

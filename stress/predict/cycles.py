@@ -1,4 +1,4 @@
-"""Scenarios ``rebuild`` and ``migration`` in virtual time: cycles of the hypervisor while vCPUs roam over memory."""
+"""Scenarios ``rebuild``, ``migration`` and ``thp`` in virtual time: the hypervisor's cycles while vCPUs roam."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from stress.config import Pattern, Rebuilder, Recover, RunConfig, Scenario
 from stress.config.blocks import cycles_for
 from stress.kernels.workload import scatter_for
-from stress.orders import Order
+from stress.orders import Order, Step
 from stress.predict import virtual as v
 from stress.predict.passes import (
     PS_PER_NS,
@@ -25,7 +25,7 @@ from stress.predict.passes import (
     recover,
 )
 from stress.predict.virtual import Words, World
-from stress.programs import ALWAYS
+from stress.programs import ALWAYS, MOVE_EVERY
 from stress.results.data import COUNTERS
 
 #: Rebuilds of each order if nobody says how many.
@@ -99,11 +99,11 @@ class _Cycles:
         self.draw = random.Random(config.seed)
         self.recovery: Recovery | None = None  # of the cycle under way
 
-    def do(self, task: int, first: int = 0, end: int = 0, *, logs: bool = False, ps: int = 0) -> None:
+    def do(self, task: int, first: int = 0, end: int = 0, *, sets: bool = False, ps: int = 0) -> None:
         """Let the hypervisor do a task, with the blocks from ``first`` on if it is about some."""
         control = self.world.s.control
         control[v.TASK_BLOCK], control[v.TASK_END] = first, end or first + 1
-        control[v.TASK_LOGS], control[v.TASK_PS] = int(logs), ps
+        control[v.TASK_SETS], control[v.TASK_PS] = int(sets), ps
         play_out(self.world, v.TASKS + task, self._going_on)
 
     def dwell(self) -> None:
@@ -169,7 +169,7 @@ def play_migration(config: RunConfig, order: Order, going_on: Callable[[World], 
     this = _Cycles(config, order, going_on, cycles * config.blocks)
 
     def harvest(*, logs: bool = True) -> None:
-        this.do(v.TO_PROTECT, 0, config.blocks, logs=logs)
+        this.do(v.TO_PROTECT, 0, config.blocks, sets=logs)
 
     def cycle(turn: int) -> None:
         last = this.draw.randrange(config.iterations) if turn % 2 == 0 else config.iterations - 1
@@ -191,5 +191,33 @@ def play_migration(config: RunConfig, order: Order, going_on: Callable[[World], 
     return this.play(cycle, cycles)
 
 
+def play_thp(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:
+    """Block after block the host breaks a huge page up and collapses it; now and then it moves the memslot."""
+    cycles = config.rebuilds or DEFAULT_REBUILDS
+    this = _Cycles(config, order, going_on, cycles * config.blocks)
+    control = this.world.s.control
+    moves_under_it = config.yield_every > 0 or order.executed[0] is not Step.LOCK
+    room = (1 << config.ipa_bits) - config.phys_offset >= 2 * config.memory or config.phys_offset >= config.memory
+
+    def move(block: int, *, huge: bool) -> None:
+        this.do(v.TO_UNMAP, block, sets=True)
+        this.do(v.TO_MAP, block, sets=huge)
+
+    def cycle(turn: int) -> None:
+        block = turn % config.blocks
+        move(block, huge=False)
+        this.dwell()
+        move(block, huge=True)
+        if this.by_vcpus and moves_under_it:  # a table, so that frames move while a vCPU rebuilds
+            control[v.LOGGING] = 1
+            this.do(v.TO_SPLIT, block, sets=True)
+            this.do(v.TO_PROTECT, block)
+        this.dwell()
+        if turn % MOVE_EVERY == MOVE_EVERY - 1 and room:
+            this.do(v.TO_UNMAP, 0, config.blocks)
+
+    return this.play(cycle, cycles)
+
+
 #: What plays each scenario of cycles that there is.
-CYCLES: Final = {Scenario.REBUILD: play_rebuild, Scenario.MIGRATION: play_migration}
+CYCLES: Final = {Scenario.REBUILD: play_rebuild, Scenario.MIGRATION: play_migration, Scenario.THP: play_thp}

@@ -93,6 +93,7 @@ def gather(w: World, who: int, number: int) -> int:
             draft = w.draft[draft_of(w, who, size)]
             draft[:] = 0
             draft[v.R_BLOCK], draft[v.D_VERSION] = each, block[v.B_VERSION]
+            draft[v.D_MOVES] = w.s.control[v.MOVES]
             size += 1
     w.s.actor[who, v.A_SIZE] = size
     return size
@@ -294,11 +295,12 @@ def end_entry(w: World, who: int, row: int, code: int, now: int) -> None:
     number = draft[v.R_BLOCK]
     block = w.block[number]
     moved = block[v.B_VERSION] != draft[v.D_VERSION] or (block[v.B_OWNER] != 0 and draft[v.D_BROKEN] == 0)
+    host_moved = draft[v.D_MOVES] != w.s.control[v.MOVES]
     if code == _LOCK:
         draft[v.R_REQUESTED], draft[v.R_LOCKED] = w.s.actor[who, v.A_ASKED], now
         if w.s.actor[who, v.A_STEP] == 0:
             draft[v.R_START] = now
-        if moved:
+        if moved or host_moved:
             w.s.sums[v.S_RESTARTS] += 1
             draft[v.D_GONE] = 1
         draft[v.R_MAPPED] = mapped_pages(w, number)
@@ -348,8 +350,8 @@ def end_entry(w: World, who: int, row: int, code: int, now: int) -> None:
             before_change(w, now)
             block[v.B_MIXED] = 0
             after_change(w, now)
-    elif _TEAR_DOWNS >> code & 1 and draft[v.D_BROKEN] != 0 and w.s.control[v.LOGGING] != 0:
-        w.s.sums[v.S_RESTARTS] += 1  # logging is on from while mmu_lock was given up
+    elif _TEAR_DOWNS >> code & 1 and draft[v.D_BROKEN] != 0 and (w.s.control[v.LOGGING] != 0 or host_moved):
+        w.s.sums[v.S_RESTARTS] += 1  # logging is on, or frames have moved, from while mmu_lock was given up
         forget_block(w, number, now)
         draft[v.D_GONE] = 1
 

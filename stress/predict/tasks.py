@@ -1,4 +1,4 @@
-"""The hypervisor as an actor in virtual time: it lets the guest run, splits a block, protects some, rebuilds one.
+"""The hypervisor as an actor in virtual time: it lets the guest run, splits, protects, rebuilds or unmaps blocks.
 
 One task at a time, the other actors go on meanwhile. It takes mmu_lock alone, but for a rebuild under a shared one, and
 keeps it over all blocks that a task splits or rebuilds.
@@ -14,6 +14,7 @@ from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
 from stress.predict.chunks import end_task, next_block
 from stress.predict.decorators import kernel
 from stress.predict.dividing import ALL_DONE, begin_split
+from stress.predict.notifier import break_mappings, end_move, mappings_broken
 from stress.predict.rebuilding import begin_rebuild, gather
 from stress.predict.roaming import after_change, before_change, follow, pages_of, roams
 from stress.predict.virtual import World
@@ -51,6 +52,9 @@ def begin_task(w: World, task: int, now: int) -> None:
     elif task == v.TO_PROTECT:
         a[v.A_PHASE] = v.PROTECT
         ask(w, who, now, writable(w) * cost[v.K_MAP], 1)
+    elif task == v.TO_UNMAP or task == v.TO_MAP:
+        a[v.A_PHASE] = v.INVALIDATE if task == v.TO_UNMAP else v.MOVED
+        ask(w, who, now, 0, 1)
     else:
         a[v.A_PHASE] = v.APPROACH
         if w.s.order[0] == _LOCK:
@@ -68,10 +72,28 @@ def tables_of_block(w: World) -> int:
 
 
 @kernel
+def maps_first(w: World, now: int) -> bool:
+    """Clean and map the block that is to be split, for nothing is mapped there; whether that is done."""
+    a, block = w.s.actor[w.s.control[v.VCPUS]], w.block[w.s.control[v.TASK_BLOCK]]
+    if a[v.A_CLEANED] == 0:
+        a[v.A_CLEANED] = w.s.control[v.BLOCK_PAGES] * w.s.control[v.GRANULE]
+        schedule(w, w.s.control[v.VCPUS], now + w.s.cost[v.K_MAP] + clean(w, w.s.control[v.BLOCK_PAGES]))
+        return False
+    a[v.A_CLEANED] = 0
+    before_change(w, now)
+    block[v.B_KIND], block[v.B_WRITABLE], block[v.B_NT] = v.LEAF, 1, 0
+    block[v.B_VERSION] += 1
+    after_change(w, now)
+    return True
+
+
+@kernel
 def approach_split(w: World, now: int) -> None:
     """The hypervisor looks at what it is to split; what is a table already stays one."""
     control = w.s.control
     block = w.block[control[v.TASK_BLOCK]]
+    if block[v.B_KIND] == v.EMPTY and block[v.B_OWNER] == 0 and control[v.TASK_SETS] != 0 and not maps_first(w, now):
+        return
     if block[v.B_KIND] != v.LEAF or block[v.B_OWNER] != 0:
         next_block(w, v.SPLIT_LOCK, now)
         return
@@ -107,7 +129,7 @@ def protected(w: World, now: int) -> None:
     tlbi_done(w)
     before_change(w, now)
     size = w.s.control[v.BLOCK_PAGES]
-    w.s.control[v.LOGGING] = w.s.control[v.TASK_LOGS]
+    w.s.control[v.LOGGING] = w.s.control[v.TASK_SETS]
     for number in range(w.s.control[v.TASK_BLOCK], w.s.control[v.TASK_END]):
         block = w.block[number]
         if block[v.B_KIND] == v.LEAF:
@@ -152,6 +174,12 @@ def go_on_with_task(w: World, phase: int, now: int) -> None:
         schedule(w, who, tlbi(w, w.s.cost[v.K_TLBI], now))
     elif phase == v.PROTECTED:
         protected(w, now)
+    elif phase == v.INVALIDATE:
+        break_mappings(w, now)
+    elif phase == v.INVALIDATED:
+        mappings_broken(w, now)
+    elif phase == v.MOVED:
+        end_move(w, now)
     elif phase == v.APPROACH:
         approach(w, now)
     elif phase == v.BEFORE:

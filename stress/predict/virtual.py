@@ -27,7 +27,7 @@ LONGEST_PS: Final = 30 * 24 * 3600 * 10**12
 DONE, MORE, STUCK, TOO_LONG = range(4)
 #: Who begins something: the vCPUs their programs; or the hypervisor a task, by number from TASKS on.
 NOBODY, PROGRAMS, TASKS = range(3)
-TO_DWELL, TO_SPLIT, TO_PROTECT, TO_REBUILD = range(4)
+TO_DWELL, TO_SPLIT, TO_PROTECT, TO_REBUILD, TO_UNMAP, TO_MAP = range(6)
 
 # -- phases of an actor ------------------------------------------------------------------
 IDLE = 0  # its program is done
@@ -51,6 +51,9 @@ PROTECT = 16  # waits for mmu_lock, takes write permission from blocks or their 
 PROTECTED = 17  # waits for the TLBI of that
 APPROACH = 18  # waits for mmu_lock, if its rebuild begins with it
 BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
+INVALIDATE = 20  # waits for mmu_lock, takes blocks from the table
+INVALIDATED = 21  # waits for the TLBIs of that
+MOVED = 22  # waits for mmu_lock, lets faults map what has moved
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -137,8 +140,9 @@ WEIGHT_BITS: Final = 30
     B_WEIGHT,  # of 2**WEIGHT_BITS accesses drawn, those to it
     B_NT,  # no TLB keeps it
     B_MIXED,  # 1 + when it became valid while TLBs may hold pages of it, which aborts their vCPUs; 0: they do not
+    B_MOVING,  # the host moves its frames: faults try again
     BLOCK_WORDS,
-) = range(15)
+) = range(16)
 EMPTY, LEAF, TABLE = range(3)
 
 #: States of a page below a table; the host's memory behind it is there if HAS_HOST is set, too.
@@ -171,6 +175,7 @@ STATE, HAS_HOST = 3, 4
     BEYOND,  # records for which there was no room
     REFERENCE,  # vCPU from whose place in its program one sees whether the machine repeats itself
     PLAYED,  # events
+    MOVES,  # of what the host maps, or of the memslot
     REPEATABLE,  # nothing but vCPUs' programs goes on
     LONG_ROWS,  # under way
     # the configuration
@@ -196,10 +201,10 @@ STATE, HAS_HOST = 3, 4
     SHARE,  # of 2**20 pages of a block, those that a split maps
     TASK_BLOCK,  # of the hypervisor's task; its first
     TASK_END,  # behind its last
-    TASK_LOGS,  # what is written is logged from its end on
+    TASK_SETS,  # from its end on what is written is logged, frames move, or the host's page is huge; a split maps first
     TASK_PS,
     CONTROL_WORDS,
-) = range(51)
+) = range(52)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(10)
@@ -252,8 +257,9 @@ RECORD_WORDS = R_STEPS + MAX_STEPS + 2  # an order may leave lock and unlock out
     D_BROKEN,  # the rebuilder made the entry invalid
     D_TABLES,  # detached
     D_GONE,  # another was faster
+    D_MOVES,  # of the host, when it was looked at
     DRAFT_WORDS,
-) = range(RECORD_WORDS, RECORD_WORDS + 5)
+) = range(RECORD_WORDS, RECORD_WORDS + 6)
 
 # -- rows of faults that are kept one by one: as `stress.results.data.STALL_ROW`, in ps
 F_CYCLE, F_CLASS, F_STALL, F_WAIT, FAULT_WORDS = range(5)

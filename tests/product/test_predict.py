@@ -115,11 +115,18 @@ def test_dirty_log_perf_prints_the_selftests_lines(stress: Command) -> None:
     assert "Clear dirty log over 3 iterations took" in out
 
 
+def test_thp_prints_the_tables_of_a_run(stress: Command) -> None:
+    line = "predict clean-unlocked --platform kunpeng920 --scenario thp --blocks 2 --rebuilds 4 --json"
+    code, out, err = stress(*line.split(" "))
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["scenario"], document["verdict"], document["orders"][0]["cycles"]) == ("thp", "predicted", 4)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("predict", "platform native models no costs, so everything would take no time; name one that does"),
-        ("predict --platform kunpeng920 --scenario thp", "predict cannot play scenario thp"),
         (
             "predict --platform kunpeng920 --scenario dirty-log-perf --memslots 2 -f 2",
             "a write fraction between 0 and 1 and several memslots",

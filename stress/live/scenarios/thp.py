@@ -11,12 +11,11 @@ from stress.kernels.notifier import invalidate_end, invalidate_start, move_frame
 from stress.live.hypervisor import Hypervisor
 from stress.live.scenarios.dirty_logging import LoggingScenario
 from stress.orders import Step
+from stress.programs import MOVE_EVERY
 from stress.shm.words import SLOT_BASE
 
 #: Scatters the frames of a range whose pages are small: page i lies at i ^ _MIX.
 _MIX = 0x155
-#: Cycles from one memslot move to the next.
-_MOVE_EVERY = 8
 
 
 class Thp(LoggingScenario):
@@ -48,7 +47,7 @@ class Thp(LoggingScenario):
             self.split_as_logged(self.block_gfn(block))
             self.stop_logging_at([self.block_gfn(block)])
         hypervisor.dwell_around(self.plan.dwell_ns)
-        if turn % _MOVE_EVERY == _MOVE_EVERY - 1 and self._bases[0] != self._bases[1]:
+        if turn % MOVE_EVERY == MOVE_EVERY - 1 and self._bases[0] != self._bases[1]:
             other = self._bases[self._bases[0] == int(self.machine.memslots[0, SLOT_BASE])]
             hypervisor.check(move_memslots(self.machine, self.who, other))
             hypervisor.count("slot_moves")
