@@ -136,6 +136,8 @@ class Platform(BaseModel):
     dic: bool
     #: FEAT_BBM level: 0, 1, 2 or 3.
     bbm_level: int = Field(ge=0, le=HIGHEST)
+    #: Cores that vCPUs share; as many as they need if left out. Only `stress predict` looks at it.
+    cores: int | None = Field(default=None, ge=1, le=1 << 20)
 
     clean_bytes_per_s: Bandwidth | None = Field(default=None, description="D-cache clean to PoC")
     icache_ns: Cost = Field(default=0, description="I-cache invalidation after a clean")

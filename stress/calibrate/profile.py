@@ -16,6 +16,8 @@ def as_toml(platform: Platform) -> str:
         f"dic = {str(platform.dic).lower()}",
         f"bbm-level = {platform.bbm_level}",
     ]
+    if platform.cores is not None:
+        lines.append(f"cores = {platform.cores}")
     lines += [f"{_key(field)} = {_number(value)}" for field in COSTS if (value := getattr(platform, field))]
     for origin in Origin:
         sources = getattr(platform, origin.value)

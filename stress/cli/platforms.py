@@ -54,5 +54,11 @@ def _figures(platform: Platform, table_format: str) -> str:
 
 
 def _features(platform: Platform) -> str:
-    features = (("FWB", platform.fwb), ("DIC", platform.dic), (f"BBM level {platform.bbm_level}", platform.bbm_level))
+    cores = f"{platform.cores} core{'s'[: platform.cores != 1]}" if platform.cores else ""
+    features = (
+        ("FWB", platform.fwb),
+        ("DIC", platform.dic),
+        (f"BBM level {platform.bbm_level}", platform.bbm_level),
+        (cores, cores),
+    )
     return ", ".join(feature for feature, there in features if there)

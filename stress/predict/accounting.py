@@ -81,23 +81,29 @@ def wake(w: World, number: int, key: int, now: int) -> None:
     block = w.block[number]
     if block[v.B_SPINNERS] == 0:
         return
-    each = w.s.cost[v.K_EXIT] + w.s.cost[v.K_FAULT]
     for who in range(w.s.control[v.VCPUS]):
         a = w.s.actor[who]
-        if a[v.A_PHASE] != v.SPIN or a[v.A_KEY] != key:
-            continue
-        block[v.B_SPINNERS] -= 1
-        times = turns(w, who, now)
-        if a[v.A_MET] != 0:
-            w.draft[a[v.A_MET] - 1, v.R_FAULTS] += times
-            account(w, who, WINDOW, each, 0, w.s.cost[v.K_FAULT], 1, times)
-        elif times > 0:
-            account(w, who, RETRY, each, 0, w.s.cost[v.K_FAULT], 1, times - 1)
-            account(w, who, SPURIOUS, each, 0, w.s.cost[v.K_FAULT], 1, 1)
-        a[v.A_PHASE] = v.GUEST
-        a[v.A_SINCE] += times * each
-        a[v.A_PLANNED] = a[v.A_COUNTED] = 0
-        schedule(w, who, max(now, a[v.A_SINCE]))
+        if a[v.A_PHASE] == v.SPIN and a[v.A_KEY] == key:
+            stop_spinning(w, who, SPURIOUS, now)
+            schedule(w, who, max(now, a[v.A_SINCE]))
+
+
+@kernel
+def stop_spinning(w: World, who: int, last: int, now: int) -> None:
+    """Count the faults of a spinning actor until now, the last as of this kind: it is in the guest."""
+    a = w.s.actor[who]
+    each = w.s.cost[v.K_EXIT] + w.s.cost[v.K_FAULT]
+    w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES], v.B_SPINNERS] -= 1
+    times = turns(w, who, now)
+    if a[v.A_MET] != 0:
+        w.draft[a[v.A_MET] - 1, v.R_FAULTS] += times
+        account(w, who, WINDOW, each, 0, w.s.cost[v.K_FAULT], 1, times)
+    elif times > 0:
+        account(w, who, RETRY, each, 0, w.s.cost[v.K_FAULT], 1, times - 1)
+        account(w, who, last, each, 0, w.s.cost[v.K_FAULT], 1, 1)
+    a[v.A_PHASE] = v.GUEST
+    a[v.A_SINCE] += times * each
+    a[v.A_PLANNED] = a[v.A_COUNTED] = 0
 
 
 @kernel

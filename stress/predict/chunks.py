@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stress.predict import virtual as v
 from stress.predict.agenda import give_back, leave_section, schedule
+from stress.predict.cores import leave_core
 from stress.predict.decorators import kernel
 from stress.predict.virtual import World
 
@@ -47,3 +48,4 @@ def end_task(w: World, now: int) -> None:
         give_back(w, who, now)
     w.s.actor[who, v.A_PHASE] = v.IDLE
     w.s.control[v.RUNNING] = 0
+    leave_core(w, who, now)

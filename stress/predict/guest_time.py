@@ -17,6 +17,7 @@ from __future__ import annotations
 from stress.arch.geometry import LAST_LEVEL
 from stress.predict import virtual as v
 from stress.predict.agenda import read_word, schedule
+from stress.predict.cores import has_core, leave_core
 from stress.predict.decorators import kernel
 from stress.predict.roaming import after_change, arrives, before_change, conflicts, follow, plan, returns
 from stress.predict.virtual import World
@@ -155,10 +156,17 @@ def cut_programs(w: World, number: int, now: int) -> None:
         if a[v.P_PATTERN] != v.ONCE:
             continue
         if a[v.A_PHASE] == v.GUEST and a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES] == number:
-            done = done_by(w, who, now, 1)
-            if done < a[v.A_PLANNED]:
-                a[v.A_PLANNED] = done
-                schedule(w, who, a[v.A_SINCE] + done * a[v.A_PRICE])
+            cut_row(w, who, now)
+
+
+@kernel
+def cut_row(w: World, who: int, now: int) -> None:
+    """Let the accesses planned in a row end with the one under way."""
+    a = w.s.actor[who]
+    done = done_by(w, who, now, 1)
+    if done < a[v.A_PLANNED]:
+        a[v.A_PLANNED] = done
+        schedule(w, who, a[v.A_SINCE] + done * a[v.A_PRICE])
 
 
 @kernel
@@ -213,6 +221,8 @@ def fault(w: World, who: int, now: int) -> None:
 def go_on(w: World, who: int, now: int) -> None:
     """Plan the accesses that come next; the first may fault, and there may be none left."""
     a = w.s.actor[who]
+    if not has_core(w, who, now):
+        return
     if a[v.P_PATTERN] != v.ONCE:
         if returns(w, who, now):
             fault(w, who, now)
@@ -221,6 +231,7 @@ def go_on(w: World, who: int, now: int) -> None:
         a[v.A_PHASE] = v.IDLE
         a[v.A_ENDED] = now
         w.s.control[v.RUNNING] -= 1
+        leave_core(w, who, now)
         return
     planned = reach(w, who, a[v.A_PAGE], a[v.A_LEFT], a[v.A_WRITES])
     if planned == 0:

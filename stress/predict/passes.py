@@ -86,6 +86,9 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     world.s.access[:] = access_prices(config)
     control = world.s.control
     control[v.VCPUS] = config.vcpus
+    cores = config.platform_profile.cores or config.vcpus + 1
+    # Who may run at once: all vCPUs, and the hypervisor.
+    control[v.CORES] = control[v.CORES_FREE] = cores if cores <= config.vcpus else 0
     control[v.BLOCK_PAGES] = size
     control[v.TABLE_PAGES] = config.geometry.entries
     control[v.BLOCK_LEVEL] = config.block_level
@@ -100,7 +103,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     control[v.PAGE_BACKED] = int(config.backing is Backing.ANONYMOUS)
     control[v.CYCLE] = 1
     control[v.PAGES] = config.pages
-    control[v.REPEATABLE] = 1
+    control[v.REPEATABLE] = int(cores >= config.vcpus)
     world.block[: config.blocks, v.B_ALLOWED] = int(config.has_blocks)
     world.s.order[: len(order.codes)] = order.codes
     split = config.parsed_split_order.steps

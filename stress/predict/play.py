@@ -9,6 +9,7 @@ from stress.predict.agenda import pop
 from stress.predict.decorators import entry
 from stress.predict.dividing import ALL_DONE, split_step_done
 from stress.predict.guest_time import end_row, go_on
+from stress.predict.preemption import end_quantum, resume
 from stress.predict.rebuilding import regained, step_done
 from stress.predict.repeats import look_back
 from stress.predict.tasks import begin_task, go_on_with_task, linked
@@ -47,7 +48,13 @@ def play(w: World, events: int, begins: int) -> int:
         control[v.NOW] = now
         control[v.PLAYED] += 1
         phase = w.s.actor[who, v.A_PHASE]
-        if phase == v.GUEST:
+        if who > control[v.VCPUS]:
+            end_quantum(w, now)
+        elif phase == v.READY and who == control[v.VCPUS]:
+            begin_task(w, control[v.TASK], now)
+        elif phase == v.READY:
+            resume(w, who, now)
+        elif phase == v.GUEST:
             end_row(w, who, now)
         elif phase == v.EXIT:
             leave(w, who, now)

@@ -12,6 +12,7 @@ from stress.predict import virtual as v
 from stress.predict.accounting import clean, wake
 from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
 from stress.predict.chunks import end_task, next_block
+from stress.predict.cores import has_core
 from stress.predict.decorators import kernel
 from stress.predict.dividing import ALL_DONE, begin_split
 from stress.predict.notifier import break_mappings, end_move, mappings_broken
@@ -42,10 +43,12 @@ def begin_task(w: World, task: int, now: int) -> None:
     who = control[v.VCPUS]
     a = w.s.actor[who]
     a[v.A_WAIT] = a[v.A_HOLD] = a[v.A_LOCKS] = 0
-    control[v.RUNNING] = 1
+    control[v.RUNNING], control[v.TASK] = 1, task
     if task == v.TO_DWELL:
         a[v.A_PHASE] = v.DWELL
         schedule(w, who, now + control[v.TASK_PS])
+    elif not has_core(w, who, now):
+        return
     elif task == v.TO_SPLIT:
         a[v.A_PHASE] = v.SPLIT_LOCK
         ask(w, who, now, 0, 1)

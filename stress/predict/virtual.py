@@ -54,6 +54,8 @@ BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
 INVALIDATE = 20  # waits for mmu_lock, takes blocks from the table
 INVALIDATED = 21  # waits for the TLBIs of that
 MOVED = 22  # waits for mmu_lock, lets faults map what has moved
+# Of any, see `stress.predict.cores`:
+READY = 23  # waits for a core
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -87,6 +89,8 @@ MOVED = 22  # waits for mmu_lock, lets faults map what has moved
     A_HOLD,
     A_LOCKS,  # acquisitions, in its fault
     A_ENDED,  # its program, at this time
+    A_CORE,  # since when it is on a core; -1: it is on none
+    A_BEGUN,  # of the access that it was at when it lost its core so much time has passed; -1: it repeats the last
     A_FLUSHED,  # behind this time no TLB conflict abort has emptied its TLB
     # of its rebuild
     A_SIZE,  # blocks of the batch
@@ -118,7 +122,7 @@ MOVED = 22  # waits for mmu_lock, lets faults map what has moved
     A_LEAVES,  # of 2**WEIGHT_BITS accesses drawn, those to blocks
     A_RANDOM,  # state of its generator
     ACTOR_WORDS,
-) = range(57)
+) = range(59)
 
 #: What an actor does in the guest: its program once, or accesses by a pattern without end.
 ONCE, LAPS, UNIFORM, ZIPF = range(4)
@@ -176,6 +180,9 @@ STATE, HAS_HOST = 3, 4
     REFERENCE,  # vCPU from whose place in its program one sees whether the machine repeats itself
     PLAYED,  # events
     MOVES,  # of what the host maps, or of the memslot
+    CORES_FREE,
+    READY_HEAD,
+    READY_COUNT,  # actors that wait for a core
     REPEATABLE,  # nothing but vCPUs' programs goes on
     LONG_ROWS,  # under way
     # the configuration
@@ -193,18 +200,20 @@ STATE, HAS_HOST = 3, 4
     YIELD_EVERY,  # entries that a tear-down visits before it gives mmu_lock up to who waits; 0: it never does
     BATCH,  # blocks that are rebuilt together
     PAGE_BACKED,  # the host's memory comes page by page
+    CORES,  # of the machine; 0: nobody ever waits for one
     CYCLE,
     PAGES,  # of guest memory
     STRIDE,  # pages from one access to the next, where vCPUs make laps
     SCATTER,  # spreads Zipf's popular ranks
     WRITE_BELOW,  # of ALWAYS accesses by a pattern, those that write
     SHARE,  # of 2**20 pages of a block, those that a split maps
+    TASK,  # of the hypervisor
     TASK_BLOCK,  # of the hypervisor's task; its first
     TASK_END,  # behind its last
     TASK_SETS,  # from its end on what is written is logged, frames move, or the host's page is huge; a split maps first
     TASK_PS,
     CONTROL_WORDS,
-) = range(52)
+) = range(57)
 
 # -- sums over a stage or a run ----------------------------------------------------------
 S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUILDS, S_INSIDE_PS, SUM_WORDS = range(10)
@@ -268,8 +277,8 @@ FAULTS_KEPT = 1 << 16
 #: What the machine was at two moments, to see whether it repeats itself: after a page, and after a table.
 UNITS = 2
 
-#: Actors at most: as many vCPUs as a configuration may have, and the hypervisor.
-ACTORS: Final = 513
+#: Actors at most: as many vCPUs as a configuration may have, the hypervisor, and the scheduler's timer.
+ACTORS: Final = 514
 _CLASSES: Final = len(FAULT_CLASSES)
 _SIGNED: Final = ACTORS * 33 + ACTORS + 8
 
@@ -284,6 +293,7 @@ STATE_TYPE: Final = np.dtype(
         ("actor", np.int64, (ACTORS, ACTOR_WORDS)),
         ("agenda", np.int64, ACTORS),  # a heap of those with a next event
         ("queue", np.int64, ACTORS),  # a ring of those who wait for mmu_lock
+        ("ready", np.int64, ACTORS),  # a ring of those who wait for a core
         ("grace", np.int64, (ACTORS, ACTORS)),  # [a, b]: a waits for the end of b's section
         ("order", np.int64, MAX_STEPS + 2),  # step codes, -1 behind the last
         ("split", np.int64, len(SPLIT_STEPS) + 1),  # the same of the split order
@@ -325,5 +335,6 @@ def empty_world(blocks: int, pages: int, rebuilds: int, drafts: int = 1) -> Worl
     made.s.control[KEPT_STRIDE] = 1
     made.s.order[:] = made.s.split[:] = -1
     made.s.actor[:, A_AT] = made.s.actor[:, A_LOCKED] = -1
+    made.s.actor[:, A_CORE] = made.s.actor[:, A_BEGUN] = -1
     made.block[:, B_HOST] = -1
     return made
