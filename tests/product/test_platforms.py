@@ -199,7 +199,7 @@ def test_what_is_no_platform(name: str, words: str) -> None:
     [
         (("fwb = false", ""), "fwb: missing"),
         (("fwb = false", "fwb = 1"), "fwb: must be a valid boolean"),
-        (("bbm-level = 2", "bbm-level = 3"), "bbm-level: must be less than or equal to 2"),
+        (("bbm-level = 2", "bbm-level = 4"), "bbm-level: must be less than or equal to 3"),
         (("tlbi-ns = 800", "tlbi_ns = 800"), "tlbi_ns: unknown key"),
         (("tlbi-ns = 800", "tlbi-ns = -1"), "tlbi-ns: must be greater than or equal to 0"),
         (("tlbi-ns = 800", 'tlbi-ns = "800"'), "tlbi-ns: must be a valid number"),
@@ -227,6 +227,7 @@ def test_what_is_no_platform(name: str, words: str) -> None:
         (("1_000_000_000", "inf"), "clean-bytes-per-s: must be a finite number"),
         (('"a machine"', r'"red \u001b[31m"'), "description:"),
         (("fwb = false", 'fwb = false\nname = "other"'), "name: the file's name is the platform's"),
+        (("fwb = false", "fwb = false\ncores = 0"), "cores: must be greater than or equal to 1"),
         (("fwb = false", "fwb = "), "is not TOML"),
     ],
 )
