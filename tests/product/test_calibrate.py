@@ -13,6 +13,7 @@ from commands import Command, command_line
 from stress.calibrate.calibration import calibrate
 from stress.calibrate.fit import fit
 from stress.calibrate.logs import Log, Stage, read_logs
+from stress.calibrate.own_runs import START, configuration
 from stress.calibrate.predicted_stages import FITTED, stage_ns, with_costs
 from stress.calibrate.profile import as_toml
 from stress.cli.calibrate import read_options
@@ -255,6 +256,16 @@ def test_bad_usage_is_one_line(
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert words in err
     assert not list(tmp_path.glob("*.toml"))
+
+
+@pytest.mark.parametrize(("vcpus", "shows"), [(1, "miss_ns"), (2, "miss_shared_ns")])
+def test_where_the_fit_to_live_runs_begins_reads_tell_both_costs_of_memory(vcpus: int, shows: str) -> None:
+    """The larger of the two is what a miss takes, and the other one's derivative is nothing."""
+    config = configuration({"vcpus": vcpus, "orders": ["unmap-first"], "block_size": "2M", "memory": "16M"})
+    there = stage_ns(config, START)["KVM_ADJUST_MAPPINGS", 0]
+    for cost in ("miss_ns", "miss_shared_ns"):
+        dearer = with_costs(START, {cost: 1.1 * getattr(START, cost)})
+        assert (stage_ns(config, dearer)["KVM_ADJUST_MAPPINGS", 0] > 1.05 * there) == (cost == shows)
 
 
 @pytest.mark.soak
