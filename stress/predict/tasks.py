@@ -15,7 +15,7 @@ from stress.predict.chunks import end_task, next_block
 from stress.predict.cores import has_core
 from stress.predict.decorators import kernel
 from stress.predict.dividing import ALL_DONE, begin_split
-from stress.predict.notifier import break_mappings, end_move, mappings_broken
+from stress.predict.frame_moves import break_mappings, end_move, mappings_broken
 from stress.predict.rebuilding import begin_rebuild, gather
 from stress.predict.roaming import after_change, before_change, follow, pages_of, roams
 from stress.predict.virtual import World
