@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -31,17 +29,23 @@ _PAGES = ("-s", "anonymous", "--locking=shared")
 _PLAYED = {"scenario": "kvm-page-table-test", "platform": "kunpeng920", "backing": "hugetlb-2m", "memory": "256M"}
 
 
+#: Linux counts the memory of whoever starts a process as that process's, too (``exec_mmap``), so a small one starts it.
+_WATCHER = """
+import resource, subprocess, sys, time
+start = time.monotonic()
+status = subprocess.run([sys.executable, "-m", "stress", *sys.argv[1:]], stdout=subprocess.DEVNULL).returncode
+print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+sys.exit(status)
+"""
+
+
 def _cost(*arguments: str) -> tuple[float, float]:
-    """Seconds of a command, and MiB of its process: not the largest of all that were started before."""
-    start = time.monotonic()
-    with TemporaryFile() as printed:
-        command = subprocess.Popen([sys.executable, "-m", "stress", *arguments], stdout=printed, stderr=printed)
-        _, status, usage = os.wait4(command.pid, 0)
-        command.returncode = os.waitstatus_to_exitcode(status)
-        if command.returncode != 0:
-            printed.seek(0)
-            raise RunBroken(f"stress {' '.join(arguments)}: {printed.read().decode().strip()}", "try it by hand")
-    return time.monotonic() - start, usage.ru_maxrss / 1024
+    """Seconds of a command, and MiB of its process."""
+    done = subprocess.run([sys.executable, "-c", _WATCHER, *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RunBroken(f"stress {' '.join(arguments)}: {done.stderr.strip()}", "try it by hand")
+    seconds, mib = map(float, done.stdout.split())
+    return seconds, mib
 
 
 def figures(rounds: int) -> Iterator[Figure]:
