@@ -38,7 +38,7 @@ def test_a_name_is_a_name_whatever_the_directory_holds(tmp_path: Path, monkeypat
     ("text", "words"),
     [
         ("tread", r"unknown sweep 'tread'; did you mean thread\?"),
-        ("mine", r"unknown sweep 'mine'; use one of batch, .*, vcpus, or a TOML file's path"),
+        ("mine", r"unknown sweep 'mine'; use one of batch, .*, yield, or a TOML file's path"),
         ("", "unknown sweep ''"),
         ("configs/sweeps/thread.toml", "there is no file .*; the sweep that comes with stress is named thread"),
     ],
