@@ -1,12 +1,15 @@
-"""Schedules by chance, a given number of them: what does not end by itself ends a test at the same place everywhere."""
+"""Schedules of a world for tests: all that can differ, or a given number by chance, the same ones everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
+from stress.shm.processor import use
 from stress.verify.accesses import Livelock
 from stress.verify.chance import Chance
+from stress.verify.dpor import explore
+from stress.verify.hooks import Stopping
 from stress.verify.pct import Pct
 from stress.verify.system import Changed, Schedule
 from stress.verify.world import World
@@ -27,3 +30,14 @@ def played(world: World, count: int) -> Iterator[Schedule]:
                 if explorer is Chance:
                     raise
                 left -= 1  # priorities are not fair
+
+
+def explored(world: World, judge: Callable[[], None]) -> int:
+    """Judge what every schedule led to; how many there were."""
+
+    def at_end(_: Schedule) -> None:
+        assert all(one.done for one in world.team), "a deadlock"
+        judge()
+
+    with use(Stopping(world)):
+        return explore(world, at_end)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,30 +15,27 @@ from tabulate import tabulate
 from stress import interrupt
 from stress.bugs import BUGS
 from stress.errors import UsageError
-from stress.kernels import grace, tlbi
-from stress.kernels.tlb import MISS, Cpu, catch_up, fill, flush_all, lookup, new_cpu, sizes_held
+from stress.kernels import grace
 from stress.orders import parse_order
-from stress.shm import mmu_lock, words
+from stress.shm import words
 from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.processor import use
 from stress.shm.toy import toy_geo
 from stress.trace.casemate import encoded
 
 if not JIT_DISABLED:
     pytest.skip("compiled code cannot be stopped between two accesses", allow_module_level=True)
 
-from played import played
+from played import explored, played
 
 from stress.verify.chance import Chance
 from stress.verify.columns import WIDTH, Columns, fitted
 from stress.verify.dpor import explore
 from stress.verify.example_trace import trace_of
-from stress.verify.hooks import Hooks, Stopping
+from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage, write
 from stress.verify.scene import Bounds, Guess, Scene, machine_on
 from stress.verify.session import orders_for
-from stress.verify.system import Schedule
 from stress.verify.verification import Judgement, Scheduler, Verified, look_around, verify
 from stress.verify.world import World
 
@@ -294,75 +290,6 @@ def test_without_store_buffers_a_missing_fence_goes_unseen(
     found: set[int] = set()
     explored(world, lambda: found.update(read))
     assert found == ({1} if fenced or not tso else {1, 2})
-
-
-# What is one step in the machines above, in full.
-
-
-def explored(world: World, judge: Callable[[], None]) -> int:
-    """Judge what every schedule led to; how many there were."""
-
-    def at_end(_: Schedule) -> None:
-        assert all(one.done for one in world.team), "a deadlock"
-        judge()
-
-    with use(Stopping(world)):
-        return explore(world, at_end)
-
-
-def test_mmu_lock_excludes_and_lets_everybody_in() -> None:
-    world = World()
-    s = machine_on(world, toy_geo(vcpus=2))
-    sections = world.region("sections", (1,))
-
-    def work(who: int) -> None:
-        assert mmu_lock.acquire(s, who)
-        store(sections, 0, load(sections, 0) + 1)
-        mmu_lock.release(s, who, 0)
-
-    for who in range(3):
-        world.actor(f"process {who}", partial(work, who))
-    world.keep()
-
-    def judge() -> None:
-        assert sections[0] == 3
-        assert s.control[words.LOCK] == s.control[words.LOCK_WRITERS] == 0
-
-    assert explored(world, judge) > 100
-
-
-@pytest.mark.parametrize("ends", [(1, 0), (1, 2)])
-def test_whoever_applies_invalidations_drops_at_least_what_was_published(ends: tuple[int, int]) -> None:
-    """Two publish, each a page or all there is, while a vCPU catches up: half a row makes it drop all it holds."""
-    world = World()
-    s = machine_on(world, toy_geo(vcpus=1))
-    cpu = Cpu(**{name: part.tolist() for name, part in new_cpu()._asdict().items()})
-    caught_up: list[int] = []
-    numbers: dict[int, int] = {}
-
-    def restore() -> None:
-        caught_up.clear()
-        numbers.clear()
-        flush_all(cpu)
-        for page in range(2):
-            fill(cpu, 3, s.geo.index_bits, page, page << 2 | 3)
-
-    def publish(page: int) -> None:
-        numbers[page] = int(tlbi.publish(s, page, ends[page]))
-
-    for page in range(2):
-        world.actor(f"publisher {page}", partial(publish, page))
-    world.actor("vcpu", lambda: caught_up.append(int(catch_up(s, cpu, 0))))
-    world.keep()
-    world.at_reset(restore)
-
-    def judge() -> None:
-        for page, number in numbers.items():
-            if number <= caught_up[0]:
-                for gone in (page,) if ends[page] else (0, 1):
-                    assert lookup(cpu, s.geo.index_bits, gone, sizes_held(cpu)) == MISS
-
-    assert explored(world, judge) > 20
 
 
 @pytest.mark.parametrize(
