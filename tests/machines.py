@@ -16,6 +16,8 @@ from stress.arch.descriptors import POISON, S2AP_R, S2AP_W, TYPE, leaf_attribute
 from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, LAST_LEVEL, MIB, Geometry
 from stress.kernels.abort import resolve
 from stress.kernels.audit import audit
+from stress.kernels.batch import begin, gather
+from stress.kernels.holding import own_lock
 from stress.kernels.rebuild import rebuild
 from stress.kernels.split import split
 from stress.orders import Order, Step
@@ -142,6 +144,15 @@ def rebuild_block(s: Machine, block: int, steps: Iterable[Step], order: int = 0)
     """Let the hypervisor rebuild a block by these steps."""
     set_order(s, steps, order)
     return int(rebuild(s, s.geo.hypervisor, block_gfn(s.geo, block)))
+
+
+def look_under_lock(s: Machine, who: int) -> int:
+    """Let a vCPU take mmu_lock, alone or shared, and look at the first batch as its handler does; tables found."""
+    s.control[words.LOCK] = -1 if s.geo.shared else who + 1
+    begin(s, who, int(accounts.State.GUEST))
+    found = int(gather(s, who, s.geo.base_gfn, s.geo.block_level))
+    own_lock(s, who, 1, 2)
+    return found
 
 
 def shift_at(geo: Geo, level: int) -> int:

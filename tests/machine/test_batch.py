@@ -11,6 +11,7 @@ from machines import (
     block_gfn,
     block_leaf,
     fault,
+    look_under_lock,
     page_leaves,
     rebuild_block,
     run_audit,
@@ -20,11 +21,9 @@ from machines import (
 )
 
 from stress.bugs import FIRST_OF_BATCH
-from stress.kernels.batch import begin, gather
 from stress.kernels.codes import POPULATION, REBUILT
 from stress.kernels.descriptor import broken
 from stress.kernels.fault import handle
-from stress.kernels.holding import own_lock
 from stress.kernels.rebuild import DONE, NOT_A_TABLE, carry_out
 from stress.kernels.records import settled
 from stress.kernels.split import write_unmapped
@@ -45,7 +44,6 @@ from stress.shm.accounts import (
     R_VALID_NS,
     R_VOID,
     T_RESTARTS,
-    State,
 )
 from stress.shm.layout import Machine
 from stress.shm.toy import Toy, ToyGeometry, toy_geo
@@ -70,10 +68,7 @@ def looked(order: Order, **options: Any) -> Machine:
     """vCPU 0 has looked at two tables, and holds mmu_lock, alone or shared."""
     s = tables(0, 1, blocks=2, batch=2, vcpus=2, **options)
     set_order(s, order.steps)
-    s.control[LOCK] = -1 if s.geo.shared else 1
-    begin(s, 0, int(State.GUEST))
-    assert gather(s, 0, s.geo.base_gfn, 2) == 2
-    own_lock(s, 0, 1, 2)
+    assert look_under_lock(s, 0) == 2
     return s
 
 

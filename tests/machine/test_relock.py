@@ -11,6 +11,7 @@ from machines import (
     block_leaf,
     evidence,
     fault,
+    look_under_lock,
     run_audit,
     set_order,
     small_machine,
@@ -20,15 +21,13 @@ from machines import (
 from programs import execute, program
 
 from stress.bugs import NO_RECHECK
-from stress.kernels.batch import begin, gather
 from stress.kernels.codes import POPULATION
 from stress.kernels.dirty import set_logging
-from stress.kernels.holding import own_lock
 from stress.kernels.notifier import invalidate_end, invalidate_start, move_frames
 from stress.kernels.rebuild import DONE, VOID, carry_out, rebuild
 from stress.kernels.tlb import new_cpu
 from stress.orders import CLEAN_UNLOCKED
-from stress.shm.accounts import ACTED, R_VOID, T_RESTARTS, Kind, State
+from stress.shm.accounts import ACTED, R_VOID, T_RESTARTS, Kind
 from stress.shm.layout import Machine
 from stress.shm.words import BATCH_LOCKED_NS, LOCK, STOP
 
@@ -41,10 +40,7 @@ def looked(**more: Any) -> Machine:
     s = small_machine(fwb=False, guest_caches=False, vcpu_rebuilds=True, spare_blocks=1, **more)
     assert split_block(s, 0, ALL) == DONE
     set_order(s, CLEAN_UNLOCKED.steps)
-    s.control[LOCK] = -1 if s.geo.shared else 1
-    begin(s, 0, int(State.GUEST))
-    assert gather(s, 0, s.geo.base_gfn, 2) == 1
-    own_lock(s, 0, 1, 2)
+    assert look_under_lock(s, 0) == 1
     return s
 
 
