@@ -84,7 +84,7 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     help="Entries after which a tear-down gives mmu_lock up; 0: it never does",
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 4), help="Blocks, which are rebuilt together  [default: 1, or what the bug needs]"
+    "--batch", type=click.IntRange(1, 4), help="Blocks that are rebuilt together  [default: 1, or what the bug needs]"
 )
 @click.option("--granule", default="64K", show_default=True, metavar="SIZE", help="Translation granule")
 @click.option("--inject", type=OneOf([*BUGS]), default=None, shell_complete=completing(bugs), help="Put in this bug")

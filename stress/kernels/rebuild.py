@@ -229,5 +229,5 @@ def rebuild_tables(s: Machine, who: int, gfn: int) -> int:
 
 @entry
 def rebuild(s: Machine, who: int, gfn: int) -> int:
-    """``rebuild_tables`` on its own."""
+    """``rebuild_tables`` for the hypervisor process; the same results."""
     return rebuild_tables(s, who, gfn)
