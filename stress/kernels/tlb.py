@@ -17,7 +17,7 @@ from stress.shm.layout import (
     Machine,
 )
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.placement import out_of_line
+from stress.shm.placement import out_of_line, unlikely
 from stress.shm.words import LINE, SEQUENCE, TLBI_END, TLBI_HINT, TLBI_NUMBER, TLBI_START
 
 SETS, WAYS = 64, 4
@@ -86,7 +86,7 @@ def lookup_level(cpu: Cpu, level: int, bits: int, gfn: int) -> int:
     key = gfn >> low
     at = level * PER_LEVEL + (key & (SETS - 1)) * WAYS
     for way in range(WAYS):
-        if cpu.key[at + way] == key:
+        if unlikely(cpu.key[at + way] == key):  # any one way
             return cpu.value[at + way] + ((gfn & ((1 << low) - 1)) << 2)
     return MISS
 
@@ -120,7 +120,7 @@ def fill(cpu: Cpu, level: int, bits: int, gfn: int, translation: int) -> None:
     way = cpu.turn[group] & (WAYS - 1)
     cpu.turn[group] = (way + 1) & (WAYS - 1)
     at = group * WAYS + way
-    if cpu.key[at] == EMPTY:
+    if unlikely(cpu.key[at] == EMPTY):
         cpu.live[level] += 1
     cpu.key[at] = key
     cpu.value[at] = translation - ((gfn & ((1 << low) - 1)) << 2)

@@ -70,7 +70,7 @@ from stress.shm.layout import (
     Geo,
     Machine,
 )
-from stress.shm.placement import cold, out_of_line
+from stress.shm.placement import cold, likely, out_of_line, unlikely
 from stress.shm.syscalls import clock_ns, fence, sched_yield
 from stress.shm.words import (
     FENCED,
@@ -136,11 +136,11 @@ def counted_up(cell: int) -> int:
 @inline
 def translate(geo: Geo, descriptor: int, level: int, gfn: int) -> int:
     """Translation of ``gfn`` by what its walk met; MISS if that maps nothing, or something else than memory."""
-    if not is_leaf(descriptor, level):
+    if unlikely(not is_leaf(descriptor, level)):
         return MISS
     pages = pages_at(geo, level)
     frame = first_frame(geo, descriptor, level)
-    if frame < 0 or frame + pages > geo.frames:
+    if unlikely(frame < 0) or unlikely(frame + pages > geo.frames):
         return MISS
     return (frame + (gfn & (pages - 1))) << 2 | permissions(descriptor)
 
@@ -278,20 +278,20 @@ def build_run(checked: bool) -> Callable[..., Any]:
                     cell, stored, lost, touched = expected, True, False, False
                     if translation == MISS:
                         descriptor, level, first = walk(s, cpu, gfn)
-                        if level == LAST_LEVEL:  # the usual case apart, with its level a constant
+                        if likely(level == LAST_LEVEL):  # the usual case apart, with its level a constant
                             translation = translate(geo, descriptor, LAST_LEVEL, gfn)
                             touched = translation & needed == needed
-                            if touched:
+                            if likely(touched):
                                 cell, stored, lost = touch(
                                     s, translation >> 2, access >> 1, write, expected, watched, logged
                                 )
                                 if fenced:
                                     fence()
                                 usual = stored and not lost and not faulted and (cell ^ expected) & watched == 0
-                                if usual and load(s.control, SEQUENCE) == seen:
+                                if likely(usual) and likely(load(s.control, SEQUENCE) == seen):
                                     fill(cpu, LAST_LEVEL, bits, gfn, translation)
                                     sizes |= 1 << LAST_LEVEL
-                                    if first != LAST_LEVEL:
+                                    if unlikely(first != LAST_LEVEL):
                                         cache_walk(cpu, bits, gfn, first, LAST_LEVEL)
                                     walks += 1
                                     done += 1

@@ -15,6 +15,7 @@ from stress.shm.jit import inline
 from stress.shm.layout import (
     Machine,
 )
+from stress.shm.placement import likely
 
 
 @inline
@@ -57,7 +58,7 @@ def walk(s: Machine, cpu: Cpu, gfn: int) -> tuple[int, int, int]:
     start = s.geo.start_level
     if start < 3:
         page = cached_page(cpu, bits, gfn, 3)
-        if page >= 0:
+        if likely(page >= 0):
             return load(s.tables, (page << bits) + (gfn & ((1 << bits) - 1))), 3, 3
     if start < 2:
         page = cached_page(cpu, bits, gfn, 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -20,6 +21,14 @@ if JIT_DISABLED:
 
     def cold() -> None:
         """The function is hardly ever called: it is never inlined, and where it is called is laid out as unlikely."""
+
+    def likely(condition: bool) -> bool:
+        """The condition, which nearly always holds: its branch falls through."""
+        return condition
+
+    def unlikely(condition: bool) -> bool:
+        """The condition, which hardly ever holds: its branch is laid out elsewhere."""
+        return condition
 
 else:
 
@@ -38,3 +47,18 @@ else:
 
     out_of_line = _marks("noinline")
     cold = _marks("noinline", "cold")
+
+    def _expected(value: int) -> Any:
+        """An intrinsic that hands a condition on, and tells LLVM what it usually is."""
+
+        def typed(typing_context: Any, condition: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                bit = ir.IntType(1)
+                expect = builder.module.declare_intrinsic("llvm.expect", [bit], ir.FunctionType(bit, [bit, bit]))
+                return builder.call(expect, [args[0], ir.Constant(bit, value)])
+
+            return types.boolean(types.boolean), generate
+
+        return intrinsic(typed)
+
+    likely, unlikely = _expected(1), _expected(0)
