@@ -72,7 +72,7 @@ def test_migrations_complete_with_equal_copies_and_blocks_come_back(options: tup
     assert life["logging_enabled"] == life["logging_disabled"]
     assert life["dirty_pages"] > 0
     assert life["harvests"] >= life["migrations_completed"]
-    assert ("blocks_split_eagerly" in life) == ("--eager-split" in options)
+    assert "--eager-split" in options or "blocks_split_eagerly" not in life  # a fault may split all of them first
     for order in document["orders"]:
         assert order["rebuilds"] > 0
         assert order["faults"]["permission"] > 0

@@ -8,13 +8,21 @@ from live import run_json
 LOGGED = ("run", "--scenario", "migration", "--block-size", "2M", "--blocks", "2", "--dwell", "1ms", "--rebuilds", "4")
 
 
-@pytest.mark.parametrize("eager", [(), ("--eager-split",)])
+#: Nobody writes, so no fault splits a block before the hypervisor does, which therefore makes blocks again as well.
+EAGER = ("--eager-split", "--write-fraction", "0", "--recover", "ioctl")
+
+
+@pytest.mark.parametrize("eager", [(), EAGER])
 @pytest.mark.parametrize("split_order", ["break-first", "split-bbml2"])
 def test_a_correct_split_order(split_order: str, eager: tuple[str, ...]) -> None:
     document = run_json(*LOGGED, *eager, "--bbm-level", "2", "--split-order", split_order)
     assert (document["verdict"], document["violations"]) == ("correct", [])
     [order] = document["orders"]
-    assert (document["life_cycle"]["blocks_split_eagerly"] if eager else order["mappings"]["splits"]) > 0
+    if eager:
+        assert order["rebuilds"] == document["life_cycle"]["blocks_split_eagerly"] > 0
+        assert order["mappings"]["splits"] == 0
+    else:
+        assert order["mappings"]["splits"] > 0
 
 
 @pytest.mark.parametrize("eager", [(), ("--eager-split",)])
