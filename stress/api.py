@@ -166,7 +166,8 @@ def load(path: str | Path) -> Result | SweepResult:
     if found.document is not None:
         return Result.of(found.document, str(path))
     if found.sweep is None:
-        raise UsageError(f"{path} is what a search found, no result of a run", "read it with json.load")
+        finder = "a search" if found.search else "verify"
+        raise UsageError(f"{path} is what {finder} found, no result of a run", "read it with json.load")
     return SweepResult.of(found.sweep.trials, found.swept, found.sweep.header["trials"])
 
 

@@ -13,6 +13,7 @@ from synthetic import head_to_head, order_data, page_table_test, run_data, versi
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
 from stress.report import inputs
 from stress.report.page import render
+from stress.results.counterexamples import MAGIC, VERSION
 from stress.results.data import Violation
 from stress.results.document import build
 from stress.results.trials import TrialResult
@@ -68,10 +69,26 @@ def write_sweep(path: Path, repeats: int = 2) -> Path:
     return path
 
 
+def write_counterexamples(path: Path) -> Path:
+    """As `stress verify --output` writes them: one that a step meets, and one that only the audit does."""
+    header = ["step", "hypervisor", "vcpu 0", "entry", "table", "TLB 0"]
+    rows = [
+        ["", "", "", "table 1", "1: empty, 1", "-"],
+        ["4", "[invalidate]; sets entry = broken", "", "broken", "", ""],
+        ["9", "", f"{HOSTILE}; >>> tlb-conflict", "", "", "page 1>1, block>0"],
+    ]
+    shown = {"within": "rebuild, 1 vCPU", "actors": 2, "header": header, "rules": ["tlb-conflict: I_HYQMB"]}
+    kept = {"magic": MAGIC, "version": VERSION, "order": "invalidate,install,unmap", "kinds": ["tlb-conflict"]}
+    leak = {**kept, "order": HOSTILE, "kinds": ["table-leak"], "timeline": {**shown, "rows": rows[:2], "rules": []}}
+    path.write_text(json.dumps([{**kept, "timeline": {**shown, "rows": rows}}, leak]))
+    return path
+
+
 def whole_report(directory: Path) -> Path:
     """One page about everything."""
     paths = [write_run(directory / f"{name}.json", document) for name, document in documents().items()]
     paths.append(write_sweep(directory / "sweep.jsonl"))
+    paths.append(write_counterexamples(directory / "counterexamples.json"))
     report = directory / "report.html"
     report.write_text(render([inputs.read(path) for path in paths], HOSTILE))
     return report

@@ -25,7 +25,8 @@ from stress.errors import UsageError
 def report(files: tuple[Path, ...], output: Path, title: str | None) -> int:
     """Make one self-contained HTML page of FILEs.
 
-    A FILE is a document that --output of run or compare wrote, or a sweep's JSON Lines file. The page opens offline.
+    A FILE is a document that --output of run, compare, search or verify wrote, or a sweep's JSON Lines file. The page
+    opens offline.
     """
     from stress.report import inputs
     from stress.results import store

@@ -41,7 +41,7 @@ def show(
     as_csv: bool,
     table_format: str,
 ) -> int:
-    """Show the result of a run, a comparison or a sweep as its command did, or as a table of one's own."""
+    """Show a result of run, compare, sweep, search or verify as the command did, or as a table of one's own."""
     # These are imported here, because they load numpy: help is there at once.
     from stress.results.stored import stored
     from stress.results.sweep_table import apart, default_keys

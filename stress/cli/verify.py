@@ -171,7 +171,7 @@ def verify(
 
     def tell(verified: Any, timeline: Any) -> None:
         if output is not None and verified.counterexample is not None:
-            examples.append(verified.counterexample)
+            examples.append((verified.counterexample, timeline))
             replaying.write(output, examples)
         if verified.counterexample is not None:
             write_trace(verified.counterexample)

@@ -30,3 +30,16 @@ class Figure:
     note: str  # how to read it, or why there is nothing to read
     plots: list[dict[str, Any]] = field(default_factory=list)  # Vega-Lite; several stand side by side
     table: Table | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """A schedule drawn as a table: time runs down, a lane per actor, then what changed."""
+
+    title: str
+    note: str
+    headers: Sequence[str]  # of the time, the actors, the states
+    actors: int
+    rows: Sequence[Sequence[str]]
+    broken: Sequence[bool]  # rows in which a rule is broken
+    rules: Sequence[str]

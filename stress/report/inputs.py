@@ -1,4 +1,4 @@
-"""The inputs of a report: stored runs, sweeps with one run per trial, and searches."""
+"""The inputs of a report: stored runs, sweeps with one run per trial, searches, and counterexamples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stress.results.counterexamples import Kept
 from stress.results.stored import stored
 
 Document = dict[str, Any]
@@ -46,14 +47,24 @@ class Search:
     document: Document
 
 
-Source = Run | Sweep | Search
+@dataclass(frozen=True, slots=True)
+class Counterexamples:
+    """Schedules that break an order."""
+
+    name: str
+    found: list[Kept]
+
+
+Source = Run | Sweep | Search | Counterexamples
 
 
 def read(path: Path) -> Source:
-    """The run, sweep or search in ``path``; `UsageError` if it is none, or of a newer schema."""
+    """What is in ``path``; `UsageError` if it is none of them, or of a newer schema."""
     found = stored(path)
     if found.search is not None:
         return Search(path.name, found.search)
+    if found.counterexamples is not None:
+        return Counterexamples(path.name, found.counterexamples)
     if found.document is not None:
         return Run(path.name, found.document)
     assert found.sweep is not None

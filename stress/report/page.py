@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from stress import __version__
 from stress.errors import UsageError
-from stress.report.inputs import Search, Source, Sweep
+from stress.report.counterexample_section import counterexample_section
+from stress.report.inputs import Counterexamples, Search, Source, Sweep
 from stress.report.run_section import Section, overview, run_section
 from stress.report.search_section import search_section
 from stress.report.sweep_section import sweep_section
@@ -75,6 +76,8 @@ def _part(source: Source, most_marks: int) -> _Part:
                 section = sweep_section(source)
             case Search():
                 section = search_section(source)
+            case Counterexamples():
+                section = counterexample_section(source)
             case _:
                 section = run_section(source, most_marks)
         return _Part(section, [_embedded(plot) for figure in section.figures for plot in figure.plots])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stress.report import distributions, over_time
-from stress.report.figure import Figure, Table
+from stress.report.figure import Figure, Lanes, Table
 from stress.report.forest import ratios, sentences
 from stress.report.inputs import Run
 from stress.report.stage_plot import stages
@@ -34,6 +34,7 @@ class Section:
     violations: list[tuple[str, str, list[str]]] = field(default_factory=list)  # kind, count, evidence
     warnings: list[tuple[str, str, str]] = field(default_factory=list)  # name, detail, remedy
     figures: list[Figure] = field(default_factory=list)
+    lanes: list[Lanes] = field(default_factory=list)
     tables: list[tuple[str, Table]] = field(default_factory=list)
 
 

@@ -1,4 +1,4 @@
-"""Any stored result: the document of one run or comparison, the file of a sweep, or the document of a search."""
+"""Any stored result: of a run or a comparison, of a sweep, of a search, or counterexamples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stress.reading import read_bytes
-from stress.results import store
+from stress.results import counterexamples, store
+from stress.results.counterexamples import Kept
 from stress.results.rows import Row, rows_of, rows_of_trials
 from stress.results.searched import checked, is_search, search_table
 from stress.results.sweep_table import sweep_table
@@ -17,11 +18,12 @@ from stress.results.trials import SweepFile, is_sweep, parse_sweep
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The content of a result file: exactly one of the three."""
+    """What a file holds: exactly one of them."""
 
     document: dict[str, Any] | None = None
     sweep: SweepFile | None = None
     search: dict[str, Any] | None = None
+    counterexamples: list[Kept] | None = None
 
     @property
     def swept(self) -> tuple[str, ...]:
@@ -41,6 +43,8 @@ class Stored:
             return sweep_table(self.sweep.trials, self.sweep.swept, self.sweep.header["trials"], fmt)
         if self.search:
             return search_table(self.search, fmt)
+        if self.counterexamples:
+            return counterexamples.drawn(self.counterexamples, fmt)
         return compare_table(self.document, fmt) if self.document else ""
 
 
@@ -53,6 +57,8 @@ def stored(path: Path) -> Stored:
     if is_sweep(content):
         return Stored(sweep=parse_sweep(content, str(path)))
     document = store.loaded(content, path)
+    if counterexamples.is_counterexamples(document):
+        return Stored(counterexamples=counterexamples.checked(document, path))
     if is_search(document):
         return Stored(search=checked(document, path))
     return Stored(document=store.checked(document, str(path), store.AGAIN))

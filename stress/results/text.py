@@ -35,13 +35,13 @@ def numbers(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]
     ]
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str) -> str:
-    """A table with text on the left and numbers on the right of their columns; `UsageError` for an unknown format."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], fmt: str, *, words: bool = False) -> str:
+    """A table with numbers on the right of columns unless all is ``words``; `UsageError` for an unknown format."""
     if fmt not in FORMATS:
         raise UsageError(f"unknown table format {fmt!r}", f"use one of {', '.join(FORMATS)}")
     if fmt == SPREADSHEET:
         headers, rows = inert(headers), [inert(row) for row in rows]
-    align = ["right" if numeric else "left" for numeric in numbers(headers, rows)]
+    align = ["right" if numeric and not words else "left" for numeric in numbers(headers, rows)]
     return str(tabulate.tabulate(rows, headers, tablefmt=fmt, disable_numparse=True, colalign=align))
 
 

@@ -1,19 +1,16 @@
-"""A schedule as an engineer reads it: a column per actor, with the entry, its table and each TLB beside them.
-
-It fits a terminal: what actors do is broken into lines.
-"""
+"""A schedule as an engineer reads it: a column per actor, with the entry, its table and each TLB beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 
 from stress.arch.descriptors import NT, POISON, S2AP_W
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.descriptor import WRITE, first_frame, is_leaf, is_table, next_page, window_of
 from stress.kernels.tlb import CACHED, EMPTY, PER_LEVEL, Cpu
+from stress.results.counterexamples import FOUND
 from stress.shm import words
-from stress.verify.hooks import BESIDE, FOUND
+from stress.verify.hooks import BESIDE
 from stress.verify.scene import Scene
 
 _CONTROL = {
@@ -86,28 +83,6 @@ def tlb_of(scene: Scene, cpu: Cpu) -> str:
             if cpu.walk_key[at] != EMPTY:
                 held.append(f"table {cpu.walk_page[at]}")
     return ", ".join(held) or "-"
-
-
-#: Columns of a terminal that a timeline takes, if its actors get this much each.
-WIDTH, _LEAST = 120, 14
-
-
-def fitted(header: Sequence[str], rows: Sequence[Sequence[str]], actors: int) -> list[list[str]]:
-    """The rows with the cells of their ``actors`` columns, which follow the first, broken so that all fits `WIDTH`."""
-    # Tables give a head two columns more than it has letters.
-    longest = [max(map(len, column)) for column in zip((f"{name}  " for name in header), *rows, strict=True)]
-    free = WIDTH - 2 * (len(header) - 1) - longest[0] - sum(longest[1 + actors :])
-    widths, left = [0] * actors, actors
-    for at in sorted(range(actors), key=lambda each: longest[1 + each]):  # who needs less leaves it to the others
-        widths[at] = max(min(longest[1 + at], free // left), _LEAST)
-        free, left = free - widths[at], left - 1
-    broken = [[_lines(cell, width) for cell, width in zip(row[1 : 1 + actors], widths, strict=True)] for row in rows]
-    return [[row[0], *cells, *row[1 + actors :]] for row, cells in zip(rows, broken, strict=True)]
-
-
-def _lines(cell: str, width: int) -> str:
-    parts = cell.replace(f"; {FOUND}", f";\n{FOUND}").splitlines()
-    return "\n".join(line for part in parts for line in wrap(part, width, break_on_hyphens=False))
 
 
 class Columns:

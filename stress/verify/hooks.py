@@ -15,6 +15,7 @@ from typing import Any
 from stress.bugs import MISSING_DSB
 from stress.kernels import conflict, fault, holding, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
 from stress.orders import STEPS
+from stress.results.counterexamples import FOUND
 from stress.shm import mmu_lock
 from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
@@ -25,9 +26,7 @@ from stress.shm.traced import Traced
 from stress.shm.words import LOCK
 from stress.verify.world import World
 
-#: How the note of a violation begins.
-FOUND = ">>>"
-#: And that of a step to another entry of a batch than the first.
+#: How the note of a step to another entry of a batch than the first begins.
 BESIDE = "beside it"
 
 _PACKAGES = ("stress.kernels.", "stress.shm.")

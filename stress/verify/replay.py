@@ -11,13 +11,12 @@ from typing import Any, Final
 
 from stress.errors import UsageError
 from stress.orders import Order, parse_order
+from stress.results.counterexamples import MAGIC, VERSION, Timeline
 from stress.verify.accesses import Shared
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds, Scene
 from stress.verify.verification import Counterexample, complexity
 
-MAGIC: Final = "stress verify: a counterexample"
-VERSION: Final = 1
 _TRIES: Final = 400
 
 
@@ -70,14 +69,15 @@ def simplify(hooks: Hooks, order: Order, example: Counterexample) -> Counterexam
     return replace(example, choices=tuple(best), stops=tuple(sorted(scene.world.visible)))
 
 
-def as_kept(example: Counterexample) -> dict[str, Any]:
-    """What a file with a counterexample holds, as JSON has it."""
-    return {"magic": MAGIC, "version": VERSION, **asdict(example)}
+def as_kept(example: Counterexample, timeline: Timeline | None = None) -> dict[str, Any]:
+    """What a file with a counterexample holds, as JSON has it; only one with a timeline can be shown unplayed."""
+    shown = {"timeline": asdict(timeline)} if timeline else {}
+    return {"magic": MAGIC, "version": VERSION, **asdict(example), **shown}
 
 
-def write(path: Path, examples: Sequence[Counterexample]) -> None:
+def write(path: Path, examples: Sequence[tuple[Counterexample, Timeline]]) -> None:
     """Keep counterexamples."""
-    path.write_text(json.dumps([as_kept(example) for example in examples], indent=1) + "\n")
+    path.write_text(json.dumps([as_kept(*each) for each in examples], indent=1) + "\n")
 
 
 def read(path: Path) -> list[tuple[Order, Counterexample]]:

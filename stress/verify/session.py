@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,17 @@ from stress.arch.geometry import BLOCK_SIZES
 from stress.bugs import BUGS, EVENT_LOST, Bug, Need
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
+from stress.results.counterexamples import DrawTable, Timeline
 from stress.results.data import TraceData
 from stress.splits import parse_split_order
 from stress.units import parse_size
-from stress.verify.columns import RULES, Columns, fitted
+from stress.verify.columns import RULES, Columns
 from stress.verify.example_trace import trace_of
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage
 from stress.verify.scene import Bounds
 from stress.verify.scripts import SCRIPTS
 from stress.verify.verification import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
-
-Table = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 
 #: Names of locking, rebuilder and recovery, as `stress run` has them.
 SHARED, VCPU, IOCTL = "shared", "vcpu", "ioctl"
@@ -103,28 +101,15 @@ def orders_for(names: Sequence[str], inject: str | None) -> tuple[list[Order], B
     return [bug.rewrite(order) for order in orders], bug
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """A counterexample as it is printed: a table, and the rules that it breaks."""
-
-    header: list[str]
-    rows: list[list[str]]
-    rules: list[str]
-
-    def drawn(self, table: Table) -> str:
-        """As text."""
-        return "\n".join([table(self.header, self.rows), *self.rules])
-
-
 def play(hooks: Hooks, order: Order, example: Counterexample) -> Timeline:
     """The timeline of a counterexample, and what it breaks."""
     columns = Columns(stage(hooks, order, example))
     columns.play(example.choices)
     rules = [f"{kind}: {RULES[kind]}" for kind in example.kinds if kind in RULES]
-    return Timeline(columns.header, fitted(columns.header, columns.rows, len(columns.names)), rules)
+    return Timeline(in_words(example.bounds), len(columns.names), columns.header, columns.rows, rules)
 
 
-def replay(path: Path, table: Table, emit: Callable[[str], None]) -> int:
+def replay(path: Path, table: DrawTable, emit: Callable[[str], None]) -> int:
     """Play kept counterexamples; 1 if they still break what they broke."""
     codes = []
     for order, example in read(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -17,6 +18,7 @@ from stress.bugs import BUGS
 from stress.errors import UsageError
 from stress.kernels import grace
 from stress.orders import parse_order
+from stress.results.counterexamples import WIDTH, checked, fitted
 from stress.shm import words
 from stress.shm.atomics import compare_exchange, load, store
 from stress.shm.mode import JIT_DISABLED
@@ -29,13 +31,13 @@ if not JIT_DISABLED:
 from played import explored, played
 
 from stress.verify.chance import Chance
-from stress.verify.columns import WIDTH, Columns, fitted
+from stress.verify.columns import Columns
 from stress.verify.dpor import explore
 from stress.verify.example_trace import trace_of
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage, write
 from stress.verify.scene import Bounds, Guess, Scene, machine_on
-from stress.verify.session import orders_for
+from stress.verify.session import orders_for, play
 from stress.verify.verification import Judgement, Scheduler, Verified, look_around, verify
 from stress.verify.world import World
 
@@ -92,7 +94,9 @@ def test_a_counterexample_is_simplified_kept_and_played(hooks: Hooks, tmp_path: 
     assert example is not None
     simple = simplify(hooks, order, example)
     assert set(simple.kinds) == set(example.kinds)
-    write(tmp_path / "example", [simple, example])
+    timelines = [play(hooks, order, each) for each in (simple, example)]
+    write(tmp_path / "example", list(zip((simple, example), timelines, strict=True)))
+    assert [each.timeline for each in checked(json.loads((tmp_path / "example").read_text()), tmp_path)] == timelines
     (same, again), (_, other) = read(tmp_path / "example")
     assert (same.steps, again, other) == (order.steps, simple, example)
     columns = Columns(stage(hooks, order, again))
@@ -119,7 +123,7 @@ def test_a_bug_in_the_steps_is_kept_with_its_order(hooks: Hooks, tmp_path: Path)
     order = BUGS["no-break"].rewrite(parse_order("block-first"))
     example = verify(hooks, order, NO_FWB, None).counterexample
     assert example is not None
-    write(tmp_path / "example", [example])
+    write(tmp_path / "example", [(example, play(hooks, order, example))])
     [(again, _)] = read(tmp_path / "example")
     assert again.steps == order.steps
 

@@ -14,16 +14,18 @@ import pytest
 from commands import Command, command_line, process, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pages import HOSTILE, documents, write_run, write_sweep
+from pages import HOSTILE, documents, write_counterexamples, write_run, write_sweep
 
 from stress.errors import UsageError
 from stress.report import axes, inputs
-from stress.report.inputs import Run, Sweep
+from stress.report.counterexample_section import counterexample_section
+from stress.report.inputs import Counterexamples, Run, Sweep
 from stress.report.page import render
 from stress.report.run_section import Section, run_section
 from stress.report.scaling import magnitude
 from stress.report.sweep_section import sweep_section
 from stress.results.schema import SCHEMA_VERSION
+from stress.results.stored import stored
 from stress.results.upgrade import upgraded
 
 DOCUMENTS = documents()
@@ -72,6 +74,42 @@ def test_trials_without_a_result_are_counted(tmp_path: Path) -> None:
     sweep = inputs.read(path)
     assert isinstance(sweep, Sweep)
     assert (len(sweep.points), sweep.missing) == (5, 1)
+
+
+def test_a_counterexample_is_told_and_the_line_that_breaks_the_rule_is_marked(tmp_path: Path) -> None:
+    source = inputs.read(write_counterexamples(tmp_path / "kept.json"))
+    assert isinstance(source, Counterexamples)
+    found = counterexample_section(source)
+    met, leak = found.lanes
+    assert list(met.broken) == [False, False, True]
+    assert met.rules == ["tlb-conflict: I_HYQMB"]
+    assert "an audit at the end does" in leak.note
+    assert found.findings == ["To play them again: stress verify --replay kept.json"]
+    page = render([source])
+    assert page.count('<tr class="broken">') == 1
+    assert page.count('class="lane acts"') == 3
+
+
+def test_a_counterexample_is_printed_again(tmp_path: Path) -> None:
+    printed = stored(write_counterexamples(tmp_path / "kept.json")).table("simple")
+    assert "invalidate,install,unmap: VIOLATION: tlb-conflict\nrebuild, 1 vCPU\n" in printed
+    assert ">>> tlb-conflict" in printed
+
+
+def test_a_counterexample_without_a_timeline_is_refused(tmp_path: Path) -> None:
+    path = write_counterexamples(tmp_path / "kept.json")
+    kept = json.loads(path.read_text())
+    del kept[1]["timeline"]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(UsageError, match=r"no whole counterexample, 1\.timeline is missing"):
+        inputs.read(path)
+    kept[0]["timeline"]["rows"][1].pop()
+    path.write_text(json.dumps(kept[:1]))
+    with pytest.raises(UsageError, match=r"no whole counterexample, 0\.timeline is missing or wrong"):
+        inputs.read(path)
+    path.write_text(json.dumps([{**kept[0], "version": 99}]))
+    with pytest.raises(UsageError, match="another version than 1"):
+        inputs.read(path)
 
 
 # -- what is drawn, and what is said where nothing can be --------------------------------

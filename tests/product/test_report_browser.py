@@ -186,7 +186,7 @@ def test_a_verdict_stays_on_one_line(page: Page, width: int) -> None:
           rects: each.getClientRects().length,
         }))"""
     )
-    assert len(badges) == 2 * 6  # in the overview and above each result
+    assert len(badges) == 2 * 7  # in the overview and above each result
     assert all(badge["lines"] < 1.5 and badge["rects"] == 1 for badge in badges)
 
 
