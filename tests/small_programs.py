@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from stress.shm.atomics import compare_exchange, fetch_add, load, store
+from stress.shm.atomics import clear_bits, compare_exchange, fetch_add, load, load_bits, set_bits, store
 from stress.shm.processor import use
 from stress.verify.dpor import explore
 from stress.verify.hooks import Stopping
@@ -13,6 +13,8 @@ from stress.verify.world import World
 
 Operation = tuple[str | int, ...]
 Program = Sequence[Sequence[Operation]]
+#: Those on some bits of a word: of the low part, the rest, or both.
+ON_BITS = {"bits": load_bits, "set": set_bits, "clear": clear_bits}
 #: All words, and who came to its end.
 State = tuple[tuple[tuple[int, int], ...], tuple[bool, ...]]
 
@@ -39,6 +41,8 @@ def world_of(program: Program, *, tso: bool, words: int) -> World:
                     notes.append(int(compare_exchange(memory, at, values[0], values[1])))
                 elif what == "add":
                     notes.append(fetch_add(memory, at, values[0]))
+                elif what in ON_BITS:
+                    notes.append(ON_BITS[what](memory, at, values[0]))
                 elif what == "publish":
                     fetch_add(sequence, 0, 1)
                 elif what == "try":  # loads that count only if the sequence has not moved, as an access of a vCPU
@@ -119,14 +123,16 @@ def random_program(random: Random, words: int) -> list[list[Operation]]:
         operations: list[Operation] = []
         for _ in range(random.randint(1, 4 if actors == 2 else 3)):
             at, chance = random.randrange(words), random.random()
-            if chance < 0.32:
+            if chance < 0.28:
                 operations.append(("load", at))
-            elif chance < 0.64:
+            elif chance < 0.56:
                 operations.append(("store", at, random.randint(1, 2)))
-            elif chance < 0.72:
+            elif chance < 0.63:
                 operations.append(("exchange", at, random.randint(0, 2), random.randint(1, 2)))
-            elif chance < 0.79:
+            elif chance < 0.69:
                 operations.append(("add", at, 1))
+            elif chance < 0.79:
+                operations.append((random.choice([*ON_BITS]), at, random.randint(1, 3)))
             elif chance < 0.83:
                 operations.append(("fence",))
             elif chance < 0.88:

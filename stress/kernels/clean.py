@@ -8,7 +8,7 @@ from __future__ import annotations
 from stress.arch.geometry import LAST_LEVEL
 from stress.kernels.cost import spend
 from stress.kernels.descriptor import is_table, next_page, pages_at
-from stress.shm.atomics import fetch_add, fetch_and, fetch_or, load
+from stress.shm.atomics import clear_bits, fetch_add, load, load_bits, set_bits
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Geo, Machine
 from stress.shm.placement import out_of_line
@@ -31,7 +31,7 @@ def count_not_at_poc(s: Machine, frame: int, change: int) -> None:
 @kernel
 def write_through_cache(s: Machine, frame: int) -> None:
     """The host writes a frame through its cache: it is not at the PoC."""
-    if fetch_or(s.cells, frame, NOT_AT_POC) & NOT_AT_POC == 0:
+    if set_bits(s.cells, frame, NOT_AT_POC) == 0:
         count_not_at_poc(s, frame, 1)
 
 
@@ -48,7 +48,7 @@ def frame_not_at_poc(s: Machine, first: int, level: int) -> int:
     if level < LAST_LEVEL and load(s.unclean, block_of(s.geo, first)) == 0:
         return -1
     for frame in range(first, first + pages):
-        if load(s.cells, frame) & NOT_AT_POC != 0:
+        if load_bits(s.cells, frame, NOT_AT_POC) != 0:
             return frame
     return -1
 
@@ -60,7 +60,7 @@ def clean_to_poc(s: Machine, first: int, count: int, who: int) -> int:
     cleaned = 0
     for frame in range(first, first + count):
         # Only a dirty line needs the read-modify-write; guest stores race with it and are redone.
-        if load(s.cells, frame) & NOT_AT_POC != 0 and fetch_and(s.cells, frame, ~NOT_AT_POC) & NOT_AT_POC != 0:
+        if load_bits(s.cells, frame, NOT_AT_POC) != 0 and clear_bits(s.cells, frame, NOT_AT_POC) != 0:
             cleaned += 1  # by us
     count_not_at_poc(s, first, -cleaned)
     # First the D-cache, then the I-cache: the other way round it could be refilled with stale instructions.

@@ -73,6 +73,21 @@ if JIT_DISABLED:
         """Store ``value`` if the word is ``expected``; returns whether it was."""
         return Twins.processor.compare_exchange(array, index, expected, value)
 
+    def load_bits(array: Any, index: Any, bits: int) -> int:
+        """Load-acquire of some bits of a word."""
+        with Twins.processor.only(bits):
+            return load(array, index) & bits
+
+    def set_bits(array: Any, index: Any, bits: int) -> int:
+        """Set bits; returns which of them were set."""
+        with Twins.processor.only(bits):
+            return fetch_or(array, index, bits) & bits
+
+    def clear_bits(array: Any, index: Any, bits: int) -> int:
+        """Clear bits; returns which of them were set."""
+        with Twins.processor.only(bits):
+            return fetch_and(array, index, ~bits) & bits
+
     def pause() -> None:
         """Spin-wait hint."""
         Twins.processor.pause()
@@ -146,6 +161,23 @@ else:
     fetch_or = intrinsic(_read_modify_write("or"))
     fetch_max = intrinsic(_read_modify_write("max"))
     exchange = intrinsic(_read_modify_write("xchg"))
+
+    def _of_bits(operation: Any) -> Any:
+        def typed(typing_context: Any, array: Any, index: Any, bits: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                mask = context.cast(builder, args[2], signature.args[2], types.int64)
+                pointer = _pointer(context, builder, signature, args)
+                return builder.and_(operation(builder, pointer, mask), mask)
+
+            return types.int64(array, index, bits), generate
+
+        return typed
+
+    load_bits = intrinsic(_of_bits(lambda builder, word, _: builder.load_atomic(word, "acquire", 8)))
+    set_bits = intrinsic(_of_bits(lambda builder, word, bits: builder.atomic_rmw("or", word, bits, "acq_rel")))
+    clear_bits = intrinsic(
+        _of_bits(lambda builder, word, bits: builder.atomic_rmw("and", word, builder.not_(bits), "acq_rel"))
+    )
 
     @intrinsic
     def compare_exchange(typing_context: Any, array: Any, index: Any, expected: Any, value: Any) -> Any:

@@ -53,6 +53,10 @@ class Processor:
             array[index] = value
         return True
 
+    def only(self, bits: int) -> AbstractContextManager[None]:
+        """While entered, one word is accessed, of which only ``bits`` are looked at and changed."""
+        return nullcontext()
+
     def fence(self) -> None:
         """Sequentially consistent fence."""
 

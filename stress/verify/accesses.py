@@ -16,7 +16,7 @@ from typing import Literal
 
 from greenlet import getcurrent, greenlet
 
-from stress.verify.actors import LOW, Actor, Does
+from stress.verify.actors import ALL, LOW, Actor, Does, word_of
 from stress.verify.system import Access, Changed, Words
 
 #: A word that nobody stores to.
@@ -47,7 +47,8 @@ class Accesses:
         self.touched_writes: list[int] = []
         self.after: list[int] = []
         self._moot: list[tuple[int, Words]] = []
-        #: Words whose low part, by this mask, whoever loads them ignores, unless it goes on to update them.
+        #: Words of two parts, the low one by this mask: each is as a word of its own to whoever accesses it alone. An
+        #: attempt ignores the low one, unless it goes on to update it.
         self.split: tuple[range, int] = range(0), 0
         self._script: Sequence[int] = ()  # the choices that are being played again
         self._again: list[Access] = []  # what the steps touched
@@ -120,7 +121,7 @@ class Accesses:
         if one.at_once:
             value = self._seen_by(one, at)
             if one.noted and self.shared(one, at, False):
-                self.touched_reads.extend(self._parts(at))
+                self.touched_reads.extend(self._parts(at, one.bits))
                 if self.watcher is not None:
                     self.watcher(one.number, "loads", at, value)
             return value
@@ -129,10 +130,10 @@ class Accesses:
         if not self.shared(one, at, False):
             return self.words.get(at, 0)
         self._stop(one, Does.LOAD, at)
-        self._reads(one, self._parts(at))
+        parts = self._parts(at, one.bits)
+        self._reads(one, parts)
         value = self._seen_by(one, at)
-        one.read_since[at] = value
-        one.turn.append((at, value))
+        self._remember(one, parts, value)
         if self.watcher is not None:
             self.watcher(one.number, "loads", at, value)
         return value
@@ -145,7 +146,7 @@ class Accesses:
             return
         if one.at_once:
             if one.noted and self.shared(one, at, True):
-                self.touched_writes.extend(self._parts(at))
+                self.touched_writes.extend(self._parts(at, one.bits))
                 if self.watcher is not None:
                     self.watcher(one.number, "sets", at, value)
             self.words[at] = value
@@ -169,17 +170,39 @@ class Accesses:
         else:
             self._set(at, value)
 
-    def _parts(self, at: int) -> Words:
-        return (at, at + LOW) if at in self.split[0] else (at,)
+    def _parts(self, at: int, bits: int = ALL) -> Words:
+        """The parts of a word that have any of ``bits``."""
+        words, low = self.split
+        if at not in words:
+            return (at,)
+        return tuple(part for part, its in ((at, ~low), (at + LOW, low)) if bits & its)
 
-    def _set(self, at: int, value: int) -> None:
+    def _part_of(self, value: int, part: int) -> int:
+        """What a part has of the value of its word."""
+        words, low = self.split
+        if part >= LOW:
+            return value & low
+        return value & ~low if part in words else value
+
+    def _seen_part(self, one: Actor, part: int) -> int:
+        return self._part_of(self._seen_by(one, word_of(part)), part)
+
+    def _remember(self, one: Actor, parts: Words, value: int) -> None:
+        for part in parts:
+            its = self._part_of(value, part)
+            one.read_since[part] = its
+            one.turn.append((part, its))
+
+    def _set(self, at: int, value: int, bits: int = ALL) -> None:
         """Change memory. To store what is there anyway is to load it, as far as others can tell."""
         changed = self.words.get(at, 0) ^ value
         self.words[at] = value
-        parts = self._parts(at)
-        for part in parts:
-            counts = changed if len(parts) == 1 else changed & (self.split[1] if part >= LOW else ~self.split[1])
-            (self.touched_writes if counts else self.touched_reads).append(part)
+        asked = self._parts(at, bits)
+        for part in self._parts(at):
+            if self._part_of(changed, part):
+                self.touched_writes.append(part)
+            elif part in asked:
+                self.touched_reads.append(part)
 
     def _reads(self, one: Actor, words: Words) -> None:
         """A step that only reads: part of an attempt, but for what its actor waited for, which matters in any case."""
@@ -207,14 +230,13 @@ class Accesses:
             self._stop(one, Does.UPDATE, at)
             if one.landings:
                 self.after.append(one.landings[-1])
-            self.touched_reads.extend(self._parts(at))
+            self.touched_reads.extend(self._parts(at, one.bits))
         elif not one.stopped:
             self.fence()  # as one of any word does
         one.stopped = True
         value = self.words.get(at, 0)
         if at in self.visible:
-            one.read_since[at] = value
-            one.turn.append((at, value))
+            self._remember(one, self._parts(at, one.bits), value)
         if self.watcher is not None and at in self.visible:
             self.watcher(one.number, "updates", at, value)
         return value
@@ -223,7 +245,7 @@ class Accesses:
         if at not in self.visible:
             self.words[at] = value
         else:
-            self._set(at, value)
+            self._set(at, value, one.bits)
             one.read_since = {}
             self._moot += one.act()
             if self.watcher is not None:
@@ -243,6 +265,17 @@ class Accesses:
             self.current.atomic = False
         return False
 
+    @contextmanager
+    def only(self, bits: int) -> Iterator[None]:
+        """What the current actor does in here is an access to a word, of which it looks at and changes these bits."""
+        one = self.current
+        if one is None:
+            yield
+            return
+        one.bits = bits
+        yield
+        one.bits = ALL
+
     def lock(self, at: int, value: int) -> None:
         """Take a lock for the current actor: wait until its word is 0, and make it ``value``, in one step."""
         one = self.current
@@ -250,10 +283,11 @@ class Accesses:
             self._stop(one, Does.LOCK, at)
             if one.landings:
                 self.after.append(one.landings[-1])
-            self.touched_reads.append(at)
-            self.touched_writes.append(at)
+            parts = self._parts(at)
+            self.touched_reads.extend(parts)
+            self.touched_writes.extend(parts)
+            self._remember(one, parts, 0)
             one.read_since = {}
-            one.turn.append((at, 0))
             if self.watcher is not None:
                 self.watcher(one.number, "locks", at, value)
         self.words[at] = value
@@ -369,7 +403,7 @@ class Accesses:
             return
         # What it alone stores to, as the number of its read-side sections, is no news.
         own = 1 << one.number
-        turn = [(at, value) for at, value in one.turn if self._writers.get(at, 0) & ~own]
+        turn = [(at, value) for at, value in one.turn if self._writers.get(word_of(at), 0) & ~own]
         if turn == one.last_turn:
             one.waits = dict(reversed(turn))  # as it found them: the turn itself may have changed some, and back
         one.last_turn, one.turn = turn, []

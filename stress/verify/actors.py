@@ -34,7 +34,15 @@ AFTER_OWN_STORES = frozenset((Does.UPDATE, Does.FENCE, Does.BARRIER, Does.LOCK, 
 #: From a word to what stands for its low part.
 LOW = 1 << 32
 
+#: All bits of a word.
+ALL = -1
+
 Words = tuple[int, ...]
+
+
+def word_of(part: int) -> int:
+    """The word that a part, its low one or the rest, belongs to."""
+    return part - LOW if part >= LOW else part
 
 
 class Actor:
@@ -70,6 +78,7 @@ class Actor:
         self.barrier: list[int] = []  # the others' stores that a membarrier waits for
         self.atomic = False  # within a read-modify-write
         self.stopped = False  # and it has had its stop
+        self.bits = ALL  # of the word that it accesses, those that it looks at or changes
         #: Places of the loads of the attempt under way, and their words; they only count if it ends well.
         self.attempt: list[tuple[int, Words]] | None = None
         self.validation = 0  # the word whose load ends it

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from stress.bugs import MISSING_DSB
@@ -44,6 +45,10 @@ class Stopping(Processor):
         return array[index]  # type: ignore[no-any-return]
 
     get = load
+
+    def only(self, bits: int) -> AbstractContextManager[None]:
+        """One word is accessed, of which only ``bits`` count."""
+        return self._world.only(bits)
 
     def fence(self) -> None:
         """Sequentially consistent fence."""

@@ -134,7 +134,7 @@ class World(Accesses):
             other.landed < stored for other, stored in zip(self.team, one.barrier, strict=True)
         ):
             return False
-        return not one.waits or any(self._seen_by(one, word) != value for word, value in one.waits.items())
+        return not one.waits or any(self._seen_part(one, part) != value for part, value in one.waits.items())
 
     def step(self, actor: int) -> Access:
         """Let an enabled actor take its step; what it touched."""
@@ -180,8 +180,7 @@ class World(Accesses):
 
     def _to_come(self, one: Actor) -> Access:
         waits = tuple(one.waits)
-        if one.does == Does.LOAD:
-            return Access((one.at, *waits), ())
-        if one.does in (Does.STORE, Does.UPDATE, Does.LOCK):
-            return Access((one.at, *waits), (one.at,))
+        if one.does in (Does.LOAD, Does.STORE, Does.UPDATE, Does.LOCK):
+            parts = self._parts(one.at, one.bits)
+            return Access((*parts, *waits), () if one.does == Does.LOAD else parts)
         return Access((*one.reads, *waits), one.writes)

@@ -51,6 +51,18 @@ def _compare_exchange(words: Any, at: Any, expected: int, value: int) -> bool:
     return bool(atomics.compare_exchange(words, at, expected, value))
 
 
+def _load_bits(words: Any, at: Any, bits: int) -> int:
+    return atomics.load_bits(words, at, bits)
+
+
+def _set_bits(words: Any, at: Any, bits: int) -> int:
+    return atomics.set_bits(words, at, bits)
+
+
+def _clear_bits(words: Any, at: Any, bits: int) -> int:
+    return atomics.clear_bits(words, at, bits)
+
+
 load, store, compare_exchange = kernel(_load), kernel(_store), kernel(_compare_exchange)
 UPDATES: dict[str, tuple[Any, Any]] = {
     "add": (kernel(_fetch_add), lambda old, value: old + value),
@@ -58,6 +70,11 @@ UPDATES: dict[str, tuple[Any, Any]] = {
     "or": (kernel(_fetch_or), lambda old, value: old | value),
     "max": (kernel(_fetch_max), max),
     "exchange": (kernel(_exchange), lambda old, value: value),
+}
+ON_BITS: dict[str, tuple[Any, Any]] = {
+    "load": (kernel(_load_bits), lambda old, bits: old),
+    "set": (kernel(_set_bits), lambda old, bits: old | bits),
+    "clear": (kernel(_clear_bits), lambda old, bits: old & ~bits),
 }
 HALVES = st.integers(-(1 << 62), (1 << 62) - 1)  # a sum of two fits a word
 WORDS = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -94,6 +111,15 @@ def test_load_and_store(values: list[int], at: tuple[int, int], value: int) -> N
     expected[at] = value
     assert (words == expected).all()
     assert load(words.reshape(-1), at[0] * SHAPE[1] + at[1]) == value
+
+
+@pytest.mark.parametrize("name", ON_BITS)
+@given(old=WORDS, bits=WORDS)
+def test_some_bits_of_a_word(name: str, old: int, bits: int) -> None:
+    operation, twin = ON_BITS[name]
+    words = np.array([1, old, 3], np.int64)
+    assert operation(words, 1, bits) == old & bits
+    assert list(words) == [1, twin(old, bits), 3]
 
 
 @given(old=WORDS, expected=WORDS, new=WORDS, same=st.booleans())

@@ -140,6 +140,14 @@ def test_what_an_attempt_read_that_is_thrown_away_is_not_explored() -> None:
     assert reduced(world)[1] == 5
 
 
+@pytest.mark.parametrize("other", ["bits", "set", "clear"])
+def test_parts_of_a_word_are_words_of_their_own_to_who_accesses_them_alone(other: str) -> None:
+    for bits, schedules in ((1, 1), (2, 2), (3, 2)):
+        world = world_of([[("set", 0, 2)], [(other, 0, bits)]], tso=False, words=1)
+        assert reduced(world)[1] == schedules
+        outcomes([[("set", 0, 2)], [(other, 0, bits)]], tso=False)
+
+
 def test_the_low_part_of_a_word_that_nobody_looks_at_is_not_explored() -> None:
     world = world_of([[("add", 0, 1)], [("try", 0)]], tso=False, words=1)
     assert reduced(world)[1] == 1

@@ -9,7 +9,10 @@ from pathlib import Path
 import stress
 
 SOURCES = Path(stress.__file__).parent
-STORES = {"store", "put", "publish", "exchange", "compare_exchange", "fetch_add", "fetch_and", "fetch_or", "fetch_max"}
+STORES = {
+    "store", "put", "publish", "exchange", "compare_exchange",
+    "fetch_add", "fetch_and", "fetch_or", "fetch_max", "set_bits", "clear_bits",
+}  # fmt: skip
 
 #: Who else may write to ``tables``: pages that no walker can reach yet, or any more.
 UNREACHABLE = {
