@@ -81,6 +81,7 @@ from stress.shm.words import (
     SEQUENCE,
     SLOT_BASE,
     STAGE,
+    STAGE_BEGINS_NS,
     STOP,
     TAG_SHIFT,
     VALUE_MASK,
@@ -125,6 +126,19 @@ def await_stage(s: Machine, vcpu: int, stage: int, tries: int) -> int:
         s.states[vcpu, HEARTBEAT] += 1
         sched_yield()
     return stage
+
+
+@entry
+def await_beginning(s: Machine, vcpu: int) -> int:
+    """Wait for the moment at which the stage begins that all vCPUs are ready for: RAN, or STOPPED."""
+    while True:
+        begins = load(s.control, STAGE_BEGINS_NS)
+        if begins != 0 and clock_ns() >= begins:
+            return RAN
+        if load(s.control, STOP) != 0:
+            return STOPPED
+        s.states[vcpu, HEARTBEAT] += 1
+        sched_yield()
 
 
 @inline

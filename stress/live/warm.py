@@ -33,6 +33,7 @@ def _compile(everything: bool, vcpu_loop: bool) -> None:
     entry_points: list[tuple[Any, tuple[Any, ...]]] = [
         (vcpu.run, (s, new_cpu(), workload, 0, 0)),
         (vcpu.await_stage, (s, 0, 0, 0)),
+        (vcpu.await_beginning, (s, 0)),
         (split.split, (s, 0, 0, 0, 0, 0)),
         (split.split_eagerly, (s, 0, 0, 0)),
         (split.populate, (s, 0, 0)),

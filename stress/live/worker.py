@@ -8,7 +8,7 @@ import time
 from stress.errors import RunBroken
 from stress.kernels.codes import POOL_EXHAUSTED, STOPPED
 from stress.kernels.tlb import CPU_LEFT, CPU_PAGE, CPU_RANDOM, Cpu, new_cpu
-from stress.kernels.vcpu import FINISHED, await_stage, run
+from stress.kernels.vcpu import FINISHED, await_beginning, await_stage, run
 from stress.kernels.workload import Pattern, Workload, pattern_over
 from stress.live.hypervisor import Hypervisor, Stopped
 from stress.live.plan import Plan
@@ -19,7 +19,7 @@ from stress.shm.membarrier import membarrier_register
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.publish import publish
 from stress.shm.segment import Segment
-from stress.shm.words import FENCED, FINISH, FINISH_EXHAUSTED, P_PATTERN, STAGE_DONE, STOP, STOP_DONE
+from stress.shm.words import FENCED, FINISH, FINISH_EXHAUSTED, P_PATTERN, STAGE_DONE, STAGE_READY, STOP, STOP_DONE
 
 # Chunks of accesses per call into compiled code, which looks at the control words itself.
 _CHUNKS = 4 if JIT_DISABLED else 20_000
@@ -99,6 +99,9 @@ def _run_stages(machine: Machine, cpu: Cpu, plan: Plan, vcpu: int) -> None:
         stage = now
         workload, accesses = _of_stage(machine, plan, vcpu)
         cpu.registers[CPU_PAGE], cpu.registers[CPU_LEFT] = 0, accesses
+        publish(machine.procs, (vcpu, STAGE_READY), stage)
+        if await_beginning(machine, vcpu) == STOPPED:
+            return
         if not _run_guest(machine, cpu, workload, vcpu):
             return
         machine.states[vcpu, STAGE_END_NS] = time.monotonic_ns()

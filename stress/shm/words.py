@@ -33,6 +33,7 @@ DEFERRED_HEAD = 3 * LINE + 3  # detached tables that wait for a grace period: ne
 DEFERRED_TAIL = 3 * LINE + 4
 FINISH = 4 * LINE  # non-zero: the hypervisor winds up and sets STOP
 FINISH_ASKED, FINISH_EXHAUSTED = 1, 2  # by the user or fail-fast; because the table pool ran dry
+STAGE_BEGINS_NS = 4 * LINE + 1  # clock at which vCPUs begin the stage that they are ready for; 0: not yet known
 REBUILDS = 5 * LINE  # numbers handed out to rebuilds; the newest
 TLBI_PENDING = 5 * LINE + 1  # only with the injected bug missing-dsb: the TLBI that has not taken effect, or 0
 CONTROL_WORDS = 6 * LINE
@@ -40,6 +41,7 @@ CONTROL_WORDS = 6 * LINE
 # Region "procs", one row per process: vCPUs first, the hypervisor last.
 PARKED = 0
 STAGE_DONE = 1  # number of the stage it has run to its end
+STAGE_READY = 2  # number of the stage that it is ready to begin
 WALKING = LINE  # odd while it walks without excluding others (an RCU read-side section)
 PROC_WORDS = 2 * LINE
 

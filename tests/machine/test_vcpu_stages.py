@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from stress.kernels.codes import POPULATION, RETRY, STOPPED
 from stress.kernels.notifier import move_memslots
 from stress.kernels.split import DONE
 from stress.kernels.tlb import CHUNK, CPU_LEFT, CPU_PAGE
-from stress.kernels.vcpu import FINISHED, RAN, await_stage, run
+from stress.kernels.vcpu import FINISHED, RAN, await_beginning, await_stage, run
 from stress.kernels.workload import Pattern
 from stress.shm.accounts import AT_GFN, C_FAULTS, HEARTBEAT, STATE, Kind, State
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
-from stress.shm.words import HOST_MOVING, PARK, PARKED, SLOT_BASE, STAGE, STOP, VALUE_MASK
+from stress.shm.words import HOST_MOVING, PARK, PARKED, SLOT_BASE, STAGE, STAGE_BEGINS_NS, STOP, VALUE_MASK
 
 # So many accesses, and no more.
 
@@ -125,6 +126,36 @@ def test_who_waits_can_be_parked() -> None:
         s.control[STOP] = 1
         thread.join()
     assert result == [3]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told before", "told while it waits"])
+def test_a_stage_begins_at_its_moment(told: bool) -> None:
+    s = small_machine()
+    s.control[STAGE_BEGINS_NS] = 1
+    assert await_beginning(s, 0) == RAN, "that moment has passed"
+    begins = time.monotonic_ns() + 20_000_000
+    s.control[STAGE_BEGINS_NS] = begins if told else 0
+    result: list[int] = []
+    thread = threading.Thread(
+        target=lambda: result.extend((int(await_beginning(s, 0)), time.monotonic_ns())), daemon=True
+    )
+    thread.start()
+    try:
+        if not told:
+            wait_until(lambda: s.states[0, HEARTBEAT] > 0)
+            s.control[STAGE_BEGINS_NS] = begins
+        thread.join(30)
+    finally:
+        s.control[STOP] = 1
+        thread.join()
+    status, ended = result
+    assert (status, ended >= begins) == (RAN, True)
+
+
+def test_a_stopping_run_has_no_more_stages() -> None:
+    s = small_machine()
+    s.control[STOP] = 1
+    assert await_beginning(s, 0) == STOPPED
 
 
 # Faults that must be tried again.
