@@ -31,6 +31,7 @@ START: Final = Platform(
     tlbi_ns=1000,
     tlbi_ipa_ns=1000,
     tlbi_range_ns=1000,
+    tlbi_cold_ns=8000,
     exit_ns=60,
     fault_ns=60,
     map_ns=40,
@@ -44,6 +45,7 @@ START: Final = Platform(
     # One vCPU's misses show the first, two vCPUs' the second: else the fit could not move it.
     miss_ns=10,
     miss_shared_ns=7,
+    start_ns=30_000,
 )
 
 #: What the costs are fitted to. As much memory in blocks of either size, for caches make a fault dear or cheap. The

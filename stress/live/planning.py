@@ -48,7 +48,7 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         clean_ps_per_page=round(platform.cost(Step.CLEAN, Shape(bytes=config.granule, ranges=0)) * 1000),
         icache_ns=round(platform.cost(Step.CLEAN)),
         unmap_ns_per_table=round(platform.cost(Step.UNMAP, Shape(entries=1 << geometry.index_bits, tables=1))),
-        tlbi_ns=round(platform.cost(Step.TLBI)),
+        tlbi_ns=round(platform.cost(Step.TLBI, Shape(between=config.block_size // config.granule))),
         tlbi_ipa_ns=round(platform.cost(Step.TLBI_IPA)),
         exit_ns=round(platform.cost(Work.EXIT)),
         conflict_ns=round(platform.cost(Work.CONFLICT)),

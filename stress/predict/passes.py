@@ -158,6 +158,7 @@ def play_stage(world: World, program: Callable[[int], Program], going_on: Callab
     for vcpu in range(vcpus):
         _give(world, vcpu, program(vcpu))
     start = int(world.s.control[v.NOW])
+    world.s.control[v.NOW] = start + world.s.cost[v.K_START]
     play_out(world, v.PROGRAMS, going_on)
     end = int(world.s.actor[:vcpus, v.A_ENDED].max())
     world.s.control[v.NOW] = end

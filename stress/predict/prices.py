@@ -29,7 +29,8 @@ def prices(config: RunConfig) -> Words:
     found[v.K_CLEAN_PAGE] = ps(Step.CLEAN, Shape(bytes=config.granule, ranges=0))
     found[v.K_CLEAN_BLOCK] = ps(Step.CLEAN, Shape(bytes=config.block_size, ranges=0))
     found[v.K_ICACHE] = ps(Step.CLEAN)
-    found[v.K_TLBI] = ps(Step.TLBI)
+    # From one block's to the next the guest goes through a block.
+    found[v.K_TLBI] = ps(Step.TLBI, Shape(between=config.block_size // config.granule))
     found[v.K_TLBI_IPA] = ps(Step.TLBI_IPA)
     local = platform.tlbi_local_ns is not None
     found[v.K_TLBI_LOCAL] = ps(Step.TLBI_IPA, Shape(local=True)) if local else -1
@@ -41,6 +42,7 @@ def prices(config: RunConfig) -> Words:
     # A pattern comes back to each page: of blocks the TLB holds all, of pages hardly any.
     found[v.K_HIT] = ps(Work.HIT)
     found[v.K_WALK] = ps(Work.WALK)
+    found[v.K_START] = ps(Work.START)
     return found
 
 

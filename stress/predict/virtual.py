@@ -240,8 +240,9 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUIL
     K_SHARE,  # a lock's word moves to another reader
     K_HIT,
     K_WALK,
+    K_START,  # of a stage
     COST_WORDS,
-) = range(21)
+) = range(22)
 
 # -- words of a rebuild's record ---------------------------------------------------------
 (

@@ -27,6 +27,7 @@ from stress.platforms import Shape, Work
 from stress.predict import passes
 from stress.predict import virtual as v
 from stress.predict.passes import new_world
+from stress.predict.prices import prices
 from stress.predict.virtual import World
 from stress.programs import ALWAYS, Program
 from stress.shm.mode import JIT_DISABLED
@@ -43,6 +44,7 @@ COSTS = STEP_COSTS | {
     "hand_over_ns": 50,
     "hand_over_waiting_ns": 20,
     "miss_ns": 19,
+    "start_ns": 5_000,
 }
 
 
@@ -72,7 +74,8 @@ def test_one_vcpu_takes_the_sum_of_what_everything_costs(tmp_path: Path, order: 
         if step is not Step.UNMAP_DEFERRED
     }
     adjust = PAGES * access + fault + sum(of_block.values())
-    assert times(played(config, order)) == pytest.approx([blocks * create, blocks * update, blocks * adjust], abs=40)
+    stages = [cost(Work.START) + blocks * each for each in (create, update, adjust)]
+    assert times(played(config, order)) == pytest.approx(stages, abs=40)
 
 
 @pytest.mark.thorough
@@ -95,21 +98,28 @@ def test_dirty_log_perf_takes_the_sum_of_what_everything_costs(tmp_path: Path, l
         dirty = PAGES * relaxed
     clear = cost(Work.MAP, Shape(entries=blocks * PAGES)) + cost(Work.TLBI_RANGE)
     rebuild = cost(Step.TLBI) + cost(Step.CLEAN, block) + cost(Step.UNMAP, Shape(entries=TABLE, tables=1))
-    run = played(config)
+    run, start = played(config), cost(Work.START)
     assert times(run) == pytest.approx(
         [
-            blocks * (populate + PAGES * access),
+            start + blocks * (populate + PAGES * access),
             enable,
-            *(blocks * dirty, 0, clear),
-            *(blocks * PAGES * relaxed, 0, clear),
+            *(start + blocks * dirty, 0, clear),
+            *(start + blocks * PAGES * relaxed, 0, clear),
             0,
-            blocks * (fault + rebuild + PAGES * access),
+            start + blocks * (fault + rebuild + PAGES * access),
         ],
         abs=40,
     )
     assert counted(run.stages[2])["splits"] == (0 if eager else blocks)
     assert counted(run.stages[5])["permission"] == blocks * PAGES
     assert run.stages[-1].rebuilds == blocks
+
+
+@pytest.mark.parametrize(("size", "more_ns"), [("2M", 0), ("1G", 8_000)])
+def test_a_tlbi_is_dearer_where_a_block_takes_all_else_from_the_caches(tmp_path: Path, size: str, more_ns: int) -> None:
+    file = platform_file(tmp_path, tlbi_ns=1_000, tlbi_cold_ns=8_000)
+    config = configuration(file, vcpus=1, memory="1G", backing=f"hugetlb-{size.lower()}")
+    assert prices(config)[v.K_TLBI] == (1_000 + more_ns) * 1_000
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 3, 8])

@@ -98,6 +98,7 @@ RICH = Platform(
     tlbi_range_ns=2000,
     tlbi_ipa_ns=3000,
     tlbi_local_ns=400,
+    tlbi_cold_ns=20_000,
     tlbi_waiting_ns=7,
     exit_ns=1,
     fault_ns=2,
@@ -109,6 +110,7 @@ RICH = Platform(
     hit_ns=0.5,
     walk_ns=20,
     miss_ns=90,
+    start_ns=9000,
 )
 
 
@@ -122,6 +124,10 @@ RICH = Platform(
         (Step.TLBI, Shape(waiting=3), 1021),
         (Step.TLBI, Shape(waiting=3, local=True), 400),
         (Step.TLBI_IPA, Shape(waiting=1), 3007),
+        (Step.TLBI, Shape(between=1 << 13), 1000),
+        (Step.TLBI, Shape(between=1 << 18), 21_000),
+        (Step.TLBI_IPA, Shape(between=1 << 18), 3000),
+        (Work.START, Shape(), 9000),
         (Work.TLBI_RANGE, Shape(), 2000),
         (Step.UNMAP, Shape(entries=512, tables=1), 1536 + 100),
         (Step.UNMAP_DEFERRED, Shape(entries=512, tables=1), 1536 + 100),
