@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from stress.arch.geometry import MEMSLOT_BASE
-from stress.config import RunConfig, Scenario, from_sources
-from stress.config.loading import load_toml
-from stress.errors import UsageError
+from stress.config import RunConfig, Scenario
+from stress.config.loading import ConfigError, Source, of_options, resolved, run_table, spelled
+from stress.config.model import MAX_NS, SECOND_NS
+from stress.errors import UsageError, shown
 from stress.reading import read_bytes
+from stress.units import format_duration
 
 #: Reads the words behind the name of one of our commands, whose letters are the selftests', into keys of a
 #: configuration (``block-size``); raises `UsageError`.
@@ -36,16 +39,25 @@ _COMMAND: Final = re.compile(
 )
 _ORDER: Final = re.compile(r"^Under (\S+):$")
 
-#: Lines that say an option: key -> pattern.
+_COUNT: Final = re.compile(r"(?P<value>[0-9]{1,19})")
+_BYTES: Final = re.compile(r"(?P<value>0x[0-9a-fA-F]{1,16})")
+
+#: Lines that say an option: key -> what stands before its value, the value's pattern, and an example of it.
 _OPTIONS: Final = {
-    "mode": re.compile(r"Testing guest mode: PA-bits:(?P<bits>\w+),\s*VA-bits:\d+,\s*(?P<granule>\d+)K pages"),
-    "backing": re.compile(r"Testing memory backing src type: (?P<value>\S+)"),
-    "memory": re.compile(r"Testing memory size\(aligned\): (?P<value>0x[0-9a-fA-F]+)"),
-    "phys-offset": re.compile(r"Guest physical test memory offset: (?P<value>0x[0-9a-fA-F]+)"),
-    "vcpus": re.compile(r"Number of testing vCPUs: (?P<value>\d+)"),
-    "iterations": re.compile(r"Test iterations: (?P<value>\d+)"),
-    "range": re.compile(
-        r"guest physical test memory: \[(?P<start>0x[0-9a-fA-F]+), (?P<end>0x[0-9a-fA-F]+)\)", re.IGNORECASE
+    "mode": (
+        "Testing guest mode:",
+        re.compile(r"PA-bits:(?:ANY|[345][0-9]),\s*VA-bits:[0-9]{2},\s*(?P<granule>[0-9]{1,2})K pages"),
+        "PA-bits:40,  VA-bits:48,  4K pages",
+    ),
+    "backing": ("Testing memory backing src type:", re.compile(r"(?P<value>\S+)"), "anonymous_thp"),
+    "memory": ("Testing memory size(aligned):", _BYTES, "0x40000000"),
+    "phys-offset": ("Guest physical test memory offset:", _BYTES, "0xffc0000000"),
+    "vcpus": ("Number of testing vCPUs:", _COUNT, "4"),
+    "iterations": ("Test iterations:", _COUNT, "2"),
+    "range": (
+        "guest physical test memory:",
+        re.compile(r"\[(?P<start>0x[0-9a-fA-F]{1,16}), (?P<end>0x[0-9a-fA-F]{1,16})\)"),
+        "[0xfebffff000, 0xfffffff000)",
     ),
 }
 
@@ -56,13 +68,13 @@ _TIMES: Final = {
     "KVM_ADJUST_MAPPINGS": re.compile(r"KVM_ADJUST_MAPPINGS: total execution time:(?P<time>.*)"),
     "populate": re.compile(r"Populate memory time:(?P<time>.*)"),
     "enable": re.compile(r"Enabling dirty logging time:(?P<time>.*)"),
-    "dirty": re.compile(r"Iteration (?P<iteration>\d+) dirty memory time:(?P<time>.*)"),
-    "get-dirty-log": re.compile(r"Iteration (?P<iteration>\d+) get dirty log time:(?P<time>.*)"),
-    "clear-dirty-log": re.compile(r"Iteration (?P<iteration>\d+) clear dirty log time:(?P<time>.*)"),
+    "dirty": re.compile(r"Iteration (?P<iteration>\S+) dirty memory time:(?P<time>.*)"),
+    "get-dirty-log": re.compile(r"Iteration (?P<iteration>\S+) get dirty log time:(?P<time>.*)"),
+    "clear-dirty-log": re.compile(r"Iteration (?P<iteration>\S+) clear dirty log time:(?P<time>.*)"),
     "disable": re.compile(r"Disabling dirty logging time:(?P<time>.*)"),
 }
-_TIME: Final = re.compile(r"\s*(\d{1,9})\.(\d{9})s")
-_COMMA: Final = re.compile(r"\s*\d+,\d+\s*s?")
+_TIME: Final = re.compile(r"([0-9]{1,9})\.([0-9]{9})s")
+_COMMA: Final = re.compile(r"[0-9]+,[0-9]+\s*s?")
 
 #: What decides a prediction and no selftest prints; what is assumed if nobody says it, in words.
 _UNSAID: Final = {"orders": "order", "locking": "locking", "fwb": "FWB", "cmo": "cmo"}
@@ -107,6 +119,8 @@ class _Run:
     line: int
     order: str = ""
     said: dict[str, re.Match[str]] = field(default_factory=dict)
+    #: The lines that say it.
+    lines: dict[str, int] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
 
     @property
@@ -140,9 +154,9 @@ def _wrong(path: Path, line: int, what: str, remedy: str) -> NoReturn:
     raise UsageError(f"{path}, line {line}: {what}", remedy)
 
 
-def _runs(path: Path, lines: Sequence[str], read_options: ReadOptions) -> tuple[list[_Run], dict[str, Any]]:
+def _runs(path: Path, lines: Sequence[str], read_options: ReadOptions) -> tuple[list[_Run], Source]:
     """The runs of a log, which are several only where each says its order, and the options of a command line."""
-    runs, command = [_Run(1)], dict[str, Any]()
+    runs, command = [_Run(1)], Source({})
     for number, line in enumerate(lines, start=1):
         run = runs[-1]
         if match := _ORDER.search(line):
@@ -151,15 +165,18 @@ def _runs(path: Path, lines: Sequence[str], read_options: ReadOptions) -> tuple[
                 runs.append(run)
             run.order = match[1]
         elif match := _COMMAND.search(line):
-            if command or run.said or run.stages:
+            if command.values or run.said or run.stages:
                 _two_runs(path, number)
-            command = _command(path, number, match, read_options)
+            command = Source(_command(path, number, match, read_options), _at(path, number))
         else:
-            for key, pattern in _OPTIONS.items():
-                if match := pattern.search(line):
+            for key, (label, pattern, example) in _OPTIONS.items():
+                if (at := line.lower().find(label.lower())) >= 0:
                     if key in run.said:
                         _two_runs(path, number)
-                    run.said[key] = match
+                    text = line[at + len(label) :].strip()
+                    if (match := pattern.fullmatch(text)) is None:
+                        _no_value(path, number, text, f"value of {key} such as {example}", is_last=number == len(lines))
+                    run.said[key], run.lines[key] = match, number
             for name, pattern in _TIMES.items():
                 if match := pattern.search(line):
                     stage = _stage(path, number, name, match, is_last=number == len(lines))
@@ -171,6 +188,17 @@ def _runs(path: Path, lines: Sequence[str], read_options: ReadOptions) -> tuple[
             f"{path} holds no line of {_PAGE_TABLE_TEST} or {_DIRTY_LOG_PERF}", "give all that one of them printed"
         )
     return runs, command
+
+
+def _at(path: Path, line: int) -> Callable[[str], str]:
+    """How an error names a key that a line of a log says."""
+    return lambda key: f"{path}, line {line}: {key}"
+
+
+def _no_value(path: Path, line: int, text: str, what: str, is_last: bool) -> NoReturn:
+    if is_last:
+        _wrong(path, line, "the log is cut off here", "give all that the test printed")
+    _wrong(path, line, f"{shown(text[:40])} is no {what}", "give what the test printed")
 
 
 def _two_runs(path: Path, line: int) -> NoReturn:
@@ -193,48 +221,80 @@ def _command(path: Path, line: int, match: re.Match[str], read_options: ReadOpti
 
 
 def _stage(path: Path, line: int, name: str, match: re.Match[str], is_last: bool) -> Stage:
-    time = _TIME.match(match["time"])
-    if time is None:
-        if _COMMA.match(match["time"]):
-            _wrong(path, line, f"{match['time'].strip()} has a decimal comma", "write a point, or test with LC_ALL=C")
-        if is_last:
-            _wrong(path, line, "the log is cut off here", "give all that the test printed")
-        _wrong(
-            path, line, f"{match['time'].strip()[:40]!r} is no time such as 1.234567890s", "give what the test printed"
-        )
-    iteration = int(match["iteration"]) if "iteration" in match.re.groupindex else 0
-    return Stage(name, iteration, int(time[1]) * 10**9 + int(time[2]), line)
+    text = match["time"].strip()
+    time = _TIME.fullmatch(text)
+    if time is None or int(time[1]) * SECOND_NS > MAX_NS:
+        if _COMMA.fullmatch(text):
+            _wrong(path, line, f"{text[:40]} has a decimal comma", "write a point, or test with LC_ALL=C")
+        most = f", at most {format_duration(MAX_NS)}" if time else ""
+        _no_value(path, line, text, f"time such as 1.234567890s{most}", is_last and not time)
+    iteration = 0
+    if "iteration" in match.re.groupindex:
+        count = _COUNT.fullmatch(match["iteration"])
+        iteration = int(count[0]) if count else 0
+        if iteration == 0:
+            _no_value(path, line, match["iteration"], "iteration such as 1", is_last=False)
+    return Stage(name, iteration, int(time[1]) * SECOND_NS + int(time[2]), line)
 
 
 def _log(
     path: Path,
     run: _Run,
     end: int,
-    command: Mapping[str, Any],
+    command: Source,
     file: Path | None,
     given: Mapping[str, Any],
     defaults: Mapping[str, Any],
     several: bool,
 ) -> Log:
     """The log of a run, its options from everywhere."""
-    name = f"{path} ({run.order})" if several else str(path)
-    table = load_toml(file).get("run", {}) if file else {}
-    said = dict(command) | ({"orders": [run.order]} if run.order else {})
-    stated = said | (dict(table) if isinstance(table, Mapping) else {})
-    said |= _said(path, run, {**stated, **given})
-    _check_whole(path, run, end, said)
-    unsaid = [
-        key for key in _UNSAID if not {key, "order" if key == "orders" else key} & {*said, *stated, *_kept(given)}
-    ]
+    problems: list[str] = []
+    table = run_table(file, problems) if file else {}
+    if problems:
+        raise ConfigError([f"{file}: {each}" for each in problems], "put it right")
+    known = dict(command.values) | ({"orders": [run.order]} if run.order else {})
+    said = _said(path, run, {**known, **table, **given})
+    printed = Source(said, lambda key: _at(path, run.lines.get(key, run.line))(key))
+    options = _kept(given)
+    order = Source({"orders": [run.order]} if run.order else {}, _at(path, run.line))
+    stronger = [order, Source(table, _positions(file) if file else str), of_options(options)]
     try:
-        config = from_sources(file, _kept(given), {**defaults, **said})
-    except UsageError as error:
-        raise UsageError(f"{path}: {error.message}", error.remedy or "see stress predict --help") from None
+        config = resolved([command, printed, *stronger], defaults)
+        if command.values:
+            _check_agreed(path, run, command, resolved([printed, command, *stronger], defaults), config)
+    except ConfigError as error:
+        named = [each if each.startswith((str(path), str(file))) else f"{path}: {each}" for each in error.problems]
+        raise ConfigError(named, "write it as it was in the run (stress predict --help)") from None
+    _check_whole(path, run, end)
+    unsaid = [key for key in _UNSAID if not {key, "order" if key == "orders" else key} & {*known, *table, *options}]
     if len(config.orders) > 1:
         raise UsageError(f"{path}: {len(config.orders)} orders for one run", "say one with --order")
     assumed = {"orders": config.orders[0], "locking": config.locking, "fwb": config.fwb, "cmo": config.cmo}
     texts = tuple(f"{_UNSAID[key]} {_word(assumed[key])}" for key in unsaid)
+    name = f"{path} ({run.order})" if several else str(path)
     return Log(name, config, tuple(run.stages), texts, path.with_suffix(".toml"))
+
+
+def _positions(file: Path) -> Callable[[str], str]:
+    """How an error names a key of the table [run] in a TOML file."""
+    lines = read_bytes(file).decode().splitlines()
+
+    def at(key: str) -> str:
+        written = re.compile(rf"(?<![\w-])[\"']?{re.escape(key)}[\"']?\s*=")
+        number = next((f", line {number}" for number, line in enumerate(lines, 1) if written.search(line)), "")
+        return f"{file}{number}: run.{spelled(key)}"
+
+    return at
+
+
+def _check_agreed(path: Path, run: _Run, command: Source, asked: RunConfig, printed: RunConfig) -> None:
+    """Raise `UsageError` if the command line asked for another run than the lines below it are of."""
+    for key in ("vcpus", "iterations", "backing", "memory"):
+        if key in command.values and key in run.said:
+            there, told = getattr(printed, key), getattr(asked, key)
+            if told > there if key == "memory" else told != there:  # memory is aligned
+                words = f"{key} is {there} here, and {told} on the command line"
+                _wrong(path, run.lines[key], words, "give each run a file of its own")
 
 
 def _word(value: object) -> str:
@@ -252,6 +312,7 @@ def _said(path: Path, run: _Run, stated: Mapping[str, Any]) -> dict[str, Any]:
     if "mode" in said:
         # The width of IPAs decides where memory lies, and nothing of what it costs.
         found |= {"granule": int(said["mode"]["granule"]) << 10, "ipa-bits": 48}
+        run.lines["granule"] = run.lines["ipa-bits"] = run.lines["mode"]
     for key in ("backing", "memory"):
         if key in said:
             found[key] = said[key]["value"]
@@ -267,7 +328,7 @@ def _said(path: Path, run: _Run, stated: Mapping[str, Any]) -> dict[str, Any]:
             _wrong(
                 path,
                 run.line,
-                f"no options: no line {_OPTIONS[missing[0]].pattern.partition(':')[0].replace(chr(92), '')!r}",
+                f"no options: no line {_OPTIONS[missing[0]][0].rstrip(':')!r}",
                 f"give all that the test printed, or its options in {path.with_suffix('.toml')}",
             )
         return found
@@ -279,23 +340,31 @@ def _said(path: Path, run: _Run, stated: Mapping[str, Any]) -> dict[str, Any]:
             f"no options: {_DIRTY_LOG_PERF} does not print {' and '.join(lacking)}",
             f"put its command line before what it printed, or a table [run] with them in {path.with_suffix('.toml')}",
         )
-    if "range" in said and "memory" not in stated:
-        vcpus = stated["vcpus"]
+    if "range" in said:
         size = int(said["range"]["end"], 16) - int(said["range"]["start"], 16)
-        found["memory"] = size // vcpus if isinstance(vcpus, int) and vcpus > 0 else size
+        if size <= 0:
+            _wrong(path, run.lines["range"], f"a range of {size} bytes", "give what the test printed")
+        if "memory" not in stated:
+            vcpus = stated["vcpus"]
+            found["memory"] = size // vcpus if isinstance(vcpus, int) and vcpus > 0 else size
+            run.lines["memory"] = run.lines["range"]
     return found
 
 
-def _check_whole(path: Path, run: _Run, end: int, said: Mapping[str, Any]) -> None:
-    """Raise `UsageError` unless every stage of a run is there."""
+def _check_whole(path: Path, run: _Run, end: int) -> None:
+    """Raise `UsageError` unless every stage of a run is there, and none is too many."""
     there = {(stage.name, stage.iteration) for stage in run.stages}
+    count = max((each for _, each in there), default=1)
+    wanted: Iterable[tuple[str, int]] = ((name, 0) for name in _TIMES if name.startswith("KVM_"))
     if run.is_dirty_log:
-        count = int(said["iterations"]) if "iterations" in said else max((each for _, each in there), default=1)
-        rounds = [(name, number) for number in range(1, count + 1) for name in ("dirty", "get-dirty-log")]
-        wanted = [("populate", 0), ("enable", 0), *rounds, ("disable", 0)]
-    else:
-        wanted = [(name, 0) for name in _TIMES if name.startswith("KVM_")]
-    for name, iteration in wanted:
+        if "iterations" in run.said:
+            count = int(run.said["iterations"]["value"])
+        rounds = ((name, number) for number in range(1, count + 1) for name in ("dirty", "get-dirty-log"))
+        wanted = chain((("populate", 0), ("enable", 0)), rounds, (("disable", 0),))
+    for stage in run.stages:
+        if stage.iteration > count:
+            _wrong(path, stage.line, f"iteration {stage.iteration} of {count}", "give what the test printed")
+    for name, iteration in wanted:  # ends at the first that is missing, however many are said to be there
         if (name, iteration) not in there:
             last = run.stages[-1].line if run.stages else end
             what = Stage(name, iteration, 0, 0).title

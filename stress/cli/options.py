@@ -11,7 +11,7 @@ import click
 from stress.cli.completion import VALUES, Shipped, completing, words
 from stress.cli.help import SectionOption
 from stress.cli.output import say
-from stress.cli.selftest import LETTERS, access_options, meaningless_options, mode_options, translated
+from stress.cli.selftest import LETTERS, access_options, check_mode, meaningless_options, mode_options, translated
 from stress.config import RunConfig, from_sources, load_toml
 from stress.config.keys import Form, as_written, key
 from stress.config.loading import KEYS
@@ -146,6 +146,8 @@ def written_options(command: click.Command, words: Sequence[str]) -> dict[str, A
     except click.exceptions.Exit:
         raise UsageError("the command line asks for help", "write the one of the run") from None
     file = given.pop("config_file", None)
+    if given.get("mode") is not None:
+        check_mode(given["mode"])
     given |= {"mode": None, "selftest_kernel": None}
     keys, problems, _ = translated({name: value for name, value in given.items() if value is not None and value != ()})
     if problems:

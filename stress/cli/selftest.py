@@ -15,7 +15,7 @@ import click
 from stress.arch.geometry import BLOCK_SIZES, KIB
 from stress.cli.help import SectionOption
 from stress.config import Pattern
-from stress.errors import shown
+from stress.errors import UsageError, shown
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -57,6 +57,8 @@ MODES: Final = {
 }
 #: Newer kernels number modes otherwise (LPA2 brought p52v48_16k).
 _LAST_NUMBERED: Final = (6, 7)
+#: More than any kernel has.
+_MOST_MODES: Final = 32
 #: The kernel whose numbers are meant by default: that of the thread which proposed block-first.
 _THREADS_KERNEL: Final = "5.12"
 
@@ -159,6 +161,14 @@ def translated(options: dict[str, Any]) -> tuple[dict[str, Any], list[str], list
         else:
             _take(keys, "-w", {"write_fraction": percent / 100}, problems)
     return keys, problems, notes
+
+
+def check_mode(mode: str) -> None:
+    """Raise `UsageError` unless ``-m`` was given a mode that some Linux, or an option here, has."""
+    text = mode.strip()
+    match = _MODE.fullmatch(text)
+    if not (int(text[:3]) < _MOST_MODES if _is_number(text) else match and int(match[2]) * KIB in BLOCK_SIZES):
+        raise UsageError(f"-m: no Linux has mode {shown(mode)}", "write the command line as it was")
 
 
 def _is_number(mode: str) -> bool:

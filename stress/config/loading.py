@@ -44,10 +44,10 @@ _BOUNDS: Final = {
 class ConfigError(UsageError):
     """A configuration that makes no sense. ``problems`` has one line per bad key, starting with its path."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], remedy: str = "") -> None:
         self.problems = tuple(" ".join(problem.split()) for problem in problems)
         count = len(self.problems)
-        super().__init__(self.problems[0] if count == 1 else f"{count} problems: {' | '.join(self.problems)}")
+        super().__init__(self.problems[0] if count == 1 else f"{count} problems: {' | '.join(self.problems)}", remedy)
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def from_sources(
     found, after those that the caller has found already.
     """
     found = list(problems)
-    table = _run_table(file, found) if file else {}
+    table = run_table(file, found) if file else {}
     return resolved([Source(table, path_below("run")), of_options(options or {})], defaults, found)
 
 
@@ -175,7 +175,8 @@ def _of_bug(sources: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     return settings
 
 
-def _run_table(file: Path, problems: list[str]) -> Mapping[str, Any]:
+def run_table(file: Path, problems: list[str]) -> Mapping[str, Any]:
+    """The table [run] of a TOML file; what else is in it is added to ``problems``."""
     tables = load_toml(file)
     for key in tables:
         if key != "run":

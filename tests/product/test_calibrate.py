@@ -223,7 +223,23 @@ def test_what_only_sums_tell_is_not_known() -> None:
         (DIRTY_LOG_PERF.partition("\n")[2], "dirty_log_perf_test does not print vcpus and backing; put its command"),
         (DIRTY_LOG_PERF.replace("Iteration 2 dirty", "x"), "the log is cut off: no time of dirty 2 follows"),
         (DIRTY_LOG_PERF.replace("-v 4", "-v four"), "line 1: Invalid value for '-v'"),
-        (DIRTY_LOG_PERF.replace("-v 4", "-v 0"), "vcpus: must be at least 1, not 0"),
+        (DIRTY_LOG_PERF.replace("-v 4", "-v 0"), "line 1: vcpus: must be at least 1, not 0"),
+        (DIRTY_LOG_PERF.replace("-v 4", "-m 99"), "line 1: -m: no Linux has mode '99'; write the command line as it"),
+        (PAGE_TABLE_TEST.replace("-v 20", "-v 2"), "line 8: vcpus is 20 here, and 2 on the command line; give each"),
+        (PAGE_TABLE_TEST.replace("-b 20G", "-b 20zz"), "line 1: memory: '20zz' is not a size; write a size as 4K"),
+        (PAGE_TABLE_TEST.replace("vCPUs: 20", "vCPUs: 0"), "line 8: vcpus: must be at least 1, not 0; write it as"),
+        (PAGE_TABLE_TEST.replace("vCPUs: 20", "vCPUs: 20x"), "line 8: '20x' is no value of vcpus such as 4; give what"),
+        (PAGE_TABLE_TEST.replace("0x500000000", "0x500000zzz"), "line 5: '0x500000zzz' is no value of memory such as"),
+        (PAGE_TABLE_TEST.replace("0x500000000", "0x0"), "line 5: memory: must be more than 0, not '0x0'"),
+        (PAGE_TABLE_TEST.replace("0xffac0000000", "12"), "line 6: '12' is no value of phys-offset such as 0xffc000"),
+        (PAGE_TABLE_TEST.replace("  4K", "  5K"), "line 2: granule: no granule has 5120 bytes; use 4K, 16K or 64K"),
+        (PAGE_TABLE_TEST.replace("ANY", "99"), "line 2: 'PA-bits:99, VA-bits:48, 4K pages' is no value of mode such"),
+        (PAGE_TABLE_TEST.replace("3.702000000s", "3.702000000sx"), "line 10: '3.702000000sx' is no time such as 1.23"),
+        (PAGE_TABLE_TEST.replace("3.702", "999999999.702"), "line 10: '999999999.702000000s' is no time such as 1.23"),
+        (DIRTY_LOG_PERF.replace("iterations: 2", "iterations: 99999999999"), "line 2: iterations: must be at most"),
+        (DIRTY_LOG_PERF.replace("Iteration 1 d", "Iteration 0 d"), "line 8: '0' is no iteration such as 1; give what"),
+        (DIRTY_LOG_PERF.replace("Iteration 1 d", "Iteration 3 d"), "line 8: iteration 3 of 2; give what the test"),
+        (DIRTY_LOG_PERF.replace("0xfeffffe000", "0xffffffe000"), "line 4: a range of 0 bytes; give what the test"),
         (DIRTY_LOG_PERF.replace("-v 4", "-v '4"), "line 1: no command line: No closing quotation"),
         (PAGE_TABLE_TEST.replace("hugetlb_1gb\n", "hugetlb_16gb\n"), "unknown backing 'anonymous_hugetlb_16gb'"),
     ],
@@ -233,6 +249,21 @@ def test_a_log_that_cannot_be_used(text: str, words: str, tmp_path: Path) -> Non
         read(text, tmp_path)
     assert words in str(error.value)
     assert "run.log" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ("[run]\nvcpus = 0\n", "run.toml, line 2: run.vcpus: must be at least 1, not 0; write it as it was in the run"),
+        ('[run]\nvcpus = 4\nmemory = "0x10zz"\n', "run.toml, line 3: run.memory: '0x10zz' is not a size"),
+        ("[run]\nwrite-fraction = nan\n", "run.toml, line 2: run.write-fraction: must be a finite number, not nan"),
+        ("run = 5\n", "run.toml: run: must be a table, [run]"),
+    ],
+)
+def test_a_file_beside_a_log_that_cannot_be_used(beside: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        read(DIRTY_LOG_PERF, tmp_path, beside)
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize(
