@@ -118,6 +118,8 @@ class Accesses:
         one = self.current
         if one is None or one.done:
             return self.words.get(at, 0)
+        if at in one.used and at not in self.visible and not one.atomic:  # its own, as most are
+            return self.words.get(at, 0)
         if one.at_once:
             value = self._seen_by(one, at)
             if one.noted and self.shared(one, at, False):
@@ -142,6 +144,9 @@ class Accesses:
         """A store by the current actor: plain ones are like those with release order, on x86."""
         one = self.current
         if one is None or one.done:
+            self.words[at] = value
+            return
+        if at in one.stored_to and at not in self.visible and not one.atomic:
             self.words[at] = value
             return
         if one.at_once:

@@ -20,7 +20,7 @@ class Memory(Protocol):
 class Region:
     """An array of words of a world, indexed as kernels index numpy's."""
 
-    __slots__ = ("_base", "_strides", "_world", "shape")
+    __slots__ = ("_base", "_places", "_strides", "_world", "shape")
 
     def __init__(self, world: Memory, base: int, shape: tuple[int, ...]) -> None:
         self._world = world
@@ -30,24 +30,22 @@ class Region:
         for extent in reversed(shape[1:]):
             strides.insert(0, strides[0] * extent)
         self._strides = strides
+        self._places: dict[Index, int] = {}  # by index, as far as they were asked for
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def place(self, index: Index) -> int:
         """The first word at an index."""
-        shape, strides = self.shape, self._strides
-        if type(index) is tuple and len(index) == 2:
-            first, second = index
-            if 0 <= first < shape[0] and 0 <= second < shape[1]:
-                return self._base + first * strides[0] + second * strides[1]
-        at = self._base
-        for depth, one in enumerate(index if isinstance(index, tuple) else (index,)):
-            extent = shape[depth]
-            if not 0 <= one < extent:
-                raise IndexError(f"index {one} of {extent}")
-            at += one * strides[depth]
-        return at
+        if index not in self._places:
+            at = self._base
+            for depth, one in enumerate(index if isinstance(index, tuple) else (index,)):
+                extent = self.shape[depth]
+                if not 0 <= one < extent:
+                    raise IndexError(f"index {one} of {extent}")
+                at += one * self._strides[depth]
+            self._places[index] = at
+        return self._places[index]
 
     def __getitem__(self, index: Index) -> Any:
         given = len(index) if isinstance(index, tuple) else 1
