@@ -51,7 +51,7 @@ def screen(steps: Steps, limits: Mapping[str, Any]) -> Verdict:
         while True:
             notes.clear()
             try:
-                _, kinds, _ = follow(scene, ())
+                kinds = follow(scene, ()).kinds
                 break
             except Shared:  # one more word before whose accesses actors stop
                 continue

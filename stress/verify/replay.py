@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from stress.errors import UsageError
 from stress.orders import Order, parse_order
@@ -27,12 +27,21 @@ def stage(hooks: Hooks, order: Order, example: Counterexample) -> Scene:
     return scene
 
 
-def follow(scene: Scene, choices: Sequence[int]) -> tuple[list[int], frozenset[str], bool]:
-    """Play these choices where they are possible, then on to the end; the choices made, and what `Scene.judge` says."""
+class Played(NamedTuple):
+    """What became of a schedule's choices."""
+
+    choices: list[int]  # those made, to the end
+    kinds: frozenset[str]
+    met: bool  # a violation was met, not told by a rule alone
+    last: int  # choices up to the last violation; all of them if it was found at the end
+
+
+def follow(scene: Scene, choices: Sequence[int]) -> Played:
+    """Play these choices where they are possible, then on to the end in the natural way."""
     world = scene.world
     world.reset()
-    made = []
-    at = 0
+    made: list[int] = []
+    at = last = violations = 0
     while enabled := world.enabled():
         while at < len(choices) and choices[at] not in enabled:
             at += 1
@@ -40,33 +49,48 @@ def follow(scene: Scene, choices: Sequence[int]) -> tuple[list[int], frozenset[s
         at += 1
         world.step(actor)
         made.append(actor)
+        if scene.violations() != violations:
+            violations, last = scene.violations(), len(made)
     found, met = scene.judge()
-    return made, frozenset(found), met
+    return Played(made, frozenset(found), met, last if sum(found.values()) == violations else len(made))
 
 
 def simplify(hooks: Hooks, order: Order, example: Counterexample) -> Counterexample:
-    """A schedule with the same violations that changes actors less often, as far as leaving out turns leads there."""
+    """The same violations after fewer changes of actor, and fewer steps, as far as leaving out parts leads there."""
     scene = stage(hooks, order, example)
     actors = scene.world.actors // 2
     best = list(example.choices)
-    _, wanted, met = follow(scene, best)
+    _, wanted, met, _ = follow(scene, best)
     tries = 0
     improved = True
     while improved and tries < _TRIES:
         improved = False
-        turns = [at for at in range(len(best)) if at == 0 or best[at] != best[at - 1]] + [len(best)]
-        variants = [best[:cut] for cut in turns] + [best[:start] + best[end:] for start, end in pairwise(turns)]
-        for variant in variants:
+        for variant in _shorter(best):
             tries += 1
             try:
-                made, found, its = follow(scene, variant)
+                played = follow(scene, variant)
+                # What comes after the last violation is nobody's concern, as long as it comes by itself.
+                cut = played.choices[: played.last]
+                if complexity(cut, actors) < complexity(best, actors) and _breaks(follow(scene, cut), wanted, met):
+                    best, improved = cut, True
+                    break
             except Shared:
                 return example  # never seen: what was found before is left as it is
-            simpler = complexity(made, actors) < complexity(best, actors)
-            if found >= wanted and its == met and simpler:
-                best, improved = made, True
-                break
-    return replace(example, choices=tuple(best), stops=tuple(sorted(scene.world.visible)))
+    choices = tuple(follow(scene, best).choices)
+    return replace(example, choices=choices, stops=tuple(sorted(scene.world.visible)))
+
+
+def _breaks(played: Played, wanted: frozenset[str], met: bool) -> bool:
+    return played.kinds >= wanted and played.met == met
+
+
+def _shorter(choices: list[int]) -> Iterator[list[int]]:
+    """The choices cut off before a turn, without a turn, and with less of a turn."""
+    turns = [at for at in range(len(choices)) if at == 0 or choices[at] != choices[at - 1]] + [len(choices)]
+    yield from (choices[:cut] for cut in turns)
+    yield from (choices[:start] + choices[end:] for start, end in pairwise(turns))
+    for start, end in pairwise(turns):
+        yield from (choices[:kept] + choices[end:] for kept in range(start + 1, end))
 
 
 def as_kept(example: Counterexample, timeline: Timeline | None = None) -> dict[str, Any]:

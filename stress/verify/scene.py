@@ -228,6 +228,10 @@ class Scene:
             found["table-leak"] = found.get("table-leak", 0) + 1
         return found, met or bool(stuck)
 
+    def violations(self) -> int:
+        """How many violations there were so far."""
+        return sum(self.s.tally[accounts.VIOLATIONS + kind] for kind in accounts.Kind)
+
     def counted(self, counter: int) -> int:
         """Sum of a counter over all vCPUs and slots."""
         counters: Region = self.s.counters  # type: ignore[assignment]

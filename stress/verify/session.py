@@ -114,7 +114,7 @@ def replay(path: Path, table: DrawTable, emit: Callable[[str], None]) -> int:
     codes = []
     for order, example in read(path):
         with Hooks() as hooks:
-            _, found, _ = follow(stage(hooks, order, example), example.choices)
+            found = follow(stage(hooks, order, example), example.choices).kinds
             emit(f"{order.name}: {', '.join(example.kinds)}\n")
             emit(play(hooks, order, example).drawn(table))
         gone = sorted(set(example.kinds) - found)

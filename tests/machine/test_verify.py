@@ -84,7 +84,7 @@ def test_a_wrong_order_is_refuted(hooks: Hooks, order: str, kinds: set[str]) -> 
     assert set(result.kinds) == kinds
     example = result.counterexample
     assert example is not None
-    made, found, met = follow(stage(hooks, parse_order(order), example), example.choices)
+    made, found, met, _ = follow(stage(hooks, parse_order(order), example), example.choices)
     assert (made, set(found), met) == (list(example.choices), set(example.kinds), True)
 
 
@@ -94,6 +94,9 @@ def test_a_counterexample_is_simplified_kept_and_played(hooks: Hooks, tmp_path: 
     assert example is not None
     simple = simplify(hooks, order, example)
     assert set(simple.kinds) == set(example.kinds)
+    shown, before = (follow(stage(hooks, order, each), each.choices) for each in (simple, example))
+    assert (shown.kinds, shown.met) == (before.kinds, True)
+    assert shown.last < before.last, "no fault of the guest's stands before what it takes"
     timelines = [play(hooks, order, each) for each in (simple, example)]
     write(tmp_path / "example", list(zip((simple, example), timelines, strict=True)))
     assert [each.timeline for each in checked(json.loads((tmp_path / "example").read_text()), tmp_path)] == timelines
