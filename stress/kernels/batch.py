@@ -1,15 +1,18 @@
-"""The batch that a process rebuilds: its tables as they were when it looked."""
+"""The entries that a process rebuilds or splits, as they were when it looked, and whether they still are."""
 
 from __future__ import annotations
 
-from stress.kernels.descriptor import is_table, next_page, pages_at
+from stress.bugs import NO_RECHECK
+from stress.kernels.descriptor import REBUILD_MASK, is_table, next_page, pages_at, window_of
 from stress.kernels.entries import find
+from stress.kernels.inject import injected
 from stress.kernels.memslots import mapping_level, page_in_slot, slot_of
 from stress.shm.atomics import load
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.words import (
     B_BROKEN,
+    B_BUILT,
     B_CLEANED,
     B_CLOCK,
     B_DETACHED,
@@ -46,24 +49,54 @@ def begin(s: Machine, who: int, next_state: int) -> None:
 
 
 @kernel
+def note(s: Machine, who: int, entry: int, gfn: int, level: int, index: int, old: int) -> None:
+    """Steps are to replace ``old``, which is entry ``index`` of the block that begins at ``gfn``."""
+    b = s.building[who, entry]
+    b[B_GFN] = gfn
+    b[B_LEVEL] = level
+    b[B_INDEX] = index
+    b[B_OLD] = b[B_HELD] = old
+    b[B_BROKEN] = b[B_DETACHED] = b[B_GONE] = b[B_CLEANED] = b[B_BUILT] = 0
+    b[B_CLOCK] = LINKED
+
+
+@kernel
 def look(s: Machine, who: int, entry: int, gfn: int, level: int) -> bool:
     """Note what the table and the host hold for the block around ``gfn``; False if no table stands there."""
     b = s.building[who, entry]
     b[B_SEEN] = load(s.control, HOST_SEQUENCE)
-    b[B_LEVEL] = level
-    b[B_GFN] = gfn & ~(pages_at(s.geo, level) - 1)
     index, found = find(s, gfn, level)
     old = load(s.tables, index)
     slot = slot_of(s, gfn)
     if found != level or not is_table(old, level) or slot < 0:
         return False
     frame = load(s.host, page_in_slot(s, slot, gfn))
-    b[B_INDEX] = index
-    b[B_OLD] = b[B_HELD] = old
-    b[B_FRAME] = frame & ~(pages_at(s.geo, level) - 1)
-    b[B_BROKEN] = b[B_DETACHED] = b[B_GONE] = b[B_CLEANED] = 0
-    b[B_CLOCK] = LINKED
+    offset = pages_at(s.geo, level) - 1
+    note(s, who, entry, gfn & ~offset, level, index, old)
+    b[B_FRAME] = frame & ~offset
     return frame >= 0
+
+
+@kernel
+def moved(s: Machine, who: int, entry: int) -> bool:
+    """Whether the entry, or what the host maps, is not what it was when it was looked at."""
+    b = s.building[who, entry]
+    frame = b[B_FRAME]
+    differs = load(s.control, HOST_SEQUENCE) != b[B_SEEN] or load(s.tables, b[B_INDEX]) != b[B_OLD]
+    if differs and s.geo.inject & NO_RECHECK != 0 and look(s, who, entry, b[B_GFN], b[B_LEVEL]):
+        differs = frame == b[B_FRAME] or not injected(s, NO_RECHECK)
+        b[B_FRAME] = frame  # the entry as it is now, but the frame as it was
+    return differs
+
+
+@kernel
+def still_ours(s: Machine, who: int, entry: int) -> bool:
+    """Whether the entry that we broke is as we left it, and the host maps what it did."""
+    b = s.building[who, entry]
+    index, level = find(s, b[B_GFN], b[B_LEVEL])
+    there = index == b[B_INDEX] and level == b[B_LEVEL]
+    ours = there and window_of(load(s.tables, index)) == b[B_NUMBER] & REBUILD_MASK
+    return bool(ours and load(s.control, HOST_SEQUENCE) == b[B_SEEN])
 
 
 @kernel
@@ -109,9 +142,9 @@ def record_row(s: Machine, who: int, entry: int) -> int:
 
 @kernel
 def reachable(s: Machine, who: int, entry: int) -> bool:
-    """Whether a vCPU may still walk into the old table.
+    """Whether a vCPU may still walk into the old table, or have the old block in its TLB.
 
-    It may while the table is linked, and after it was unlinked until a TLBI of its range or the VMID completes.
+    It may while that is linked, and after it was unlinked until a TLBI of its range or the VMID completes.
     """
     clock = s.building[who, entry, B_CLOCK]
     return clock == LINKED or (clock != COVERED and load(s.control, TLBI_DONE) <= clock)

@@ -41,7 +41,6 @@ from stress.shm.trace_log import end_trace_with
 from stress.shm.words import (
     B_BROKEN,
     B_CLEANED,
-    B_CLOCK,
     B_FRAME,
     B_GFN,
     B_GONE,
@@ -52,9 +51,7 @@ from stress.shm.words import (
     BATCH_SIZE,
     BATCH_YIELDED,
     CYCLE,
-    LINKED,
     ORDER_WORDS,
-    SEQUENCE,
 )
 
 _DWELL = int(State.DWELL)
@@ -62,7 +59,6 @@ _LOCK = Step.LOCK.code
 _UNLOCK = Step.UNLOCK.code
 _OPENS = mask_of(lambda facts: facts.opens)
 _INSTALLS = mask_of(lambda facts: facts.installs)
-_UNLINKS = mask_of(lambda facts: facts.unlinks)
 _TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
 _TOGETHER = mask_of(lambda facts: facts.together)
 DONE = 0
@@ -82,8 +78,6 @@ def step_of(s: Machine, who: int, one: int, step: int, start_ns: int) -> int:
     now = clock_ns()
     if _INSTALLS >> step & 1 or (was_broken and not b[B_BROKEN]):
         record[R_VALID_NS] = now
-    if b[B_CLOCK] == LINKED and (_UNLINKS >> step & 1):
-        b[B_CLOCK] = load(s.control, SEQUENCE)  # whichever comes first unlinked the table
     if not going_on and b[B_GONE] == 0:
         b[B_GONE] = LOST
         fetch_add(s.totals, (b[B_ORDER], T_LOST), 1)

@@ -1,36 +1,37 @@
-"""What each step of an order does to the blocks that a process is rebuilding: one function per step.
+"""What each step of an order does to the entries that a process is rebuilding, or splitting: one function per step.
 
 All that steps know of each other stands in the process's rows of regions "batches" and "building", nothing in the
-interpreter. A step works on one entry of the batch, or on all together. It returns False if another rebuilder was
-faster: the rebuild of that entry is then given up, as it is if what it was to work on moved.
+interpreter. A step works on one entry of the batch, or on all together; a split is a batch of one. A step returns
+False if another process was faster: that entry is then given up, as it is if what the step was to work on moved.
 """
 
 from __future__ import annotations
 
 from stress.arch import bbm
 from stress.bugs import ENTRY_READ_AGAIN, FIRST_OF_BATCH, NO_CMO, NO_RECHECK, TABLE_LEVEL_HINT
-from stress.kernels.batch import look, reachable, record_row, table_of
+from stress.kernels.batch import moved, reachable, record_row, still_ours, table_of
 from stress.kernels.clean import clean_frames, clean_unmapped, frame_not_at_poc
-from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT
+from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT, LINKED_UNWRITTEN
 from stress.kernels.descriptor import (
     LOCKED,
-    REBUILD_MASK,
+    first_frame,
     has_nt,
     is_leaf,
     is_table,
     leaf_descriptor,
     pages_at,
-    window_of,
+    table_descriptor,
     with_nt,
 )
-from stress.kernels.entries import break_entry, find, page_of, set_entry, settle_entry, swap_entry
+from stress.kernels.entries import break_entry, page_of, set_entry, settle_entry, swap_entry, tlbi_entry
 from stress.kernels.grace import grace, grace_clock
 from stress.kernels.holding import drop_lock, take_lock
 from stress.kernels.inject import injected
 from stress.kernels.oracle import broke_rule
-from stress.kernels.pool import get_page, put_page
+from stress.kernels.pool import clear_table, get_page, put_page
 from stress.kernels.teardown import count_mapped, defer, detach, tear_down
 from stress.kernels.tlbi import tlbi_ipas, tlbi_range, tlbi_vmid
+from stress.kernels.unlinked import fill_table
 from stress.orders import Step, mask_of
 from stress.shm.accounts import (
     R_CLEANED,
@@ -49,6 +50,7 @@ from stress.shm.syscalls import clock_ns
 from stress.shm.traced import Traced
 from stress.shm.words import (
     B_BROKEN,
+    B_BUILT,
     B_CLOCK,
     B_DETACHED,
     B_FRAME,
@@ -60,15 +62,18 @@ from stress.shm.words import (
     B_NUMBER,
     B_OLD,
     B_ORDER,
-    B_SEEN,
+    B_SHARE,
+    B_TABLE,
+    B_WRITABLE,
     BATCH_LOCKED_NS,
     BATCH_SIZE,
     BATCH_YIELDED,
     COVERED,
+    EMPTY_TABLE,
     GRACE_DONE,
-    HOST_SEQUENCE,
     LINKED,
     ORDER_WORDS,
+    SEQUENCE,
     TLBI_HINT,
 )
 
@@ -87,6 +92,8 @@ _CLEAR_NT = Step.CLEAR_NT.code
 _UNMAP_DEFERRED = Step.UNMAP_DEFERRED.code
 _LOCK = Step.LOCK.code
 _UNLOCK = Step.UNLOCK.code
+_BUILD = Step.BUILD.code
+_LINK = Step.LINK.code
 _TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
 
 # Why a rebuild was given up (B_GONE); 0: it was not.
@@ -115,18 +122,6 @@ def lock(s: Machine, who: int) -> None:
             b[B_GONE] = MOVED
         else:
             record[R_MAPPED] = count_mapped(s, table_of(s, who, entry), b[B_LEVEL] + 1)
-
-
-@kernel
-def moved(s: Machine, who: int, entry: int) -> bool:
-    """Whether the entry, or what the host maps, is not what it was when it was looked at."""
-    b = s.building[who, entry]
-    frame = b[B_FRAME]
-    differs = load(s.control, HOST_SEQUENCE) != b[B_SEEN] or load(s.tables, b[B_INDEX]) != b[B_OLD]
-    if differs and s.geo.inject & NO_RECHECK != 0 and look(s, who, entry, b[B_GFN], b[B_LEVEL]):
-        differs = frame == b[B_FRAME] or not injected(s, NO_RECHECK)
-        b[B_FRAME] = frame  # the entry as it is now, but the frame as it was
-    return differs
 
 
 @kernel
@@ -168,6 +163,13 @@ def judge_end(s: Machine, who: int, entry: int) -> None:
 
 
 @kernel
+def note_unlinked(s: Machine, who: int, entry: int) -> None:
+    """Note the clock of the first store over what the entry was: that unlinked the table, or the block."""
+    if s.building[who, entry, B_CLOCK] == LINKED:
+        s.building[who, entry, B_CLOCK] = load(s.control, SEQUENCE)
+
+
+@kernel
 def invalidate(s: Machine, who: int, entry: int) -> bool:
     """Break the entry."""
     b = s.building[who, entry]
@@ -175,6 +177,7 @@ def invalidate(s: Machine, who: int, entry: int) -> bool:
         return False
     b[B_BROKEN] = 1
     put_page(s, page_of(s, b[B_INDEX]))
+    note_unlinked(s, who, entry)
     return True
 
 
@@ -183,7 +186,7 @@ def tlbi(s: Machine, who: int) -> None:
     """Invalidate what TLBs hold of all the entries, with one TLBI."""
     size = s.batches[who, BATCH_SIZE]
     b = s.building[who, 0]
-    if injected(s, TABLE_LEVEL_HINT):
+    if is_table(b[B_OLD], b[B_LEVEL]) and injected(s, TABLE_LEVEL_HINT):
         end = s.building[who, size - 1, B_GFN] + pages_at(s.geo, b[B_LEVEL])
         tlbi_ipas(s, b[B_GFN], end | b[B_LEVEL] << TLBI_HINT, who, _TLBI_RANGE)
     elif size > 1 and injected(s, FIRST_OF_BATCH):
@@ -196,17 +199,33 @@ def tlbi(s: Machine, who: int) -> None:
 
 
 @kernel
-def make(s: Machine, who: int, entry: int, leaf: int) -> bool:
-    """Make ``leaf`` the entry, which we broke or which is still what we know."""
+def tlbi_ipa(s: Machine, who: int, entry: int) -> bool:
+    """Invalidate by one IPA: all that TLBs hold of a block, of what a table maps one page."""
+    b = s.building[who, entry]
+    block = is_leaf(b[B_OLD], b[B_LEVEL])
+    if block and b[B_BROKEN]:
+        issued = tlbi_entry(s, b[B_INDEX], b[B_LEVEL], b[B_GFN], LOCKED, who)
+    else:
+        issued = tlbi_range(s, b[B_GFN], b[B_GFN] + 1, who)
+    if block and issued and b[B_CLOCK] != LINKED:
+        b[B_CLOCK] = COVERED
+    return True
+
+
+@kernel
+def make(s: Machine, who: int, entry: int, new: int) -> bool:
+    """Make ``new`` the entry, which we broke or which is still what we know."""
     b = s.building[who, entry]
     ours = True
     if b[B_BROKEN]:
-        set_entry(s, b[B_INDEX], leaf, b[B_LEVEL], b[B_GFN], who)
+        set_entry(s, b[B_INDEX], new, b[B_LEVEL], b[B_GFN], who)
         get_page(s, page_of(s, b[B_INDEX]))
     else:
-        ours = swap_entry(s, b[B_INDEX], b[B_HELD], leaf, b[B_LEVEL], b[B_GFN], who)
-    b[B_HELD] = leaf
+        ours = swap_entry(s, b[B_INDEX], b[B_HELD], new, b[B_LEVEL], b[B_GFN], who)
+    b[B_HELD] = new
     b[B_BROKEN] = 0
+    if ours:
+        note_unlinked(s, who, entry)
     return ours
 
 
@@ -216,6 +235,30 @@ def install(s: Machine, who: int, entry: int, nt: bool) -> bool:
     b = s.building[who, entry]
     leaf = leaf_descriptor(s.geo, b[B_FRAME], b[B_LEVEL])
     return make(s, who, entry, with_nt(leaf) if nt else leaf)
+
+
+@kernel
+def build(s: Machine, who: int, entry: int) -> bool:
+    """Write every entry of the table that takes the block's place."""
+    b = s.building[who, entry]
+    clear_table(s, b[B_TABLE])
+    if b[B_SHARE] != EMPTY_TABLE:
+        first = first_frame(s.geo, b[B_OLD], b[B_LEVEL])
+        fill_table(s, b[B_TABLE], b[B_LEVEL] + 1, first, b[B_SHARE], b[B_WRITABLE] != 0, who)
+    b[B_BUILT] = 1
+    return True
+
+
+@kernel
+def link(s: Machine, who: int, entry: int) -> bool:
+    """Make the entry point to that table, which must have been written."""
+    b = s.building[who, entry]
+    table = table_descriptor(s.geo, b[B_TABLE])
+    ours = make(s, who, entry, table)
+    if ours and b[B_BUILT] == 0:
+        held = load(s.tables, b[B_TABLE] << s.geo.index_bits)
+        broke_rule(s, _AFTER_FREE, who, b[B_GFN], b[B_LEVEL], held, table, LINKED_UNWRITTEN)
+    return ours
 
 
 @kernel
@@ -279,16 +322,6 @@ def look_after_yield(s: Machine, who: int) -> None:
 
 
 @kernel
-def still_ours(s: Machine, who: int, entry: int) -> bool:
-    """Whether the entry that we broke is as we left it, and the host maps what it did."""
-    b = s.building[who, entry]
-    index, level = find(s, b[B_GFN], b[B_LEVEL])
-    there = index == b[B_INDEX] and level == b[B_LEVEL]
-    ours = there and window_of(load(s.tables, index)) == b[B_NUMBER] & REBUILD_MASK
-    return bool(ours and load(s.control, HOST_SEQUENCE) == b[B_SEEN])
-
-
-@kernel
 def unmap(s: Machine, who: int, entry: int, deferred: bool) -> bool:
     """Free the old tables, now or, if ``deferred``, after a grace period."""
     b = s.building[who, entry]
@@ -312,13 +345,11 @@ def unmap(s: Machine, who: int, entry: int, deferred: bool) -> bool:
 
 @kernel
 def perform(s: Machine, who: int, entry: int, step: int) -> bool:
-    """Do one step to one entry; False if its rebuild is to be given up."""
+    """Do one step of a rebuild to one entry; False if that is to be given up."""
     if step == _INVALIDATE:
         return invalidate(s, who, entry)
     if step == _TLBI_IPA:
-        b = s.building[who, entry]
-        tlbi_range(s, b[B_GFN], b[B_GFN] + 1, who)
-        return True
+        return tlbi_ipa(s, who, entry)
     if step == _CLEAN or step == _CLEAN_UNMAPPED:
         return clean(s, who, entry, step == _CLEAN_UNMAPPED)
     if step == _INSTALL or step == _INSTALL_NT:
@@ -337,3 +368,18 @@ def perform_together(s: Machine, who: int, step: int) -> None:
         lock(s, who)
     else:
         unlock(s, who)
+
+
+@kernel
+def perform_split(s: Machine, who: int, step: int) -> bool:
+    """Do one step of a split, whose callers need not compile those of rebuilds; False if it is to be given up."""
+    if step == _INVALIDATE:
+        return invalidate(s, who, 0)
+    if step == _TLBI_IPA:
+        return tlbi_ipa(s, who, 0)
+    if step == _BUILD:
+        return build(s, who, 0)
+    if step == _LINK:
+        return link(s, who, 0)
+    tlbi(s, who)
+    return True

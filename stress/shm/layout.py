@@ -52,7 +52,6 @@ from stress.shm.words import (
     SLOT_BASE,
     SLOT_FIRST,
     SLOT_PAGES,
-    SPLITTING_WORDS,
     TABLES_PA,
     TAG_SHIFT,
     TLBI_WORDS,
@@ -189,7 +188,6 @@ class Machine(NamedTuple):
     totals: npt.NDArray[np.int64]  # (orders, TOTAL_WORDS) sums over completed cycles, exact
     batches: npt.NDArray[np.int64]  # (vcpus + 1, BATCH_WORDS)
     building: npt.NDArray[np.int64]  # (vcpus + 1, batch, BUILDING_WORDS)
-    splitting: npt.NDArray[np.int64]  # (vcpus + 1, SPLITTING_WORDS)
     records: npt.NDArray[np.int64]  # (record_rows, RECORD_WORDS)
     cycles: npt.NDArray[np.int64]  # (cycle_rows, CYCLE_WORDS)
     orders: npt.NDArray[np.int64]  # (orders, ORDER_WORDS) step codes, -1 behind the last
@@ -337,7 +335,6 @@ def shapes(geo: Geo, orders: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "totals", (orders, TOTAL_WORDS)
     yield "batches", (vcpus + 1, BATCH_WORDS)
     yield "building", (vcpus + 1, geo.batch, BUILDING_WORDS)
-    yield "splitting", (vcpus + 1, SPLITTING_WORDS)
     yield "records", (geo.record_rows, RECORD_WORDS)
     yield "cycles", (geo.cycle_rows, CYCLE_WORDS)
     yield "orders", (orders, ORDER_WORDS)

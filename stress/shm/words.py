@@ -6,7 +6,7 @@ lines.
 
 from __future__ import annotations
 
-MAGIC = 0x5354_5245_5353_000B  # "STRESS", layout version 11
+MAGIC = 0x5354_5245_5353_000C  # "STRESS", layout version 12
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs.
@@ -65,39 +65,28 @@ BATCH_KEEPS = 8  # non-zero: the process keeps mmu_lock from one rebuild to the 
 BATCH_KEPT_NS = 9  # clock when it got the mmu_lock that it keeps; 0 while it keeps none
 BATCH_WORDS = 2 * LINE
 
-# Region "building", rows of a process for each table of its batch: what steps work on.
-B_NUMBER = 0
+# Region "building", rows of a process for each entry of its batch, or for the block that it splits: what steps work on.
+B_NUMBER = 0  # of the rebuild; 0: it is a split
 B_ORDER = 1
 B_GFN = 2  # first guest frame of the block
 B_LEVEL = 3
 B_INDEX = 4  # of the entry
-B_OLD = 5  # the entry when it was looked at: a table
+B_OLD = 5  # the entry when it was looked at: a table, or a block that is split
 B_HELD = 6  # the entry as we know it
 B_FRAME = 7  # first frame of the block
 B_SEEN = 8  # HOST_SEQUENCE when it was looked at
 B_BROKEN = 9  # non-zero: by us, and not made since
-B_CLOCK = 10  # newest TLBI when the table was unlinked, or LINKED, or COVERED
+B_CLOCK = 10  # newest TLBI when that was unlinked, or LINKED, or COVERED
 LINKED, COVERED = -1, -2  # not unlinked yet; by a TLBI of its range that has completed
 B_DETACHED = 11  # 1 + GRACE_BEGUN when the old tables were given up, or 0
 B_GONE = 12  # why the rebuild was given up, or 0
 B_CLEANED = 13  # bytes that were cleaned for it before its first step
-BUILDING_WORDS = 2 * LINE
-
-# Region "splitting", one row per process: the block it is splitting, which the steps of the split order work on.
-S_GFN = 0  # first guest frame of the block
-S_LEVEL = 1
-S_INDEX = 2  # of the entry
-S_OLD = 3  # the block
-S_HELD = 4  # the entry as we know it
-S_TABLE = 5  # page of the table that takes the block's place
-S_SHARE = 6  # of 2**20 of the block's pages those that it maps, or EMPTY_TABLE
+B_TABLE = 14  # page of the table that takes a block's place
+B_SHARE = 15  # of 2**20 of the block's pages those that it maps, or EMPTY_TABLE
 EMPTY_TABLE = -1
-S_WRITABLE = 7  # non-zero: those may be written
-S_BUILT = 8  # non-zero: the table's entries were written
-S_BROKEN = 9  # non-zero: the entry, by us, and not made since
-S_CLOCK = 10  # newest TLBI when the block was unlinked, or -1 while it is linked
-S_FLUSHED = 11  # non-zero: its TLBI by IPA was issued since it was unlinked
-SPLITTING_WORDS = 2 * LINE
+B_WRITABLE = 16  # non-zero: those may be written
+B_BUILT = 17  # non-zero: the table's entries were written
+BUILDING_WORDS = 3 * LINE
 
 # Guest memory: one cell per frame, (tag << 32) | not-at-PoC | value. The tag is 1 + the guest frame's offset in
 # the memslot, and 0 in a frame that backs nothing.

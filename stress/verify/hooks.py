@@ -84,7 +84,7 @@ class Hooks:
         self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
         self._perform, self._perform_together = steps.perform, steps.perform_together
         self._keep, self._handle = oracle.keep, fault.handle
-        self._too_late, self._perform_split = tlbi.too_late, splitting.perform_split
+        self._too_late, self._perform_split = tlbi.too_late, steps.perform_split
         self._conflict_abort = conflict.conflict_abort
         #: Where TLBIs go that nobody waits for; None: they take effect at once.
         self.issued: deque[tuple[int, int, int]] | None = None

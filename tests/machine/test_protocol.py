@@ -154,7 +154,7 @@ class Recorder(Processor):
 
 
 #: Regions that one process alone uses, or nobody writes to while vCPUs run.
-PRIVATE = ("batches", "building", "splitting", "orders", "programs", "copy")
+PRIVATE = ("batches", "building", "orders", "programs", "copy")
 
 needs_twins = pytest.mark.skipif(not JIT_DISABLED, reason="compiled code has this machine's processor")
 
