@@ -37,6 +37,7 @@ NATIVE: Final = "native"
 # What lies beyond would only be a typing error: a TLBI or an exit of more than a second, a clean slower than any memory
 # or faster than its cost can be told from none.
 _MAX_NS: Final = 1_000_000_000
+MAX_CORES: Final = 1 << 20
 _LEAST_BYTES_PER_S: Final = 1e6
 _MOST_BYTES_PER_S: Final = 1e15
 
@@ -145,7 +146,7 @@ class Platform(BaseModel):
     #: FEAT_BBM level: 0, 1, 2 or 3.
     bbm_level: int = Field(ge=0, le=HIGHEST)
     #: Cores that vCPUs share; as many as they need if left out. Only `stress predict` looks at it.
-    cores: int | None = Field(default=None, ge=1, le=1 << 20)
+    cores: int | None = Field(default=None, ge=1, le=MAX_CORES)
 
     clean_bytes_per_s: Bandwidth | None = Field(default=None, description="D-cache clean to PoC")
     icache_ns: Cost = Field(default=0, description="I-cache invalidation after a clean")

@@ -49,7 +49,7 @@ SECTIONS: Final = {
     ),
     _MEMORY: ("granule", "ipa_bits", "block_size", "backing", "phys_offset", "memory", "blocks", "memslots"),
     _ACCESSES: ("vcpus", "overlap", "pattern", "stride", "zipf_exponent", "write_fraction", "seed"),
-    _MACHINE: ("platform", "fwb", "bbm_level", "cmo", "guest_caches", "pin"),
+    _MACHINE: ("platform", "cores", "fwb", "bbm_level", "cmo", "guest_caches", "pin"),
     _CHECKS: ("inject", "fail_fast", "audit_interval_ns", "watchdog_ns"),
 }
 
@@ -59,7 +59,7 @@ PREDICTED: Final = {
     WHAT: tuple(field for field in SECTIONS[WHAT] if field not in ("duration_ns", "passes")),
     _MEMORY: SECTIONS[_MEMORY],
     _ACCESSES: SECTIONS[_ACCESSES],
-    _MACHINE: ("platform", "fwb", "bbm_level", "cmo"),
+    _MACHINE: ("platform", "cores", "fwb", "bbm_level", "cmo"),
 }
 
 #: Form -> the word for a value in the help, where the configuration reads and judges the text.

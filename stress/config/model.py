@@ -55,7 +55,7 @@ from stress.config.values import (
 from stress.errors import shown
 from stress.guess import did_you_mean
 from stress.orders import MAX_ORDERS, Order, parse_order
-from stress.platforms import NATIVE, Platform, load
+from stress.platforms import MAX_CORES, NATIVE, Platform, load
 from stress.splits import BUILD_FIRST, SplitOrder, parse_split_order
 
 SECOND_NS: Final = 1_000_000_000
@@ -215,6 +215,12 @@ class RunConfig(BaseModel):
     )
     seed: int = Field(default=1, ge=0, lt=1 << 63, description="Seed of every vCPU's random numbers")
     platform: str = Field(default=NATIVE, description="Machine profile: a name (stress platforms) or a TOML file")
+    cores: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_CORES,
+        description="Cores that vCPUs take turns on (stress predict); the platform's if left out, or one for each",
+    )
     fwb: bool = Field(
         default=_DERIVED, description="The CPU has FEAT_S2FWB: no cache maintenance needed; the platform's if left out"
     )
@@ -418,6 +424,11 @@ class RunConfig(BaseModel):
         moved = self.model_copy()
         moved._platform = platform
         return moved
+
+    @property
+    def only_predicted(self) -> str:
+        """The problem with running this configuration instead of predicting it, after the key; "" if there is none."""
+        return "" if self.cores is None else "a live run has this machine's cores; leave it out, or use stress predict"
 
     @property
     def geometry(self) -> Geometry:

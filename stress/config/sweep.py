@@ -228,7 +228,10 @@ class _Checker:
         except ConfigError as error:
             found += error.problems
             return []
-        options, _ = merged(sources, {}, [])
+        options, paths = merged(sources, {}, [])
+        if executor == LIVE and config.only_predicted:
+            found.append(f"{paths['cores']}: {config.only_predicted}")
+            return []
         return [Point(index, dict(values), options, config, executor)]
 
 

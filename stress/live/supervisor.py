@@ -12,7 +12,7 @@ from typing import Any
 
 from stress import host, interrupt
 from stress.config import RunConfig
-from stress.errors import ExitCode, MachineError
+from stress.errors import ExitCode, MachineError, UsageError
 from stress.live import evidence, stakes
 from stress.live.collector import Collector
 from stress.live.first_compilation import compile_in_background
@@ -61,9 +61,12 @@ def execute(
 ) -> RunData:
     """Run ``config`` and return what was measured, complete or not; with a trace of its beginning if asked for.
 
-    Raises MachineError if the machine cannot run it, Interrupted if the user interrupts before everything is set up. A
-    dead or hung process, or Ctrl-C, ends the run early: ``complete``, ``exit_code`` and ``failure`` of the data say so.
+    Raises UsageError for what can only be predicted, MachineError if the machine cannot run it, Interrupted if the user
+    interrupts before everything is set up. A dead or hung process, or Ctrl-C, ends the run early: ``complete``,
+    ``exit_code`` and ``failure`` of the data say so.
     """
+    if config.only_predicted:
+        raise UsageError(f"cores: {config.only_predicted}")
     if os.uname().sysname != "Linux":
         raise MachineError("stress needs Linux: /dev/shm, forkserver, membarrier", "run it on Linux")
     plan = plan_for(config, trace)

@@ -86,7 +86,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     world.s.access[:] = access_prices(config)
     control = world.s.control
     control[v.VCPUS] = config.vcpus
-    cores = config.platform_profile.cores or config.vcpus + 1
+    cores = config.cores or config.platform_profile.cores or config.vcpus + 1
     # Who may run at once: all vCPUs, and the hypervisor.
     control[v.CORES] = control[v.CORES_FREE] = cores if cores <= config.vcpus else 0
     control[v.BLOCK_PAGES] = size

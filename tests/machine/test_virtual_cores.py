@@ -25,7 +25,7 @@ COSTS = STEP_COSTS | {"hit_ns": 20_000, "walk_ns": 20_000, "miss_ns": 20_000}
 STAGES = ("populate", "dirty", "recover")
 
 
-def played(path: Path, cores: int, order: Order | None = None, **options: Any) -> Played:
+def played(path: Path, cores: int, order: Order | None = None, /, **options: Any) -> Played:
     """``dirty-log-perf`` over 2 MiB of each vCPU, unless the options say otherwise."""
     given: dict[str, Any] = {
         "scenario": "dirty-log-perf",
@@ -71,8 +71,18 @@ def test_on_one_core_nobody_waits_for_a_lock(tmp_path: Path) -> None:
 
 
 def test_cores_enough_for_all_change_nothing(tmp_path: Path) -> None:
-    one, other = (played(tmp_path, cores, vcpus=2).stages for cores in (0, 2))
-    assert [stage.duration_ns for stage in one] == [stage.duration_ns for stage in other]
+    one, *others = (
+        played(tmp_path, platform, vcpus=2, cores=cores).stages for platform, cores in ((0, None), (2, None), (0, 2))
+    )
+    for other in others:
+        assert [stage.duration_ns for stage in one] == [stage.duration_ns for stage in other]
+
+
+def test_the_option_overrules_the_platform(tmp_path: Path) -> None:
+    one, other, two = (
+        times(played(tmp_path, platform, vcpus=2, cores=cores)) for platform, cores in ((1, None), (2, 1), (1, 2))
+    )
+    assert one == other != two
 
 
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])

@@ -59,7 +59,7 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         --backing hugetlb-2m --phys-offset 3G --memslots 2 --populated 0.5 --duration 500ms --rebuilds 9
         --dwell 1ms --iterations 7 --rebuilder hypervisor --batch 2 --locking shared --eager-split --pattern strided
         --split-order break-first
-        --stride 5 --write-fraction 0.75 --seed 7 --platform kunpeng920 --fwb --bbm-level 2 --cmo per-fault
+        --stride 5 --write-fraction 0.75 --seed 7 --platform kunpeng920 --cores 64 --fwb --bbm-level 2 --cmo per-fault
         --no-guest-caches --inject missing-dsb --pin --fail-fast --zipf-exponent 1.5 --ipa-bits 36
         --audit-interval 250ms --watchdog 3s --yield-every 100 --recover ioctl --chunk 4M
     """
@@ -103,6 +103,7 @@ def test_run_passes_every_option_on(stress: Command, executor: FakeExecutor) -> 
         "seed": 7,
         "platform": "kunpeng920",
         "fwb": True,
+        "cores": 64,
         "bbm_level": 2,
         "cmo": "per-fault",
         "guest_caches": False,

@@ -91,6 +91,7 @@ def test_defaults() -> None:
         "seed": 1,
         "platform": "native",
         "fwb": True,
+        "cores": None,
         "bbm_level": 0,
         "cmo": "per-install",
         "guest_caches": True,

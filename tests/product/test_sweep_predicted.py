@@ -90,6 +90,17 @@ def test_what_cannot_be_predicted_is_refused_before_anything_runs(stress: Comman
     assert not output.exists()
 
 
+def test_cores_are_for_predictions() -> None:
+    """A live run has the cores that it has: it is refused before anything runs, by itself too."""
+    cores = {"cores": [1, 2], "vcpus": [2]}
+    points = plan_sweep({"run": {"executor": "predict"}, "sweep": cores}).points
+    assert [point.config.cores for point in points] == [1, 2]
+    with pytest.raises(ConfigError, match=r"sweep.cores\[1\]: a live run has this machine's cores; leave it out"):
+        plan_sweep({"sweep": cores})
+    with pytest.raises(UsageError, match="cores: a live run has this machine's cores"):
+        api.run("block-first", cores=2)
+
+
 def test_an_executor_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match=r"sweep.executor\[1\]: 'guess'; use live or predict"):
         plan_sweep({"sweep": {"executor": ["live", "guess"]}})
