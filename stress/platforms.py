@@ -64,6 +64,7 @@ class Work(StrEnum):
     FAULT = "to look what a fault is about, under mmu_lock"
     MAP = "to write entries of a table that is linked or will be"
     ZERO = "to zero memory that the host gives to the guest"
+    COPY = "to move the contents of frames, for which as much is read as written"
     TLBI_RANGE = "to invalidate the TLB entries of a range of IPAs"
     HAND_OVER = "to hand mmu_lock to a vCPU that waits for it"
     SHARE = "to take a lock for reading after another core did: mmap_lock, and a shared mmu_lock"
@@ -166,7 +167,9 @@ class Platform(BaseModel):
     fault_ns: Cost = Field(default=0, description="look of a fault handler under mmu_lock")
     map_ns: Cost = Field(default=0, description="entry written to a table")
     split_ns: Cost = Field(default=0, description="table put in place of a block, besides its TLBI and entries")
-    zero_bytes_per_s: Bandwidth | None = Field(default=None, description="zeroing of memory new to the guest")
+    zero_bytes_per_s: Bandwidth | None = Field(
+        default=None, description="zeroing of memory new to the guest; moving takes twice as long"
+    )
     hand_over_ns: Cost = Field(default=0, description="mmu_lock handed to who waits for it")
     hand_over_waiting_ns: Cost = Field(default=0, description="more per hand-over, for each vCPU that waits on")
     share_ns: Cost = Field(default=0, description="mmap_lock or mmu_lock taken for reading, after another core did")
@@ -210,6 +213,8 @@ class Platform(BaseModel):
                 return shape.entries * self.map_ns
             case Work.ZERO:
                 return _transfer_ns(shape.bytes, self.zero_bytes_per_s)
+            case Work.COPY:
+                return 2 * _transfer_ns(shape.bytes, self.zero_bytes_per_s)
             case Work.TLBI_RANGE:
                 return self._tlbi_ns(self.tlbi_range_ns, shape)
             case Work.HAND_OVER:

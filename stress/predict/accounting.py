@@ -70,7 +70,7 @@ def done(w: World, who: int, kind: int, now: int) -> None:
 def conflict_over(w: World, who: int, now: int) -> None:
     """A TLBI has emptied this core's TLB: its vCPU tries again."""
     a = w.s.actor[who]
-    a[v.A_FLUSHED] = now + 1
+    a[v.A_MEETS] = 0
     account(w, who, CONFLICT, now - a[v.A_START], 0, 0, 0, 1)
     go_on(w, who, now)
 

@@ -1,7 +1,7 @@
 """What takes blocks from the table in virtual time: the MMU notifier, as frames move, and moves of the memslot.
 
 As ``stress.kernels.notifier``: mappings go under mmu_lock held alone, with a TLBI for all and one for each table freed.
-To move the contents of frames takes no time here.
+The contents of frames move after that, without the lock, for as long as it takes to copy them.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ def prices(config: RunConfig) -> Words:
     found[v.K_SPLIT] = ps(Step.LINK)
     found[v.K_ZERO_PAGE] = ps(Work.ZERO, Shape(bytes=config.granule))
     found[v.K_ZERO_BLOCK] = ps(Work.ZERO, Shape(bytes=config.block_size))
+    found[v.K_COPY_PAGE] = ps(Work.COPY, Shape(bytes=config.granule))
     found[v.K_CLEAN_PAGE] = ps(Step.CLEAN, Shape(bytes=config.granule, ranges=0))
     found[v.K_CLEAN_BLOCK] = ps(Step.CLEAN, Shape(bytes=config.block_size, ranges=0))
     found[v.K_ICACHE] = ps(Step.CLEAN)

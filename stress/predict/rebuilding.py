@@ -17,7 +17,7 @@ from stress.predict.agenda import ask, give_back, grace, schedule, tear_down, tl
 from stress.predict.chunks import keeps_lock, next_block
 from stress.predict.decorators import kernel
 from stress.predict.guest_time import cut_programs, cut_rows, enter_rebuild
-from stress.predict.roaming import after_change, before_change
+from stress.predict.roaming import after_change, before_change, meets
 from stress.predict.virtual import World
 
 _LOCK = Step.LOCK.code
@@ -254,10 +254,16 @@ def forget_block(w: World, number: int, now: int) -> None:
 
 @kernel
 def mix(w: World, who: int, number: int, now: int) -> None:
-    """The block is valid: at FEAT_BBM level 2 accesses abort if TLBs may hold pages of it, and may keep it."""
+    """The block is valid: at FEAT_BBM level 2 who meets it before the TLBI aborts, for its TLB may hold pages of it."""
     block = w.block[number]
     if w.s.control[v.BBM_LEVEL] == MAY_ABORT and w.s.actor[who, v.A_STALE] != 0 and block[v.B_NT] == 0:
-        block[v.B_MIXED] = now + 1
+        block[v.B_MIXED] = 1
+        for vcpu in range(w.s.control[v.VCPUS]):
+            a = w.s.actor[vcpu]
+            if meets(w, vcpu, number):
+                a[v.A_MEETS] = number + 1
+            elif a[v.A_MEETS] == number + 1:
+                a[v.A_MEETS] = 0
         cut_programs(w, number, now)
 
 

@@ -25,6 +25,9 @@ C_WALKS = COUNTERS.index("walks")
 
 #: Blocks that a lap is planned for at once; behind them the rest is planned.
 AHEAD = 64
+#: Accesses between two in which a vCPU loses the table pointers of where it is, as a live one does at FEAT_BBM level 2
+#: (``stress.kernels.tlb.CHUNK``).
+POINTERS_LAST = 128
 #: Accesses planned at once, where hardly any would fault.
 FAR = 1 << 40
 
@@ -57,12 +60,29 @@ def writes(w: World, who: int) -> int:
 
 
 @kernel
+def meets(w: World, who: int, number: int) -> bool:
+    """Whether an actor's walk meets a block that has just taken a table's place, before the TLBI reaches its core.
+
+    Its TLB holds pages of the block as long as its walk cache leads to the old table, past the new entry. It loses that
+    pointer behind a fault, or by chance, and then must do so between the store and the issue of the TLBI, from which on
+    no core has an old translation: half of what it takes to write an entry.
+    """
+    a, here = w.s.actor[who], w.s.actor[who, v.A_PAGE] // w.s.control[v.BLOCK_PAGES] == number
+    if a[v.A_PHASE] != v.GUEST:
+        return bool(here)
+    share = float(here)
+    if a[v.P_PATTERN] == v.UNIFORM or a[v.P_PATTERN] == v.ZIPF:
+        share = w.block[number, v.B_WEIGHT] / (1 << v.WEIGHT_BITS)
+    return until(w, who, share / POINTERS_LAST) < w.s.cost[v.K_MAP] // (2 * max(w.s.cost[v.K_WALK], 1))
+
+
+@kernel
 def conflicts(w: World, who: int, number: int) -> bool:
-    """Whether an actor's access to a block aborts, as if every TLB held a page of it that no TLBI has taken yet."""
+    """Whether an actor's access to a block aborts: its TLB holds a page of it that no TLBI has taken yet."""
     block = w.block[number]
     if block[v.B_MIXED] == 0 or block[v.B_KIND] != v.LEAF or block[v.B_OWNER] != 0:
         return False
-    return bool(block[v.B_MIXED] > w.s.actor[who, v.A_FLUSHED])
+    return bool(w.s.actor[who, v.A_MEETS] == number + 1)
 
 
 @kernel

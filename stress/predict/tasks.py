@@ -55,9 +55,13 @@ def begin_task(w: World, task: int, now: int) -> None:
     elif task == v.TO_PROTECT:
         a[v.A_PHASE] = v.PROTECT
         ask(w, who, now, writable(w) * cost[v.K_MAP], 1)
-    elif task == v.TO_UNMAP or task == v.TO_MAP:
-        a[v.A_PHASE] = v.INVALIDATE if task == v.TO_UNMAP else v.MOVED
+    elif task == v.TO_UNMAP:
+        a[v.A_PHASE] = v.INVALIDATE
         ask(w, who, now, 0, 1)
+    elif task == v.TO_MAP:
+        a[v.A_PHASE] = v.COPIES
+        pages = (control[v.TASK_END] - control[v.TASK_BLOCK]) * control[v.BLOCK_PAGES]
+        schedule(w, who, now + pages * cost[v.K_COPY_PAGE])
     else:
         a[v.A_PHASE] = v.APPROACH
         if w.s.order[0] == _LOCK:
@@ -181,6 +185,9 @@ def go_on_with_task(w: World, phase: int, now: int) -> None:
         break_mappings(w, now)
     elif phase == v.INVALIDATED:
         mappings_broken(w, now)
+    elif phase == v.COPIES:
+        w.s.actor[who, v.A_PHASE] = v.MOVED
+        ask(w, who, now, 0, 1)
     elif phase == v.MOVED:
         end_move(w, now)
     elif phase == v.APPROACH:

@@ -53,9 +53,10 @@ APPROACH = 18  # waits for mmu_lock, if its rebuild begins with it
 BEFORE = 19  # cleans before its rebuild (--cmo per-fault)
 INVALIDATE = 20  # waits for mmu_lock, takes blocks from the table
 INVALIDATED = 21  # waits for the TLBIs of that
-MOVED = 22  # waits for mmu_lock, lets faults map what has moved
+COPIES = 22  # moves the contents of frames
+MOVED = 23  # waits for mmu_lock, lets faults map what has moved
 # Of any, see `stress.predict.cores`:
-READY = 23  # waits for a core
+READY = 24  # waits for a core
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -91,7 +92,7 @@ READY = 23  # waits for a core
     A_ENDED,  # its program, at this time
     A_CORE,  # since when it is on a core; -1: it is on none
     A_BEGUN,  # of the access that it was at when it lost its core so much time has passed; -1: it repeats the last
-    A_FLUSHED,  # behind this time no TLB conflict abort has emptied its TLB
+    A_MEETS,  # 1 + the block whose new entry it meets while that is mixed with pages; 0: none
     # of its rebuild
     A_SIZE,  # blocks of the batch
     A_STEP,
@@ -143,7 +144,7 @@ WEIGHT_BITS: Final = 30
     B_FILLED,  # all tables below it are there, whatever they map: it was split at once
     B_WEIGHT,  # of 2**WEIGHT_BITS accesses drawn, those to it
     B_NT,  # no TLB keeps it
-    B_MIXED,  # 1 + when it became valid while TLBs may hold pages of it, which aborts their vCPUs; 0: they do not
+    B_MIXED,  # it became valid while TLBs hold pages of it, which aborts vCPUs that meet it
     B_MOVING,  # the host moves its frames: faults try again
     BLOCK_WORDS,
 ) = range(16)
@@ -227,6 +228,7 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUIL
     K_SPLIT,
     K_ZERO_PAGE,
     K_ZERO_BLOCK,
+    K_COPY_PAGE,
     K_CLEAN_PAGE,
     K_CLEAN_BLOCK,
     K_ICACHE,  # per range cleaned
@@ -242,7 +244,7 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUIL
     K_WALK,
     K_START,  # of a stage
     COST_WORDS,
-) = range(22)
+) = range(23)
 
 # -- words of a rebuild's record ---------------------------------------------------------
 (

@@ -62,6 +62,14 @@ def test_an_unmap_holds_mmu_lock_for_its_entries_and_tlbis(tmp_path: Path) -> No
     assert long[-1] == pytest.approx(512 * 1_000 + 2 * 100_000, abs=100)
 
 
+def test_frames_move_for_as_long_as_it_takes_to_copy_them(tmp_path: Path) -> None:
+    """2 MiB are read and written, at 4 GiB/s each, before anybody may map them again."""
+    moves = 2 * 4
+    slow, fast = (played(tmp_path, COSTS | {"zero_bytes_per_s": rate}, rebuilds=4).cycles for rate in (2**32, 2**42))
+    more = (sum(cycle[0] for cycle in slow) - sum(cycle[0] for cycle in fast)) / 1000
+    assert more == pytest.approx(moves * 2 * 2**21 / 2**32 * 1e9, rel=0.01)
+
+
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])
 def test_who_faults_while_frames_move_tries_again(tmp_path: Path, locking: str) -> None:
     """``mmu_invalidate_retry``; under a shared lock until the move is over, which waits for the handlers."""
