@@ -117,7 +117,8 @@ class Figure:
     spun: bool
 
 
-def _key(field: str) -> str:
+def profile_key(field: str) -> str:
+    """A platform's field as its key in a file: ``tlbi-ns`` of ``tlbi_ns``."""
     return field.replace("_", "-")
 
 
@@ -133,7 +134,7 @@ class Platform(BaseModel):
         strict=True,
         validate_by_name=True,
         validate_by_alias=False,
-        alias_generator=AliasGenerator(validation_alias=_key),
+        alias_generator=AliasGenerator(validation_alias=profile_key),
     )
 
     name: Line
@@ -187,7 +188,7 @@ class Platform(BaseModel):
 
     @model_validator(mode="after")
     def _sources_of_costs(self) -> Self:
-        known, seen = {_key(field) for field in COSTS}, set[str]()
+        known, seen = {profile_key(field) for field in COSTS}, set[str]()
         for origin in Origin:
             for key in self._sources(origin):
                 if key not in known:
@@ -259,7 +260,7 @@ class Platform(BaseModel):
         for field in COSTS:
             value = getattr(self, field)
             if value and not (field == "icache_ns" and self.dic):
-                key = _key(field)
+                key = profile_key(field)
                 origin = next((each for each in Origin if key in self._sources(each)), None)
                 found.append(
                     Figure(

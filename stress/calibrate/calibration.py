@@ -15,7 +15,7 @@ from stress.calibrate.logs import Log
 from stress.calibrate.predicted_stages import FITTED, NEVER_SEEN, Stages, Vector, stage_ns, with_costs
 from stress.config import Backing, RunConfig, Scenario, from_sources
 from stress.errors import UsageError
-from stress.platforms import Platform
+from stress.platforms import Platform, profile_key
 
 _TESTS: Final = {
     Scenario.PAGE_TABLE_TEST: "kvm_page_table_test",
@@ -46,6 +46,11 @@ class Cost:
     known: bool
     #: Why it is not known, and what would tell.
     why: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Within which it is with 95%."""
+        return self.value / self.factor, self.value * self.factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +99,8 @@ def calibrate(logs: Sequence[Log], start: Platform) -> Calibration:
 
 def _why(found: Fit, name: str, advice: str) -> str:
     together = found.together(name)
-    with_others = f"only with {' and '.join(key(each) for each in together[:2])}; " if together else ""
+    with_others = f"only with {' and '.join(profile_key(each) for each in together[:2])}; " if together else ""
     return with_others + (f"run {advice}" if advice else "no run of the selftests tells it apart")
-
-
-def key(field: str) -> str:
-    """A platform's field as its key in a file."""
-    return field.replace("_", "-")
 
 
 def _platform(start: Platform, costs: Sequence[Cost], logs: Sequence[Log]) -> Platform:
@@ -109,12 +109,12 @@ def _platform(start: Platform, costs: Sequence[Cost], logs: Sequence[Log]) -> Pl
     several = f"{len(logs)} logs" if len(logs) > 1 else "a log"
     config = logs[0].config
     guessed = {
-        key(cost.field): f"{cost.why[:150]}; from {start.name}"[:200]
+        profile_key(cost.field): f"{cost.why[:150]}; from {start.name}"[:200]
         for cost in costs
         if not cost.known and getattr(start, cost.field)
     }
     fitted = {
-        key(cost.field): f"{several}: {spelled(cost.value / cost.factor)} to {spelled(cost.value * cost.factor)} (95%)"
+        profile_key(cost.field): f"{several}: {' to '.join(map(spelled, cost.interval))} (95%)"
         for cost in costs
         if cost.known
     }

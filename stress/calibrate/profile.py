@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from stress.platforms import COSTS, Origin, Platform
+from stress.platforms import COSTS, Origin, Platform, profile_key
 
 
 def as_toml(platform: Platform) -> str:
@@ -18,16 +18,12 @@ def as_toml(platform: Platform) -> str:
     ]
     if platform.cores is not None:
         lines.append(f"cores = {platform.cores}")
-    lines += [f"{_key(field)} = {_number(value)}" for field in COSTS if (value := getattr(platform, field))]
+    lines += [f"{profile_key(field)} = {_number(value)}" for field in COSTS if (value := getattr(platform, field))]
     for origin in Origin:
         sources = getattr(platform, origin.value)
         if sources:
             lines += ["", f"[{origin}]", *(f"{key} = {_text(source)}" for key, source in sources.items())]
     return "\n".join(lines) + "\n"
-
-
-def _key(field: str) -> str:
-    return field.replace("_", "-")
 
 
 def _number(value: float) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stress.calibrate.calibration import Calibration, Cost, key
+from stress.calibrate.calibration import Calibration, Cost
 from stress.calibrate.predicted_stages import NEVER_SEEN
-from stress.platforms import as_written
+from stress.platforms import as_written, profile_key
 from stress.results.text import joined, wrapped
 from stress.units import format_ns
 
@@ -21,7 +21,7 @@ def report(found: Calibration, fmt: str) -> str:
         (log, stage, format_ns(ns), format_ns(fitted), f"{fitted / ns - 1:+.1%}")
         for log, stage, ns, fitted in found.stages
     ]
-    costs = [(key(cost.field), as_written(cost.field, cost.value), _interval(cost)) for cost in known]
+    costs = [(profile_key(cost.field), as_written(cost.field, cost.value), _interval(cost)) for cost in known]
     return joined(
         wrapped(
             f"{len(known)} costs fitted, {len(unknown)} not identifiable from these logs, which scatter by "
@@ -30,12 +30,13 @@ def report(found: Calibration, fmt: str) -> str:
         "\n".join(("Fitted", table(("cost", "is", "95% interval"), costs, fmt))) if costs else "",
         "Not identifiable, with the figures of the platform to start from as far as they fit\n"
         + "\n".join(
-            wrapped(f"{key(cost.field)} ({as_written(cost.field, cost.value)}): {cost.why}", "  ") for cost in unknown
+            wrapped(f"{profile_key(cost.field)} ({as_written(cost.field, cost.value)}): {cost.why}", "  ")
+            for cost in unknown
         )
         if unknown
         else "",
         "Never seen in a stage of these tests\n"
-        + "\n".join(wrapped(f"{key(name)}: {why}", "  ") for name, why in NEVER_SEEN.items()),
+        + "\n".join(wrapped(f"{profile_key(name)}: {why}", "  ") for name, why in NEVER_SEEN.items()),
         "\n".join(("Stages", table(("log", "stage", "measured", "fitted", "error"), stages, fmt))),
         wrapped(
             "The model explains these logs badly: options that they do not say may be wrong (--order, --fwb, "
@@ -47,5 +48,4 @@ def report(found: Calibration, fmt: str) -> str:
 
 
 def _interval(cost: Cost) -> str:
-    low, high = cost.value / cost.factor, cost.value * cost.factor
-    return f"{as_written(cost.field, low)} to {as_written(cost.field, high)}"
+    return " to ".join(as_written(cost.field, end) for end in cost.interval)
