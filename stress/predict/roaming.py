@@ -70,7 +70,7 @@ def meets(w: World, who: int, number: int) -> bool:
     a, here = w.s.actor[who], w.s.actor[who, v.A_PAGE] // w.s.control[v.BLOCK_PAGES] == number
     if a[v.A_PHASE] != v.GUEST:
         return bool(here)
-    share = float(here)
+    share = 1.0 if here else 0.0
     if a[v.P_PATTERN] == v.UNIFORM or a[v.P_PATTERN] == v.ZIPF:
         share = w.block[number, v.B_WEIGHT] / (1 << v.WEIGHT_BITS)
     return until(w, who, share / POINTERS_LAST) < w.s.cost[v.K_MAP] // (2 * max(w.s.cost[v.K_WALK], 1))

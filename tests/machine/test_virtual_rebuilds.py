@@ -12,6 +12,7 @@ from predicted import STEP_COSTS, going_on, platform_file
 
 from stress.config import RunConfig, from_sources
 from stress.errors import UsageError
+from stress.kernels.tlb import CHUNK
 from stress.orders import NAMED_ORDERS, Order, Step, parse_order
 from stress.platforms import Shape
 from stress.predict import briefly, check
@@ -124,9 +125,9 @@ def test_a_window_hits_whom_chance_leads_there(tmp_path: Path, pattern: str, str
 def test_at_level_2_who_comes_before_the_tlbi_aborts_once(tmp_path: Path, pattern: str) -> None:
     """Without a break who loses the old table's pointer before the TLBI is issued aborts, and goes on. Level 3: nobody.
 
-    A vCPU in one of 4 blocks loses that once in 128 accesses, and makes n until then.
+    A vCPU in one of 4 blocks loses that once in as many accesses as a live one, and makes n until then.
     """
-    n = 128
+    n = CHUNK
     costs: dict[str, float] = {"tlbi_ns": 400, "tlbi_local_ns": 90, "hit_ns": 4, "walk_ns": 4, "exit_ns": 10}
     costs["map_ns"] = 2 * 4 * n  # the store is in the middle
     rebuilds = 30 if JIT_DISABLED else 400
@@ -135,7 +136,7 @@ def test_at_level_2_who_comes_before_the_tlbi_aborts_once(tmp_path: Path, patter
         options = {"fwb": True, "pattern": pattern, "rebuilds": rebuilds, "bbm_level": level}
         runs[level] = played(configuration(tmp_path, costs, **options), NAMED_ORDERS["bbml2"])
     aborts = counted(runs[2])["conflict"]
-    expected = (1 - (1 - 1 / 128) ** n) / 4 if pattern == "sequential" else 1 - (1 - 1 / 512) ** n
+    expected = (1 - (1 - 1 / CHUNK) ** n) / 4 if pattern == "sequential" else 1 - (1 - 1 / (4 * CHUNK)) ** n
     slack = 4 * math.sqrt(max(expected * (1 - expected), 0.01) / rebuilds)
     assert aborts / rebuilds == pytest.approx(expected, abs=slack)
     faults = runs[2].world.faults[: runs[2].world.s.control[v.KEPT]]
