@@ -72,6 +72,7 @@ class Work(StrEnum):
     WALK = "a guest access that walks the tables"
     MISS = "a guest access that walks the tables, and whose data no cache holds"
     START = "to let vCPUs begin a stage of a test"
+    REBUILD = "to look at the tables of a block that is to be rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Shape:
     ranges: int = 1
     #: Table entries written, or visited by a tear-down.
     entries: int = 0
-    #: Table entries that the guest goes through from one TLBI to the next.
+    #: Table entries that the guest goes through from one TLBI, or rebuild, to the next.
     between: int = 0
     #: Table pages freed.
     tables: int = 0
@@ -167,6 +168,12 @@ class Platform(BaseModel):
     exit_ns: Cost = Field(default=0, description="exit to the hypervisor and way back")
     fault_ns: Cost = Field(default=0, description="look of a fault handler under mmu_lock")
     map_ns: Cost = Field(default=0, description="entry written to a table")
+    rebuild_ns: Cost = Field(
+        default=0, description="look at the tables below a block, under mmu_lock, before a rebuild"
+    )
+    rebuild_cold_ns: Cost = Field(
+        default=0, description="more for that after accesses that took all else from the core's caches"
+    )
     split_ns: Cost = Field(default=0, description="table put in place of a block, besides its TLBI and entries")
     zero_bytes_per_s: Bandwidth | None = Field(
         default=None, description="zeroing of memory new to the guest; moving takes twice as long"
@@ -230,6 +237,8 @@ class Platform(BaseModel):
                 return max(self.miss_ns, (1 + shape.waiting) * self.miss_shared_ns)
             case Work.START:
                 return self.start_ns
+            case Work.REBUILD:
+                return self.rebuild_ns + _if_cold(self.rebuild_cold_ns, shape)
         facts = step.facts
         ns = 0.0
         if facts.cleans:
@@ -237,8 +246,8 @@ class Platform(BaseModel):
             ns += 0 if self.dic else shape.ranges * self.icache_ns
         if facts.tlbi is not None:
             ns += self._tlbi_ns(self.tlbi_ipa_ns if facts.tlbi is Scope.IPA else self.tlbi_ns, shape)
-        if facts.tlbi is Scope.VMID and shape.between > _CACHED_ENTRIES:
-            ns += self.tlbi_cold_ns
+        if facts.tlbi is Scope.VMID:
+            ns += _if_cold(self.tlbi_cold_ns, shape)
         if facts.builds:
             ns += shape.entries * self.map_ns
         if facts.links:
@@ -295,6 +304,11 @@ def as_written(field: str, value: float) -> str:
     if field.endswith("_bytes_per_s"):
         return f"{format_bytes(value)}/s"
     return f"{value:.3g} ns" if value < 100 else format_ns(value)
+
+
+def _if_cold(ns: float, shape: Shape) -> float:
+    """A cost of finding in memory what the guest took from the core's caches."""
+    return ns if shape.between > _CACHED_ENTRIES else 0.0
 
 
 def _transfer_ns(amount: int, bytes_per_s: float | None) -> float:

@@ -35,6 +35,8 @@ START: Final = Platform(
     exit_ns=60,
     fault_ns=60,
     map_ns=40,
+    rebuild_ns=300,
+    rebuild_cold_ns=5000,
     split_ns=500,
     zero_bytes_per_s=8e11,
     hand_over_ns=100,
@@ -48,7 +50,8 @@ START: Final = Platform(
     start_ns=30_000,
 )
 
-#: Neither its window nor its lock hold has a tear-down in it, which would hide what a TLBI over 1 GiB takes.
+#: Neither its window nor its lock hold has a tear-down in it, which would hide what a TLBI over 1 GiB takes, and what
+#: comes before the first step.
 _SOON_UNLOCKED: Final = "invalidate,tlbi,install,unlock,unmap"
 
 #: What the costs are fitted to. As much memory in blocks of either size, for caches make a fault dear or cheap.

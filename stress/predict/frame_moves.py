@@ -11,7 +11,8 @@ from stress.predict.accounting import wake
 from stress.predict.agenda import schedule, tlbi, tlbi_done
 from stress.predict.chunks import end_task
 from stress.predict.decorators import kernel
-from stress.predict.rebuilding import forget_block, tables_below
+from stress.predict.mapped_below import tables_below
+from stress.predict.rebuilding import forget_block
 from stress.predict.virtual import World
 
 

@@ -30,8 +30,9 @@ def prices(config: RunConfig) -> Words:
     found[v.K_CLEAN_PAGE] = ps(Step.CLEAN, Shape(bytes=config.granule, ranges=0))
     found[v.K_CLEAN_BLOCK] = ps(Step.CLEAN, Shape(bytes=config.block_size, ranges=0))
     found[v.K_ICACHE] = ps(Step.CLEAN)
-    # From one block's to the next the guest goes through a block.
-    found[v.K_TLBI] = ps(Step.TLBI, Shape(between=config.block_size // config.granule))
+    of_next_block = Shape(between=config.block_size // config.granule)  # the guest went through one
+    found[v.K_TLBI] = ps(Step.TLBI, of_next_block)
+    found[v.K_REBUILD] = ps(Work.REBUILD, of_next_block)
     found[v.K_TLBI_IPA] = ps(Step.TLBI_IPA)
     local = platform.tlbi_local_ns is not None
     found[v.K_TLBI_LOCAL] = ps(Step.TLBI_IPA, Shape(local=True)) if local else -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from stress.arch.bbm import MAY_ABORT
-from stress.arch.geometry import LAST_LEVEL
 from stress.orders import Scope, Step, mask_of
 from stress.predict import virtual as v
 from stress.predict.accounting import (
@@ -17,6 +16,7 @@ from stress.predict.agenda import ask, give_back, grace, schedule, tear_down, tl
 from stress.predict.chunks import keeps_lock, next_block
 from stress.predict.decorators import kernel
 from stress.predict.guest_time import cut_programs, cut_rows, enter_rebuild
+from stress.predict.mapped_below import mapped_pages, tables_below, unmapped_ranges
 from stress.predict.roaming import after_change, before_change, meets
 from stress.predict.virtual import World
 
@@ -32,47 +32,6 @@ _TLBIS = mask_of(lambda facts: facts.tlbi)
 _BY_IPA = mask_of(lambda facts: facts.tlbi is Scope.IPA)
 _TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
 _DEFERRED = mask_of(lambda facts: facts.deferred)
-
-
-@kernel
-def mapped_pages(w: World, number: int) -> int:
-    """Pages of a block that its table maps."""
-    first = number * w.s.control[v.BLOCK_PAGES]
-    mapped = 0
-    for page in range(first, first + w.s.control[v.BLOCK_PAGES]):
-        mapped += int(w.page[page] & v.STATE != v.UNMAPPED)
-    return mapped
-
-
-@kernel
-def tables_below(w: World, number: int) -> int:
-    """Table pages below a block's entry: those of the last level that map anything, and those above."""
-    if w.s.control[v.BLOCK_LEVEL] == LAST_LEVEL - 1:
-        return 1
-    first, size = number * w.s.control[v.BLOCK_PAGES], w.s.control[v.TABLE_PAGES]
-    if w.block[number, v.B_FILLED] != 0:
-        return int(1 + w.s.control[v.BLOCK_PAGES] // size)
-    tables = 1
-    for table in range(first, first + w.s.control[v.BLOCK_PAGES], size):
-        for page in range(table, table + size):
-            if w.page[page] & v.STATE != v.UNMAPPED:
-                tables += 1
-                break
-    return tables
-
-
-@kernel
-def unmapped_ranges(w: World, number: int) -> int:
-    """Ranges that a clean of a block's unmapped pages is issued for: runs within what a last-level table maps."""
-    first, size = number * w.s.control[v.BLOCK_PAGES], w.s.control[v.TABLE_PAGES]
-    ranges = 0
-    for table in range(first, first + w.s.control[v.BLOCK_PAGES], size):
-        before = False
-        for page in range(table, table + size):
-            unmapped = w.page[page] & v.STATE == v.UNMAPPED
-            ranges += int(unmapped and not before)
-            before = unmapped
-    return ranges
 
 
 @kernel
@@ -101,19 +60,33 @@ def gather(w: World, who: int, number: int) -> int:
 
 @kernel
 def begin_rebuild(w: World, who: int, number: int, now: int) -> None:
-    """Rebuild a batch; a handler holds mmu_lock, which an order that does not begin with it gives back."""
+    """Look at the batch that is to be rebuilt; a handler holds mmu_lock."""
     a = w.s.actor[who]
     gather(w, who, number)
     for entry in range(a[v.A_SIZE]):
         draft = w.draft[draft_of(w, who, entry)]
         draft[v.R_CYCLE] = w.s.control[v.CYCLE]
         draft[v.R_INVALID] = draft[v.R_VALID] = -1
-        draft[v.R_START] = draft[v.R_END] = now
         draft[v.R_REQUESTED], draft[v.R_LOCKED] = a[v.A_ASKED], a[v.A_LOCKED]
         draft[v.D_TABLES] = tables_below(w, draft[v.R_BLOCK])
     a[v.A_STEP] = a[v.A_STALE] = 0
     count_tables(w, who)
     enter_rebuild(w, now, 1)
+    takes = a[v.A_SIZE] * w.s.cost[v.K_REBUILD]
+    if takes > 0:
+        a[v.A_PHASE] = v.GATHER
+        schedule(w, who, now + takes)
+    else:
+        go_through_steps(w, who, now)
+
+
+@kernel
+def go_through_steps(w: World, who: int, now: int) -> None:
+    """Rebuild the batch. A handler's mmu_lock is given back by an order that does not begin with it."""
+    a = w.s.actor[who]
+    for entry in range(a[v.A_SIZE]):
+        draft = w.draft[draft_of(w, who, entry)]
+        draft[v.R_START] = draft[v.R_END] = now
     if a[v.A_LOCKED] >= 0:
         if w.s.order[0] == _LOCK:
             a[v.A_STEP] = 1

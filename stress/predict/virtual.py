@@ -55,8 +55,9 @@ INVALIDATE = 20  # waits for mmu_lock, takes blocks from the table
 INVALIDATED = 21  # waits for the TLBIs of that
 COPIES = 22  # moves the contents of frames
 MOVED = 23  # waits for mmu_lock, lets faults map what has moved
-# Of any, see `stress.predict.cores`:
-READY = 24  # waits for a core
+# Of any:
+READY = 24  # waits for a core, see `stress.predict.cores`
+GATHER = 25  # looks at what it is to rebuild
 
 # -- words of an actor -------------------------------------------------------------------
 (
@@ -243,8 +244,9 @@ S_TLBIS, S_CLEANED, S_ALLOCATED, S_FREED, S_RESTARTS, S_YIELDS, S_VOID, S_REBUIL
     K_HIT,
     K_WALK,
     K_START,  # of a stage
+    K_REBUILD,  # per block of a batch
     COST_WORDS,
-) = range(23)
+) = range(24)
 
 # -- words of a rebuild's record ---------------------------------------------------------
 (

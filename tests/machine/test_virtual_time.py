@@ -45,6 +45,7 @@ COSTS = STEP_COSTS | {
     "hand_over_waiting_ns": 20,
     "miss_ns": 19,
     "start_ns": 5_000,
+    "rebuild_ns": 700,
 }
 
 
@@ -73,7 +74,7 @@ def test_one_vcpu_takes_the_sum_of_what_everything_costs(tmp_path: Path, order: 
         for step in order.steps
         if step is not Step.UNMAP_DEFERRED
     }
-    adjust = PAGES * access + fault + sum(of_block.values())
+    adjust = PAGES * access + fault + cost(Work.REBUILD) + sum(of_block.values())
     stages = [cost(Work.START) + blocks * each for each in (create, update, adjust)]
     assert times(played(config, order)) == pytest.approx(stages, abs=40)
 
@@ -97,7 +98,12 @@ def test_dirty_log_perf_takes_the_sum_of_what_everything_costs(tmp_path: Path, l
         enable += blocks * (cost(Step.TLBI_IPA) + cost(Step.BUILD, Shape(entries=PAGES)) + cost(Step.LINK))
         dirty = PAGES * relaxed
     clear = cost(Work.MAP, Shape(entries=blocks * PAGES)) + cost(Work.TLBI_RANGE)
-    rebuild = cost(Step.TLBI) + cost(Step.CLEAN, block) + cost(Step.UNMAP, Shape(entries=TABLE, tables=1))
+    rebuild = (
+        cost(Work.REBUILD)
+        + cost(Step.TLBI)
+        + cost(Step.CLEAN, block)
+        + cost(Step.UNMAP, Shape(entries=TABLE, tables=1))
+    )
     run, start = played(config), cost(Work.START)
     assert times(run) == pytest.approx(
         [
@@ -116,10 +122,12 @@ def test_dirty_log_perf_takes_the_sum_of_what_everything_costs(tmp_path: Path, l
 
 
 @pytest.mark.parametrize(("size", "more_ns"), [("2M", 0), ("1G", 8_000)])
-def test_a_tlbi_is_dearer_where_a_block_takes_all_else_from_the_caches(tmp_path: Path, size: str, more_ns: int) -> None:
-    file = platform_file(tmp_path, tlbi_ns=1_000, tlbi_cold_ns=8_000)
+def test_what_a_rebuild_needs_is_dearer_where_a_block_takes_all_else_from_the_caches(
+    tmp_path: Path, size: str, more_ns: int
+) -> None:
+    file = platform_file(tmp_path, tlbi_ns=1_000, tlbi_cold_ns=8_000, rebuild_ns=300, rebuild_cold_ns=8_000)
     config = configuration(file, vcpus=1, memory="1G", backing=f"hugetlb-{size.lower()}")
-    assert prices(config)[v.K_TLBI] == (1_000 + more_ns) * 1_000
+    assert prices(config)[[v.K_TLBI, v.K_REBUILD]].tolist() == [(1_000 + more_ns) * 1_000, (300 + more_ns) * 1_000]
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 3, 8])
