@@ -17,8 +17,9 @@ from live import run_json
 from stress.arch.geometry import BLOCK_SIZES, GIB, MIB
 from stress.config import STAGED, Locking, Pattern, Rebuilder, Scenario, from_sources
 from stress.config.model import cores
-from stress.config.values import Cmo
+from stress.config.values import LOGGING, Cmo, Recover
 from stress.orders import NAMED_ORDERS
+from stress.splits import SPLIT_ORDERS
 from stress.units import format_size
 
 MINUTES = float(os.environ.get("STRESS_SOAK_MINUTES", "30"))
@@ -40,7 +41,7 @@ def draw(seed: int) -> dict[str, Any]:
     block = sizes[0] if scenario in (Scenario.THP, Scenario.DIRTY_LOG_PERF) else pick(sizes)
     most, rebuilds = _MOST[block]
     vcpus = random.randint(1, 3 * cores())
-    level = random.randrange(3)
+    level = random.randrange(4)
     known = [name for name, order in NAMED_ORDERS.items() if order.bbm_level <= level]
     largest = 1 if scenario is Scenario.THP else 3 if staged or block == GIB else len(known)  # thp compares nothing
     rebuilder = Rebuilder.VCPU if staged or scenario is Scenario.THP else pick(list(Rebuilder))
@@ -60,6 +61,8 @@ def draw(seed: int) -> dict[str, Any]:
         "fwb": pick([False, True]),
         "guest-caches": pick([False, True]),
         "bbm-level": level,
+        "batch": pick([1, 1, 2, 8]),
+        "split-order": pick([name for name, order in SPLIT_ORDERS.items() if order.bbm_level <= level]),
         "platform": pick(["native", "native", "native", "kunpeng920"]) if block <= 32 * MIB else "native",
         "audit-interval": pick(["50ms", "1s"]),
         "seed": random.randrange(1 << 32),
@@ -82,6 +85,10 @@ def draw(seed: int) -> dict[str, Any]:
         settings["blocks"] = memslots * random.randint(1, min(most, 2) if staged else most)
     if scenario in (Scenario.MIGRATION, Scenario.DIRTY_LOG_PERF):
         settings["eager-split"] = pick([False, True])
+    if scenario in LOGGING:
+        settings["recover"] = Recover.IOCTL if rebuilder is Rebuilder.HYPERVISOR else pick(list(Recover))
+    if any(NAMED_ORDERS[name].tears_down_locked for name in settings["orders"]):
+        settings["yield-every"] = pick([0, 0, 1, 64, 4096])
     if scenario is Scenario.THP:
         settings["duration"] = "2s"
     elif staged:
