@@ -165,6 +165,7 @@ class Accesses:
         self._stop(one, Does.STORE, at)
         self._moot += one.act()
         one.read_since = {}
+        one.locks.difference_update(self._parts(at))
         if self.watcher is not None:
             self.watcher(one.number, "stores", at, value)
         if self.tso:
@@ -196,7 +197,8 @@ class Accesses:
         for part in parts:
             its = self._part_of(value, part)
             one.read_since[part] = its
-            one.turn.append((part, its))
+            if part not in one.locks:
+                one.turn.append((part, its))
 
     def _set(self, at: int, value: int, bits: int = ALL) -> None:
         """Change memory. To store what is there anyway is to load it, as far as others can tell."""
@@ -282,7 +284,11 @@ class Accesses:
         one.bits = ALL
 
     def lock(self, at: int, value: int) -> None:
-        """Take a lock for the current actor: wait until its word is 0, and make it ``value``, in one step."""
+        """Take a lock for the current actor: wait until its word is 0, and make it ``value``, in one step.
+
+        That others hold it meanwhile is no news for who tries again: it always finds it free. Two who try again for
+        something else would wake each other for ever.
+        """
         one = self.current
         if one is not None and self.shared(one, at, True):
             self._stop(one, Does.LOCK, at)
@@ -291,8 +297,8 @@ class Accesses:
             parts = self._parts(at)
             self.touched_reads.extend(parts)
             self.touched_writes.extend(parts)
-            self._remember(one, parts, 0)
             one.read_since = {}
+            one.locks.update(parts)
             if self.watcher is not None:
                 self.watcher(one.number, "locks", at, value)
         self.words[at] = value

@@ -71,6 +71,7 @@ class Actor:
         self.turn: list[tuple[int, int]] = []  # all it read since it last yielded
         self.last_turn: list[tuple[int, int]] = []
         self.turns = 0
+        self.locks: set[int] = set()  # that it holds
         self.buffer: deque[tuple[int, int, int]] = deque()  # word, value, place in the schedule where it was stored
         self.stored = 0  # so many stores so far
         self.landed = 0  # so many of them reached memory

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
+from played import explored
 from small_programs import Program, State, brute_force, random_program, reduced, world_of
 
 from stress.shm.atomics import load, store
@@ -117,6 +120,34 @@ def test_who_waits_for_a_word_sees_it_pass() -> None:
     """What it waits for is there for a moment only: it may go on or stay for ever."""
     found = outcomes([[("store", 0, 1), ("store", 0, 2)], [("await", 0, 1)]], tso=False)
     assert {done for _, done in found} == {(True, True), (True, False)}
+
+
+def test_who_try_again_under_a_lock_do_not_wake_each_other() -> None:
+    """Each tries until its own word is set, which a third does under the same lock. A third try shows nothing new."""
+    world = World()
+    lock, asked = world.region("lock", (1,)), world.region("asked", (2,))
+
+    def locked(me: int, work: Callable[[], int | None]) -> int | None:
+        world.lock(lock.place(0), me + 1)
+        found = work()
+        store(lock, 0, 0)
+        return found
+
+    def try_until_set(me: int) -> None:
+        while load(asked, me - 1) == 0 and locked(me, lambda: load(asked, me - 1)) == 0:
+            world.try_again()
+
+    world.actor("who sets", lambda: [locked(0, partial(store, asked, each, 1)) for each in range(2)])
+    for me in (1, 2):
+        world.actor(f"who tries {me}", partial(try_until_set, me))
+    world.keep()
+    turns: set[int] = set()
+
+    def judge() -> None:
+        turns.update(one.turns for one in world.team)
+
+    assert explored(world, judge) > 100
+    assert turns == {0, 1, 2}
 
 
 def test_a_word_that_is_found_shared_begins_the_exploration_anew() -> None:
