@@ -18,6 +18,7 @@ from stress.cli.lists import table
 from stress.cli.output import emit, say
 from stress.cli.result_options import OneOf, format_option
 from stress.errors import ExitCode, UsageError
+from stress.results import store
 from stress.splits import BUILD_FIRST
 from stress.units import format_ns, parse_duration
 
@@ -146,6 +147,9 @@ def verify(
         )
     if trace is not None and (len(names) != 1 or trace.suffix != ".casemate"):
         raise UsageError("--trace writes one order's counterexample for casemate", "give one order, and a .casemate")
+    for path, option in ((output, "--output"), (trace, "--trace")):
+        if path is not None:
+            store.check_writable(path, option)
     limit_ns = parse_duration(limit) if limit else None
     if (known := sys.modules.get("stress.shm.mode")) is not None and not known.JIT_DISABLED:
         # Kernels were imported to be compiled: another process steps them.

@@ -11,7 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from stress.errors import UsageError
 from stress.orders import Order, parse_order
+from stress.reading import read_bytes
 from stress.results.counterexamples import MAGIC, VERSION, Timeline
+from stress.results.store import write_text
 from stress.verify.accesses import Shared
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds, Scene
@@ -100,14 +102,14 @@ def as_kept(example: Counterexample, timeline: Timeline | None = None) -> dict[s
 
 
 def write(path: Path, examples: Sequence[tuple[Counterexample, Timeline]]) -> None:
-    """Keep counterexamples."""
-    path.write_text(json.dumps([as_kept(*each) for each in examples], indent=1) + "\n")
+    """Keep counterexamples. Raises `StressError`."""
+    write_text(path, json.dumps([as_kept(*each) for each in examples], indent=1) + "\n")
 
 
 def read(path: Path) -> list[tuple[Order, Counterexample]]:
     """Read kept counterexamples, one or a list of them. `UsageError` if the file has none."""
     try:
-        kept: Any = json.loads(path.read_text())
+        kept: Any = json.loads(read_bytes(path))
         found = [_read(data) for data in (kept if isinstance(kept, list) else [kept])]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(f"{path} is not a counterexample: {error}", "let stress verify --output write it") from None

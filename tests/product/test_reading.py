@@ -43,6 +43,7 @@ def test_a_sparse_file_is_refused_by_every_reader(tmp_path: Path) -> None:
         ("sweep", str(sweep), "--output", lines, "--resume"),
         ("bench", "--suite", toml),
         ("bench", "--baseline", json),
+        ("verify", "--replay", json),
     ):
         done = process(*arguments, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=_little_memory)
         line = refused((done.returncode, done.stdout, done.stderr))

@@ -65,6 +65,8 @@ def test_no_time_proves_nothing() -> None:
         (("block-first", "--recover", "ioctl"), "use --scenario migration"),
         (("block-first", "--locking", "shared", "--scenario", "thp"), "--scenario rebuild or faults"),
         (("--replay", "/dev/null"), "not a counterexample"),
+        (("block-first", "--output", "/none/kept.json"), "choose another path with --output"),
+        (("block-first", "--trace", "/none/kept.casemate"), "choose another path with --trace"),
     ],
 )
 def test_nonsense_is_refused(arguments: tuple[str, ...], words: str) -> None:
