@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stress.config import RunConfig, Scenario
+from stress.config.evidence import never_rebuilt
 from stress.shm import accounts
 from stress.shm.accounts import LIFE_CYCLE
 from stress.shm.layout import Machine
@@ -14,14 +15,12 @@ from stress.shm.layout import Machine
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """The evidence that a scenario owes besides an access of every vCPU.
+    """The evidence that a scenario owes besides rebuilds, and an access of every vCPU.
 
-    ``rebuilds``: one of each order, where guest memory has blocks. ``overlap``: every vCPU ran into a change of the
-    table. ``counts``: names of LIFE_CYCLE, each with what is missing where nothing was counted. ``maps``: a fault
-    mapped memory.
+    ``overlap``: every vCPU ran into a change of the table. ``counts``: names of LIFE_CYCLE, each with what is missing
+    where nothing was counted. ``maps``: a fault mapped memory.
     """
 
-    rebuilds: bool = True
     overlap: bool = True
     maps: bool = False
     counts: Mapping[str, str] = field(default_factory=dict)
@@ -33,7 +32,7 @@ _HARVEST: Final = {"harvests": "the dirty bitmap was never harvested"}
 OWED: Final[Mapping[Scenario, Owed]] = {
     Scenario.REBUILD: Owed(),
     Scenario.MIGRATION: Owed(counts=_HARVEST),
-    Scenario.THP: Owed(rebuilds=False, maps=True, counts={"frames_moved": "no frame moved"}),
+    Scenario.THP: Owed(maps=True, counts={"frames_moved": "no frame moved"}),
     Scenario.PAGE_TABLE_TEST: Owed(overlap=False, maps=True),
     Scenario.DIRTY_LOG_PERF: Owed(overlap=False, maps=True, counts=_HARVEST),
 }
@@ -54,14 +53,8 @@ def missing(machine: Machine, config: RunConfig) -> list[str]:
 
 
 def _missing(machine: Machine, config: RunConfig, owed: Owed) -> Iterator[str]:
-    compared = len(config.orders) > 1
-    if compared and not owed.rebuilds:
-        yield f"scenario {config.scenario} rebuilds no block, so it compares nothing; run one order, or another one"
-    elif compared or (owed.rebuilds and config.has_blocks):
-        for order, rebuilds in zip(config.orders, machine.totals[:, accounts.T_REBUILDS], strict=True):
-            if not rebuilds:
-                cut = machine.tally[accounts.COSTS_CUT] and ": the platform's costs outlast the run, raise --duration"
-                yield f"no rebuild by {order}{cut or ''}"
+    cut = ": the platform's costs outlast the run, raise --duration" if machine.tally[accounts.COSTS_CUT] else ""
+    yield from never_rebuilt(config, machine.totals[:, accounts.T_REBUILDS], cut)
     vcpus = machine.counters.sum(axis=1)
     for vcpu, counters in enumerate(vcpus):
         if not counters[accounts.C_ACCESSES]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from stress import host, interrupt
 from stress.config import Cmo, Pattern, RunConfig, Scenario
+from stress.config.evidence import never_rebuilt
 from stress.errors import ExitCode, UsageError
 from stress.executors import PREDICT
 from stress.platforms import Origin
@@ -102,10 +103,14 @@ def predict(config: RunConfig, progress: Progress | None = None) -> RunData:
             if played.interrupted:
                 interrupted = True
                 break
+    # One order alone is predicted whatever it does; of several the figures stand side by side.
+    compares = len(config.orders) > 1 and not interrupted
+    untested = tuple(never_rebuilt(config, (len(each.rows) for each in orders))) if compares else ()
     return RunData(
         executor=PREDICT,
         complete=not interrupted,
-        exit_code=int(ExitCode.INTERRUPTED if interrupted else ExitCode.OK),
+        exit_code=int(ExitCode.INTERRUPTED if interrupted else ExitCode.BROKEN if untested else ExitCode.OK),
+        untested=untested,
         seed=config.seed,
         config=config.to_json(),
         host=host.describe(),

@@ -53,12 +53,17 @@ def _verdict(document: dict[str, Any]) -> str:
     orders, violations = document["orders"], document["violations"]
     rebuilds = sum(each["rebuilds"] for each in orders)
     accesses = sum(each["accesses"] for each in orders)
+    verdict = document["verdict"].upper().replace("-", " ")
+    missing = []
+    if document["verdict"] == "nothing-tested":
+        missing.append(wrapped("What was missing: " + "; ".join(document["untested"]), "  "))
     if document.get("executor") == PREDICT:
-        return wrapped(
-            f"{document['verdict'].upper()} for {document['config']['platform']}, checked by nobody: "
+        line = (
+            f"{verdict} for {document['config']['platform']}, checked by nobody: "
             f"{counted(rebuilds, 'rebuild')} and {cells.count(accesses)} accesses in "
             f"{cells.time(document['elapsed_ns'])} of its time"
         )
+        return "\n".join([wrapped(line), *missing])
     if violations:
         found = ", ".join(f"{each['kind']} {cells.count(each['count'])}" for each in violations)
     else:
@@ -69,16 +74,14 @@ def _verdict(document: dict[str, Any]) -> str:
     elif injected:
         injected = f"{injected} injected"
     line = (
-        f"{document['verdict'].upper().replace('-', ' ')}: {found} in {counted(rebuilds, 'rebuild')} "
+        f"{verdict}: {found} in {counted(rebuilds, 'rebuild')} "
         f"and {cells.count(accesses)} checked accesses ({cells.time(document['elapsed_ns'])}, seed {document['seed']}"
         f"{f', {injected}' if injected else ''})"
     )
     lines = [wrapped(line)]
     if document["failure"] is not None:
         lines.append(wrapped("What broke: " + pairs(document["failure"]), "  "))
-    if document["verdict"] == "nothing-tested":
-        lines.append(wrapped("What was missing: " + "; ".join(document["untested"]), "  "))
-    return "\n".join(lines)
+    return "\n".join(lines + missing)
 
 
 # -- one run's tables --------------------------------------------------------------------

@@ -124,6 +124,27 @@ def test_thp_prints_the_tables_of_a_run(stress: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("unmap-first block-first --scenario thp --blocks 2 --rebuilds 4", "so it compares nothing"),
+        ("-s anonymous -b 2M", "no rebuild by unmap-first; no rebuild by block-first"),
+    ],
+)
+def test_a_comparison_that_compares_nothing_is_none(stress: Command, line: str, missing: str) -> None:
+    code, out, _ = stress("predict", "--platform", "kunpeng920", *line.split(" "))
+    assert code == 4
+    assert "NOTHING TESTED for kunpeng920" in out
+    assert missing in " ".join(out.split())
+
+
+def test_thp_has_one_order_if_nothing_is_said(stress: Command) -> None:
+    line = "predict --platform kunpeng920 --scenario thp --blocks 2 --rebuilds 4 --json"
+    code, out, err = stress(*line.split(" "))
+    assert code == 0, err
+    assert [each["order"] for each in json.loads(out)["orders"]] == ["unmap-first"]
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
         ("predict", "platform native models no costs, so everything would take no time; name one that does"),
