@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stress.config import RunConfig, Scenario
-from stress.config.evidence import never_rebuilt
+from stress.config.owed_rebuilds import never_rebuilt
 from stress.shm import accounts
 from stress.shm.accounts import LIFE_CYCLE
 from stress.shm.layout import Machine

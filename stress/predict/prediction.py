@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stress import host, interrupt
 from stress.config import Cmo, Pattern, RunConfig, Scenario
-from stress.config.evidence import never_rebuilt
+from stress.config.owed_rebuilds import never_rebuilt
 from stress.errors import ExitCode, UsageError
 from stress.executors import PREDICT
 from stress.platforms import Origin
