@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from stress.cli import completion
 from stress.cli.ci import reporting
-from stress.cli.completion import completing
 from stress.cli.help import SectionCommand
-from stress.cli.options import config_options, configured
+from stress.cli.options import WHAT, config_options, configured, orders_argument
 from stress.cli.result_options import result_options
 from stress.cli.run_once import session
 from stress.cli.trace_option import Trace, trace_options
@@ -21,7 +19,7 @@ from stress.results.checks import Check
 
 
 @click.command(cls=SectionCommand)
-@click.argument("orders", nargs=-1, metavar="[ORDERS]...", shell_complete=completing(completion.orders))
+@orders_argument("[ORDERS]...", WHAT)
 @config_options
 @trace_options
 @result_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from stress.cli.completion import VALUES, Shipped, completing, words
-from stress.cli.help import SectionOption
+from stress.cli.help import GENERAL, SectionOption
 from stress.cli.output import say
 from stress.cli.selftest import LETTERS, access_options, check_mode, meaningless_options, mode_options, translated
 from stress.config import RunConfig, from_sources, load_toml
@@ -64,6 +65,29 @@ PREDICTED: Final = {
 
 #: Form -> the word for a value in the help, where the configuration reads and judges the text.
 _METAVARS: Final = {Form.DURATION: "DURATION", Form.SIZE: "SIZE", Form.TEXT: "NAME"}
+
+
+def orders_argument(metavar: str, section: str = GENERAL) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Add the orders of a command that takes several: arguments, or ``--order`` as `stress run` spells it."""
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(command)
+        def with_orders(orders: tuple[str, ...], order: tuple[str, ...], **options: Any) -> int:
+            return command(orders=orders + order, **options)
+
+        complete = completing(VALUES["--order"])
+        option = click.option(
+            "--order",
+            metavar="ORDER",
+            multiple=True,
+            cls=SectionOption,
+            section=section,
+            help="One more of ORDERS, as stress run spells it",
+            shell_complete=complete,
+        )
+        return click.argument("orders", nargs=-1, metavar=metavar, shell_complete=complete)(option(with_orders))
+
+    return decorate
 
 
 def config_option(field: str, section: str) -> Callable[[_Command], _Command]:

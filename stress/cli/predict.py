@@ -9,10 +9,8 @@ from typing import Any, Final
 
 import click
 
-from stress.cli import completion
-from stress.cli.completion import completing
 from stress.cli.help import SectionCommand
-from stress.cli.options import configured, prediction_options
+from stress.cli.options import WHAT, configured, orders_argument, prediction_options
 from stress.cli.output import announce, emit, make_way, say
 from stress.cli.result_options import result_options
 from stress.cli.run_once import keep
@@ -23,7 +21,7 @@ _PATIENCE_S: Final = 1.0
 
 
 @click.command(cls=SectionCommand)
-@click.argument("orders", nargs=-1, metavar="[ORDERS]...", shell_complete=completing(completion.orders))
+@orders_argument("[ORDERS]...", WHAT)
 @prediction_options
 @result_options
 def predict(

@@ -13,8 +13,9 @@ import click
 
 from stress.arch.bbm import HIGHEST
 from stress.bugs import BUGS
-from stress.cli.completion import bugs, completing, orders, split_orders
+from stress.cli.completion import bugs, completing, split_orders
 from stress.cli.lists import table
+from stress.cli.options import orders_argument
 from stress.cli.output import emit, say
 from stress.cli.result_options import OneOf, format_option
 from stress.errors import ExitCode, UsageError
@@ -27,7 +28,7 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
 
 
 @click.command()
-@click.argument("names", metavar="ORDER...", nargs=-1, shell_complete=completing(orders))
+@orders_argument("[ORDERS]...")
 @click.option(
     "--scenario",
     type=OneOf(["rebuild", "faults", "split", "thp", "compaction", "migration"]),
@@ -131,7 +132,7 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
 )
 @format_option
 def verify(
-    names: tuple[str, ...],
+    orders: tuple[str, ...],
     limit: str | None,
     as_json: bool,
     output: Path | None,
@@ -141,11 +142,11 @@ def verify(
     **options: Any,
 ) -> int:
     """Prove orders on a toy machine, or show the schedule that breaks them: every interleaving, by the real kernels."""
-    if bool(names) == (replay is not None):
+    if bool(orders) == (replay is not None):
         raise UsageError(
-            "nothing to verify" if not names else "--replay needs no order", "give orders, or --replay FILE"
+            "nothing to verify" if not orders else "--replay needs no order", "give orders, or --replay FILE"
         )
-    if trace is not None and (len(names) != 1 or trace.suffix != ".casemate"):
+    if trace is not None and (len(orders) != 1 or trace.suffix != ".casemate"):
         raise UsageError("--trace writes one order's counterexample for casemate", "give one order, and a .casemate")
     for path, option in ((output, "--output"), (trace, "--trace")):
         if path is not None:
@@ -163,7 +164,7 @@ def verify(
 
     if replay is not None:
         return session.replay(replay, drawn, emit)
-    wanted, bug = session.orders_for(names, options["inject"])
+    wanted, bug = session.orders_for(orders, options["inject"])
     bounds = [session.bounds_for(order, options, bug) for order in wanted]
 
     examples: list[Any] = []
@@ -219,5 +220,6 @@ def _arguments() -> list[str]:
         elif value is True:
             words.append(parameter.opts[0])
         else:
-            words += [parameter.opts[0], str(value)]
-    return [*words, "--", *context.params["names"]]
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [parameter.opts[0], str(each)]
+    return [*words, "--", *context.params["orders"]]

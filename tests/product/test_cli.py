@@ -232,6 +232,8 @@ def test_compare_takes_its_orders_from_arguments_file_or_default(stress: Command
         ("clean-first", "tlbi,install"),
         ("--config", file),
         ("--config", file, "install", "block-first"),
+        ("install", "--order=block-first"),
+        ("--order", "block-first", "--order", "install"),
     ):
         code, out, _ = stress("compare", *arguments)
         assert code == 0
@@ -241,6 +243,8 @@ def test_compare_takes_its_orders_from_arguments_file_or_default(stress: Command
         ("clean-first", "tlbi,install"),
         ("unmap-first", "block-first", "clean-first"),
         ("install", "block-first"),
+        ("install", "block-first"),
+        ("block-first", "install"),
     ]
     assert executor.configs[2].fwb is False
 
