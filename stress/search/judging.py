@@ -13,10 +13,10 @@ from stress.orders import Step
 from stress.results.counterexamples import FOUND
 from stress.search.classes import Steps, order_of
 from stress.search.verdicts import OPEN, PROVED, REFUTED, UNDECIDED, Verdict
-from stress.verify.accesses import Shared
 from stress.verify.hooks import Hooks
 from stress.verify.replay import as_kept, follow, simplify
 from stress.verify.scene import Bounds, Scene
+from stress.verify.stops import Shared
 from stress.verify.verification import Counterexample, Judgement, verify
 
 

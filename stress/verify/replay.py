@@ -14,9 +14,9 @@ from stress.orders import Order, parse_order
 from stress.reading import read_bytes
 from stress.results.counterexamples import MAGIC, VERSION, Timeline
 from stress.results.store import write_text
-from stress.verify.accesses import Shared
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds, Scene
+from stress.verify.stops import Shared
 from stress.verify.verification import Counterexample, complexity
 
 _TRIES: Final = 400

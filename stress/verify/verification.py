@@ -19,13 +19,14 @@ from stress.kernels.codes import CONFLICT, RETRY, WINDOW
 from stress.orders import Order, parse_order
 from stress.shm import accounts
 from stress.splits import parse_split_order
-from stress.verify.accesses import Livelock, Shared
+from stress.verify.accesses import Livelock
 from stress.verify.chance import Chance
 from stress.verify.dpor import Dpor
 from stress.verify.hooks import Hooks
 from stress.verify.pct import Pct
 from stress.verify.scene import Bounds, Guess, Scene
 from stress.verify.scripts import SCRIPTS
+from stress.verify.stops import Shared
 
 #: Schedules by chance that must find no new shared word before exploration begins: it would only begin anew.
 _QUIET = 20

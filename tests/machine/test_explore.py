@@ -13,9 +13,9 @@ from small_programs import Program, State, brute_force, random_program, reduced,
 from stress.shm.atomics import load, store
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.processor import use
-from stress.verify.accesses import Shared
 from stress.verify.dpor import Dpor
 from stress.verify.hooks import Stopping
+from stress.verify.stops import Shared
 from stress.verify.world import World
 
 pytestmark = [

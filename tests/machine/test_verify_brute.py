@@ -17,10 +17,10 @@ from stress.shm.mode import JIT_DISABLED
 if not JIT_DISABLED:
     pytest.skip("compiled code cannot be stopped between two accesses", allow_module_level=True)
 
-from stress.verify.accesses import Shared
 from stress.verify.dpor import explore
 from stress.verify.hooks import Hooks
 from stress.verify.scene import Bounds, Scene
+from stress.verify.stops import Shared
 from stress.verify.verification import look_around
 
 pytestmark = pytest.mark.thorough
