@@ -26,7 +26,7 @@ from stress.predict.agenda import ask, schedule, tlbi, tlbi_done
 from stress.predict.decorators import kernel
 from stress.predict.dividing import ALL_DONE, LOST, begin_split
 from stress.predict.guest_time import begin_to_spin, level_met
-from stress.predict.rebuilding import begin_rebuild
+from stress.predict.rebuilding import approach
 from stress.predict.roaming import after_change, before_change
 from stress.predict.virtual import World
 
@@ -143,7 +143,7 @@ def act(w: World, who: int, action: int, now: int) -> None:
     elif action == DO_SPLIT:
         went_on_splitting(w, who, begin_split(w, who, number, 0, now), now)
     else:
-        begin_rebuild(w, who, number, now)
+        approach(w, who, number, 1, now)
 
 
 @kernel

@@ -10,7 +10,7 @@ from stress.predict.decorators import entry
 from stress.predict.dividing import ALL_DONE, split_step_done
 from stress.predict.guest_time import end_row, go_on
 from stress.predict.preemption import end_quantum, resume
-from stress.predict.rebuilding import go_through_steps, regained, step_done
+from stress.predict.rebuilding import begin_rebuild, go_through_steps, regained, step_done
 from stress.predict.repeats import look_back
 from stress.predict.tasks import begin_task, go_on_with_task, linked
 from stress.predict.virtual import World
@@ -78,6 +78,8 @@ def play(w: World, events: int, begins: int) -> int:
             conflict_over(w, who, now)
         elif phase == v.GATHER:
             go_through_steps(w, who, now)
+        elif phase == v.BEFORE:
+            begin_rebuild(w, who, now)
         elif phase == v.STEP:
             step_done(w, who, now)
         elif phase == v.YIELD:

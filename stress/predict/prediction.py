@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stress import host, interrupt
-from stress.config import Cmo, Pattern, RunConfig, Scenario
+from stress.config import Pattern, RunConfig, Scenario
 from stress.config.owed_rebuilds import never_rebuilt
 from stress.errors import ExitCode, UsageError
 from stress.executors import PREDICT
@@ -57,7 +57,6 @@ def check(config: RunConfig) -> None:
         ),
         f"pattern {config.pattern}": (config.scenario in PASSES and config.pattern is not Pattern.SEQUENTIAL),
         "several memslots": config.memslots > 1,
-        "a batch before Linux 5.14 (--cmo per-fault)": config.batch > 1 and config.cmo is Cmo.PER_FAULT,
         "an injected bug": config.inject is not None,
     }
     unknown = [what for what, there in wrong.items() if there]

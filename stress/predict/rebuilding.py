@@ -59,10 +59,29 @@ def gather(w: World, who: int, number: int) -> int:
 
 
 @kernel
-def begin_rebuild(w: World, who: int, number: int, now: int) -> None:
-    """Look at the batch that is to be rebuilt; a handler holds mmu_lock."""
+def approach(w: World, who: int, number: int, cleaned: int, now: int) -> bool:
+    """Rebuild the batch around ``number``; False if nothing of it is a table.
+
+    Before v5.14 whoever does it cleans all its blocks first, but for ``cleaned`` of them, which it has cleaned already.
+    """
+    if gather(w, who, number) == 0:
+        return False
+    takes = 0
+    if w.s.control[v.CMO_PER_FAULT] != 0:
+        for _ in range(cleaned, w.s.actor[who, v.A_SIZE]):
+            takes += clean(w, w.s.control[v.BLOCK_PAGES])
+    w.s.actor[who, v.A_PHASE] = v.BEFORE
+    if takes > 0:
+        schedule(w, who, now + takes)
+    else:
+        begin_rebuild(w, who, now)
+    return True
+
+
+@kernel
+def begin_rebuild(w: World, who: int, now: int) -> None:
+    """Look at the batch that was gathered; a handler holds mmu_lock."""
     a = w.s.actor[who]
-    gather(w, who, number)
     for entry in range(a[v.A_SIZE]):
         draft = w.draft[draft_of(w, who, entry)]
         draft[v.R_CYCLE] = w.s.control[v.CYCLE]

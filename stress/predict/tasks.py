@@ -16,7 +16,7 @@ from stress.predict.cores import has_core
 from stress.predict.decorators import kernel
 from stress.predict.dividing import ALL_DONE, begin_split
 from stress.predict.frame_moves import break_mappings, end_move, mappings_broken
-from stress.predict.rebuilding import begin_rebuild, gather
+from stress.predict.rebuilding import approach
 from stress.predict.roaming import after_change, before_change, follow, pages_of, roams
 from stress.predict.virtual import World
 
@@ -151,21 +151,6 @@ def protected(w: World, now: int) -> None:
 
 
 @kernel
-def approach(w: World, now: int) -> None:
-    """The hypervisor looks at what it is to rebuild. Before v5.14 it cleaned next."""
-    who, number = w.s.control[v.VCPUS], w.s.control[v.TASK_BLOCK]
-    if gather(w, who, number) == 0:
-        next_block(w, v.APPROACH, now)
-        return
-    takes = clean(w, w.s.control[v.BLOCK_PAGES]) if w.s.control[v.CMO_PER_FAULT] != 0 else 0
-    w.s.actor[who, v.A_PHASE] = v.BEFORE
-    if takes > 0:
-        schedule(w, who, now + takes)
-    else:
-        begin_rebuild(w, who, number, now)
-
-
-@kernel
 def go_on_with_task(w: World, phase: int, now: int) -> None:
     """What the hypervisor was at takes no longer."""
     who = w.s.control[v.VCPUS]
@@ -190,7 +175,5 @@ def go_on_with_task(w: World, phase: int, now: int) -> None:
         ask(w, who, now, 0, 1)
     elif phase == v.MOVED:
         end_move(w, now)
-    elif phase == v.APPROACH:
-        approach(w, now)
-    elif phase == v.BEFORE:
-        begin_rebuild(w, who, w.s.control[v.TASK_BLOCK], now)
+    elif phase == v.APPROACH and not approach(w, who, w.s.control[v.TASK_BLOCK], 0, now):
+        next_block(w, v.APPROACH, now)

@@ -13,7 +13,7 @@ from predicted import STEP_COSTS, going_on, platform_file
 from stress.config import RunConfig, from_sources
 from stress.errors import UsageError
 from stress.kernels.tlb import CHUNK
-from stress.orders import NAMED_ORDERS, Order, Step, parse_order
+from stress.orders import BLOCK_FIRST, NAMED_ORDERS, Order, Step, parse_order
 from stress.platforms import Shape
 from stress.predict import briefly, check
 from stress.predict import virtual as v
@@ -79,6 +79,19 @@ def test_a_rebuild_takes_what_its_steps_cost(tmp_path: Path, order: Order, locki
         held = row[v.R_UNLOCKED] - row[v.R_LOCKED]
         looked = 310_000 if rebuilder == "vcpu" and waits < 0 else 0  # the fault handler, before
         assert held == row[v.R_STEPS + begin + 1 : v.R_STEPS + end].sum() + looked
+
+
+@pytest.mark.parametrize(("rebuilder", "looked_ps"), [("hypervisor", 0), ("vcpu", 310_000)])
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_before_v5_14_all_of_a_batch_is_cleaned_before_its_steps(
+    tmp_path: Path, batch: int, rebuilder: str, looked_ps: int
+) -> None:
+    run = played(configuration(tmp_path, cmo="per-fault", rebuilder=rebuilder, batch=batch, rebuilds=4, dwell="2ms"))
+    rows = rebuilt(run)
+    assert len(rows) == 4
+    assert (rows[:, v.R_START] - rows[:, v.R_LOCKED] == batch * 512_000_000 + looked_ps).all()
+    assert len(np.unique(rows[:, v.R_LOCKED])) == 4 // batch
+    assert not rows[:, v.R_STEPS + BLOCK_FIRST.executed.index(Step.CLEAN)].any()
 
 
 @pytest.mark.parametrize("pattern", ["sequential", "uniform", "zipf", "strided"])
