@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: run test lint check chromium soak docs orders-table bench clean distclean
+.PHONY: run test lint check quick chromium soak docs orders-table bench clean distclean
 
 run: $(VENV)/.installed
 	$(BIN)/stress run --order=block-first
@@ -27,8 +27,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal -m "not soak and not thorough" tests/machine
+check: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs=2 lint quick
+
+quick: $(VENV)/.installed-dev
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest --numprocesses=2 --dist=worksteal --hypothesis-profile=quick -m "not soak and not thorough" tests/machine
 
 # A browser opens the report in the tests. It is no Python package, so the system's package manager has it.
 chromium:

@@ -23,6 +23,7 @@ os.environ.pop("GITHUB_ACTIONS", None)
 
 # Cores are shared with the very processes under test: a slow example says nothing.
 settings.register_profile("stress", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("stress"), max_examples=25)
 settings.load_profile("stress")
 
 

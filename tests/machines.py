@@ -35,7 +35,7 @@ ALL = 1 << 20
 SMALL = [
     pytest.param(4 * KIB, 2 * MIB, id="4K-2M"),
     pytest.param(16 * KIB, 32 * MIB, id="16K-32M"),
-    pytest.param(64 * KIB, 512 * MIB, id="64K-512M"),
+    pytest.param(64 * KIB, 512 * MIB, id="64K-512M", marks=pytest.mark.thorough),
 ]
 #: And the one with two: 262,144 entries in 513 tables.
 SHAPES = [

@@ -26,6 +26,20 @@ STEP_COSTS: dict[str, float] = {
     "map_ns": 17,
 }
 
+#: And all else that a selftest does.
+SELFTEST_COSTS = STEP_COSTS | {
+    "tlbi_ipa_ns": 1_300,
+    "split_ns": 900,
+    "zero_bytes_per_s": 8192e6,
+    "hand_over_ns": 50,
+    "hand_over_waiting_ns": 20,
+    "miss_ns": 19,
+    "start_ns": 5_000,
+    "rebuild_ns": 700,
+}
+
+PAGES = 512  # of a block of 2 MiB
+
 
 def going_on(world: World) -> bool:
     return True
@@ -51,6 +65,11 @@ def configuration(platform: str, **options: Any) -> RunConfig:
 def played(config: RunConfig, order: Order | None = None) -> Played:
     """A pass of the selftest."""
     return PASSES[config.scenario](config, order or config.parsed_orders[0], going_on)
+
+
+def times(run: Played) -> list[int]:
+    """What each stage of a pass took, in ns."""
+    return [stage.duration_ns for stage in run.stages]
 
 
 def counted(stage: StageData) -> dict[str, int]:

@@ -66,6 +66,7 @@ from stress.shm.layout import Machine
 from stress.shm.words import B_INDEX, B_OLD, LOCK, NOT_AT_POC, REBUILDS, STOP, WALKING
 
 INVALIDATE, TLBI, CLEAN, INSTALL, UNMAP = Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP
+thorough = pytest.mark.thorough
 NAMED = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items()]
 BREAKING = [pytest.param(order, id=name) for name, order in NAMED_ORDERS.items() if order.bbm_level == 0]
 
@@ -80,7 +81,7 @@ def split_machine(granule: int = 4096, block_size: int = 2 << 20, share: int = A
 
 
 @pytest.mark.parametrize("order", NAMED)
-@pytest.mark.parametrize("share", [0, ALL // 3, ALL])
+@pytest.mark.parametrize("share", [pytest.param(0, marks=thorough), ALL // 3, pytest.param(ALL, marks=thorough)])
 @pytest.mark.parametrize("fwb", [True, False])
 @pytest.mark.parametrize(("granule", "block_size"), SHAPES)
 def test_a_named_order_leaves_the_block_and_frees_the_tables(

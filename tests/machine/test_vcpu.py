@@ -48,6 +48,8 @@ from stress.shm.accounts import (
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.words import FENCED, NOT_AT_POC, PARK, PARKED, POOL_HEAD, POOL_TAIL, STOP, TAG_SHIFT, VALUE_MASK
 
+thorough = pytest.mark.thorough
+
 
 def drawn(work: Workload, cpu: Cpu, count: int) -> tuple[Any, Any]:
     """(pages, writes) of the next accesses of a vCPU."""
@@ -57,8 +59,8 @@ def drawn(work: Workload, cpu: Cpu, count: int) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern in Pattern if pattern != Pattern.PROGRAM])
-@pytest.mark.parametrize("write_below", [0, 1024, ALWAYS])
-@pytest.mark.parametrize("share", [None, 0, ALL // 3, ALL])
+@pytest.mark.parametrize("write_below", [pytest.param(0, marks=thorough), 1024, ALWAYS])
+@pytest.mark.parametrize("share", [None, pytest.param(0, marks=thorough), ALL // 3, pytest.param(ALL, marks=thorough)])
 @pytest.mark.parametrize("fwb", [True, False])
 def test_accesses_add_up_and_writes_land(pattern: Pattern, write_below: int, share: int | None, fwb: bool) -> None:
     s = mapped(share, fwb=fwb, guest_caches=fwb)

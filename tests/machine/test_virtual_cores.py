@@ -47,6 +47,7 @@ def times(run: Played) -> dict[str, int]:
     return {stage.name: stage.duration_ns for stage in run.stages if stage.name in STAGES}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("locking", ["exclusive", "shared"])
 @pytest.mark.parametrize(("vcpus", "cores"), [(3, 1), (4, 2)])
 def test_vcpus_take_turns(tmp_path: Path, vcpus: int, cores: int, locking: str) -> None:
@@ -70,6 +71,7 @@ def test_on_one_core_nobody_waits_for_a_lock(tmp_path: Path) -> None:
     assert [stage["accesses"] for stage in one] == [stage["accesses"] for stage in two]
 
 
+@pytest.mark.thorough
 def test_cores_enough_for_all_change_nothing(tmp_path: Path) -> None:
     one, *others = (
         played(tmp_path, platform, vcpus=2, cores=cores).stages for platform, cores in ((0, None), (2, None), (0, 2))
@@ -78,6 +80,7 @@ def test_cores_enough_for_all_change_nothing(tmp_path: Path) -> None:
         assert [stage.duration_ns for stage in one] == [stage.duration_ns for stage in other]
 
 
+@pytest.mark.thorough
 def test_the_option_overrules_the_platform(tmp_path: Path) -> None:
     one, other, two = (
         times(played(tmp_path, platform, vcpus=2, cores=cores)) for platform, cores in ((1, None), (2, 1), (1, 2))

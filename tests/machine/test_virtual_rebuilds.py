@@ -365,7 +365,7 @@ def recovered(path: Path, recover: str, **options: Any) -> Played:
     return CYCLES[config.scenario](config, config.parsed_orders[0], going_on)
 
 
-@pytest.mark.parametrize("locking", ["exclusive", "shared"])
+@pytest.mark.parametrize("locking", ["exclusive", pytest.param("shared", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(("rebuilder", "batch"), [("hypervisor", 1), ("vcpu", 1), ("hypervisor", 2), ("vcpu", 2)])
 def test_who_stops_logging_leaves_no_table(tmp_path: Path, rebuilder: str, batch: int, locking: str) -> None:
     run = recovered(tmp_path, "ioctl", chunk="4M", rebuilder=rebuilder, batch=batch, locking=locking)
