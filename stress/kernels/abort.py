@@ -57,7 +57,7 @@ DO_NOTHING, DO_RELAX, DO_MAP, DO_MAP_PAGE, DO_SPLIT, DO_REBUILD = range(6)
 
 @inline
 def decide(leaf: bool, level: int, wanted: int, allowed: bool, rebuilds: bool) -> int:
-    """What a fault leads to, if its walk ends at ``level`` with a leaf or nothing, and ``wanted`` is the level to map.
+    """What to do about a fault whose walk ended at ``level`` with a leaf or nothing; ``wanted`` is the level to map at.
 
     ``allowed``: the leaf permits the access. ``rebuilds``: a vCPU turns a table in the way of a block into that block.
     """
@@ -123,8 +123,8 @@ def resolve(
     action = decide(leaf, level, wanted, not permission, s.geo.vcpu_rebuilds != 0)
     cleaned = 0
     if s.geo.cmo_per_fault != 0 and action != DO_RELAX:
-        # Before v5.14 whoever faulted cleaned, also if the mapping was there. (That kernel left the clean out when a
-        # permission fault made it rebuild, and so what was never mapped was not cleaned: we clean it.)
+        # Before v5.14 every handler cleaned, also if the mapping was there. (That kernel left the clean out when a
+        # permission fault made it rebuild, so pages that were never mapped were not cleaned: here they are.)
         pages = pages_at(s.geo, wanted if level <= wanted or action == DO_REBUILD else LAST_LEVEL)
         cleaned = clean_frames(s, frame & ~(pages - 1), pages, who)
     if level != wanted and wrong_level(s, permission, logging, write):
@@ -133,7 +133,7 @@ def resolve(
         old = load(s.tables, index)
         action = DO_RELAX if is_leaf(old, level) else DO_NOTHING
     if write and logging != 0:
-        mark_dirty(s, page)  # first: a vCPU that shares the mapping may write as soon as it can
+        mark_dirty(s, page)  # before the store: a vCPU that shares the mapping may write right after it
     kind, did = SPURIOUS, NOTHING
     if action == DO_RELAX:
         if relax(s, index, old, level, gfn, who) == LOST_RACE:
@@ -152,7 +152,7 @@ def resolve(
         kind = PERMISSION if permission else POPULATION
         did = SPLIT if done == BLOCK_SPLIT else MAPPED_PAGE if target == LAST_LEVEL else MAPPED_BLOCK
     if permission:
-        # The fault is said to be resolved. Nobody takes the permission away while we hold mmu_lock.
+        # The handler takes the fault for resolved, and nobody takes the permission away while we hold mmu_lock.
         index, reached = find(s, gfn, LAST_LEVEL)
         now = load(s.tables, index)
         if is_leaf(now, reached) and permissions(now) & WRITE == 0:

@@ -50,7 +50,7 @@ _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _STALE = int(Kind.STALE_TRANSLATION)
 _AT_POC = int(Kind.NOT_AT_POC)
 _NOT_INSTALLED = int(Kind.NOT_INSTALLED)
-# What the scratch says of a page, besides the level at which it was reached.
+# What ``seen`` holds of a page, if not the level at which the page was reached.
 NOT_SEEN, IN_RING = -1, -2
 
 
@@ -73,7 +73,8 @@ def leaf_is_the_hosts(s: Machine, descriptor: int, level: int, gfn: int) -> bool
 def visit_leaf(s: Machine, descriptor: int, level: int, gfn: int, who: int) -> None:
     """Check a leaf for ``gfn``: where it leads, how (MemAttr, SH, AF, S2AP, XN, ...), and that it is at the PoC.
 
-    Only one difference is allowed: logging takes write permission away, and leaves it away when it ends.
+    Only one difference is allowed: a leaf may lack write permission, which dirty logging takes away and does not give
+    back when it ends.
     """
     if not leaf_is_the_hosts(s, descriptor, level, gfn):
         report(s, _STALE, who, gfn, level, descriptor, 0, NOT_THE_HOSTS)

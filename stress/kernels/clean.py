@@ -23,7 +23,7 @@ def block_of(geo: Geo, frame: int) -> int:
 
 @kernel
 def count_not_at_poc(s: Machine, frame: int, change: int) -> None:
-    """So many more frames of this frame's block are not at the PoC."""
+    """Add ``change`` to the number of frames not at the PoC in the block that ``frame`` lies in."""
     if change != 0:
         fetch_add(s.unclean, block_of(s.geo, frame), change)
 
@@ -39,12 +39,12 @@ def write_through_cache(s: Machine, frame: int) -> None:
 def frame_not_at_poc(s: Machine, first: int, level: int) -> int:
     """The first frame that is not at the PoC, of those that a leaf at ``level`` maps from ``first`` on; -1 if all are.
 
-    The count of the block answers at once where all is well: the rule costs a window nothing. Another vCPU that has
-    cleaned its page may not have counted it yet, so what counts is what the cells say.
+    A block whose count is 0 needs no look at its cells, so that this rule adds nothing to a window. Another count
+    proves nothing, because a vCPU that has cleaned its page may not have counted it yet: then the cells decide.
     """
     pages = pages_at(s.geo, level)
     if first < 0 or first + pages > s.geo.frames:
-        return -1  # not guest memory: others see to that
+        return -1  # not guest memory, which other rules report
     if level < LAST_LEVEL and load(s.unclean, block_of(s.geo, first)) == 0:
         return -1
     for frame in range(first, first + pages):
@@ -61,7 +61,7 @@ def clean_to_poc(s: Machine, first: int, count: int, who: int) -> int:
     for frame in range(first, first + count):
         # Only a dirty line needs the read-modify-write; guest stores race with it and are redone.
         if load_bits(s.cells, frame, NOT_AT_POC) != 0 and clear_bits(s.cells, frame, NOT_AT_POC) != 0:
-            cleaned += 1  # by us
+            cleaned += 1  # by this process and no other
     count_not_at_poc(s, first, -cleaned)
     # First the D-cache, then the I-cache: the other way round it could be refilled with stale instructions.
     spend(s, who, count * s.geo.clean_ps_per_page // 1000 + s.geo.icache_ns)

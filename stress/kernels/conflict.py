@@ -1,12 +1,12 @@
 """A block comes into a TLB that may still hold pages of it: what FEAT_BBM makes of that (DDI 0487 D8.14.2).
 
 ======  ===================================================================================================
-level   the TLB
+level   what happens
 ======  ===================================================================================================
-0       must not get there: tlb-conflict
-1       must not either; a block with nT it does not keep, so that each access walks
-2       may abort the access with a TLB conflict: the hypervisor invalidates what this core's TLB holds
-3       never aborts
+0       software must not let it happen: it is reported as tlb-conflict
+1       the same; but the TLB does not keep a block with nT, so that each access walks
+2       the access may abort with a TLB conflict: the hypervisor invalidates what this core's TLB holds
+3       nothing: no access aborts
 ======  ===================================================================================================
 """
 
@@ -35,7 +35,8 @@ _GUEST = int(State.GUEST)
 def conflict_abort(s: Machine, vcpu: int, gfn: int, level: int, write: bool) -> None:
     """Exit with a TLB conflict abort: the hypervisor invalidates all that this core's TLB holds, and nobody else's.
 
-    It takes no mmu_lock, and has no level (FSC 0b110000); ``level`` is that of the entry whose fill conflicts.
+    The handler takes no mmu_lock. Such an abort reports no level (FSC 0b110000); ``level`` is that of the entry whose
+    fill conflicts.
     """
     out_of_line()
     start = clock_ns()
@@ -52,8 +53,8 @@ def fill_block(
 ) -> None:
     """Enter a block, unless the TLB may not keep it; from FEAT_BBM level 2 on pages of it may still be there.
 
-    Level 2 always aborts then, which it may; the access is taken as the one that is tried again. Hardware that walks by
-    itself (``write`` negative) aborts nobody.
+    At level 2 the architecture allows an abort, and this TLB always aborts; the access goes on as if it had been tried
+    again. A walk by the hardware alone (``write`` negative) never aborts.
     """
     out_of_line()
     bits = s.geo.index_bits
@@ -66,7 +67,7 @@ def fill_block(
         elif s.geo.bbm_level == MAY_ABORT and write >= 0:
             conflict_abort(s, vcpu, gfn, level, write != 0)
             flush_all(cpu)
-        else:  # the older entries may as well be gone (DDI 0487 D8.14.2)
+        else:  # the TLB may drop the older entries (DDI 0487 D8.14.2)
             pages = pages_at(s.geo, level)
             start = gfn & ~(pages - 1)
             flush_range(cpu, bits, start, start + pages)

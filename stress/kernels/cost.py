@@ -1,4 +1,4 @@
-"""Modelled costs of a platform, spun: what this machine does in no time took longer there."""
+"""Modelled costs of a platform: a process spins for the time that a step takes there and does not take here."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stress.shm.words import STOP
 def spin(s: Machine, who: int, duration_ns: int) -> None:
     """Let ``duration_ns`` pass for process ``who``, busily.
 
-    When the run stops, or its time for costs is over, the rest is left out. What was under way then goes on at this
-    machine's own speed, so that it is judged as ever; its times are not the platform's, and COSTS_CUT says so.
+    When the run stops, or its time for costs is over, the rest is left out. The process then goes on at this machine's
+    own speed and is judged as before, but its times are not the platform's, which COSTS_CUT tells.
     """
     out_of_line()
     now = clock_ns()
@@ -26,7 +26,7 @@ def spin(s: Machine, who: int, duration_ns: int) -> None:
         if load(s.control, STOP) != 0 or (last != 0 and now >= last):
             store(s.tally, COSTS_CUT, 1)
             break
-        s.states[who, HEARTBEAT] += 1  # it gets on
+        s.states[who, HEARTBEAT] += 1  # the watchdog sees that it goes on
         pause()
         now = clock_ns()
 

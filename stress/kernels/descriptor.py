@@ -36,13 +36,13 @@ READ, WRITE = 1, 2
 
 @inline
 def is_table(descriptor: int, level: int) -> bool:
-    """Points to a next-level table."""
+    """Whether a descriptor points to a next-level table."""
     return descriptor & TYPE_TABLE_OR_PAGE == TYPE_TABLE_OR_PAGE and level < LAST_LEVEL
 
 
 @inline
 def is_leaf(descriptor: int, level: int) -> bool:
-    """Maps memory: a block, or a page at level 3 (where 01 is reserved, and so invalid)."""
+    """Whether a descriptor maps memory: a block, or a page at level 3 (where 01 is reserved, and so invalid)."""
     return descriptor & TYPE_TABLE_OR_PAGE == (TYPE_TABLE_OR_PAGE if level == LAST_LEVEL else TYPE_BLOCK)
 
 
@@ -76,7 +76,7 @@ def leaf_descriptor(geo: Geo, frame: int, level: int) -> int:
 
 @inline
 def permissions(descriptor: int) -> int:
-    """READ and WRITE bits of a leaf."""
+    """The READ and WRITE bits of a leaf."""
     return (READ if descriptor & S2AP_R else 0) | (WRITE if descriptor & S2AP_W else 0)
 
 
@@ -100,33 +100,33 @@ def with_nt(descriptor: int) -> int:
 
 @inline
 def has_nt(descriptor: int) -> bool:
-    """A block that no TLB keeps (FEAT_BBM level 1)."""
+    """Whether a block has nT, so that no TLB keeps it (FEAT_BBM level 1)."""
     return descriptor & _NT != 0
 
 
 @inline
 def broken(descriptor: int, level: int, rebuild: int, clock: int) -> int:
-    """What a valid ``descriptor`` leaves behind when it is broken."""
+    """The invalid word that replaces ``descriptor``: it says what was broken, by which rebuild, at which TLBI clock."""
     kind = KIND_BROKEN_TABLE if is_table(descriptor, level) else KIND_BROKEN_LEAF
     return (kind << _KIND_LO) | ((rebuild & REBUILD_MASK) << _REBUILD_LO) | (clock << _CLOCK_LO)
 
 
 @inline
 def is_broken_leaf(descriptor: int) -> bool:
-    """A leaf was broken here and its TLBI has not completed."""
+    """Whether an entry is a leaf that was broken and whose TLBI has not completed."""
     return descriptor & 1 == 0 and (descriptor & _KIND_MASK) >> _KIND_LO == KIND_BROKEN_LEAF
 
 
 @inline
 def is_broken(descriptor: int) -> bool:
-    """Invalid, once valid, and not known to be out of every TLB."""
+    """Whether an entry is invalid, was valid before, and may still be in some TLB."""
     kind = (descriptor & _KIND_MASK) >> _KIND_LO
     return descriptor & 1 == 0 and (kind == KIND_BROKEN_LEAF or kind == KIND_BROKEN_TABLE)
 
 
 @inline
 def window_of(descriptor: int) -> int:
-    """Number (modulo 2**24) of the rebuild that broke this entry; 0 if none did."""
+    """The number (modulo 2**24) of the rebuild that broke an entry; 0 if no rebuild did."""
     if descriptor & 1:
         return 0
     kind = (descriptor & _KIND_MASK) >> _KIND_LO
@@ -139,7 +139,7 @@ def window_of(descriptor: int) -> int:
 def entry_index(geo: Geo, page: int, level: int, gfn: int) -> int:
     """Index into ``tables`` of the entry for ``gfn`` in table ``page`` at ``level``."""
     slot = gfn >> ((LAST_LEVEL - level) * geo.index_bits)
-    if level > geo.start_level:  # root tables are concatenated: there the index just goes on
+    if level > geo.start_level:  # root tables are concatenated: their index has more bits
         slot &= (1 << geo.index_bits) - 1
     return (page << geo.index_bits) + slot
 

@@ -59,7 +59,7 @@ _GUEST = int(State.GUEST)
 
 @kernel
 def phase_now(s: Machine) -> int:
-    """PHASE, with the counter slot of this very moment: inside or outside of rebuilds."""
+    """The word PHASE, with the counter slot of this very moment: inside or outside of rebuilds."""
     phase = load(s.tally, PHASE)
     if load(s.tally, INSIDE) != 0 and (phase & PHASE_SLOT_MASK) + 1 < s.counters.shape[1]:
         phase |= 1
@@ -68,10 +68,11 @@ def phase_now(s: Machine) -> int:
 
 @kernel
 def phase_of(s: Machine, descriptor: int) -> tuple[int, int]:
-    """What a fault that met ``descriptor`` is charged to: a PHASE word, and a rebuild's number or 0.
+    """What a fault that met ``descriptor`` is charged to: (a PHASE word, the number of a rebuild or 0).
 
     A window fault belongs to the rebuild that broke the entry, found by its number modulo 2**24, and to that rebuild's
-    cycle, even if the hypervisor has gone on since; any other fault to what is going on now. Counts the window fault.
+    cycle, even if the hypervisor has gone on since; any other fault belongs to what is going on now. Counts the window
+    fault.
     """
     phase = phase_now(s)
     window = window_of(descriptor)
@@ -88,7 +89,7 @@ def phase_of(s: Machine, descriptor: int) -> tuple[int, int]:
 
 @kernel
 def slot_charged(s: Machine, phase: int) -> int:
-    """The counter slot of what is charged to ``phase``; what costs were cut short for belongs to no order."""
+    """The counter slot of a phase. A stall whose costs were cut short belongs to no order."""
     if load(s.tally, COSTS_CUT) != 0:  # it stalled for less than on the platform
         return (s.counters.shape[1] - 1) & PHASE_SLOT_MASK
     return phase & PHASE_SLOT_MASK

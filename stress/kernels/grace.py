@@ -3,8 +3,8 @@
 KVM walks in an RCU read-side critical section (Linux 6.2 ``kvm_pgtable_walk_begin``) and frees detached tables by
 ``call_rcu``. Here each process counts its sections: odd inside, even outside.
 
-Grace periods are numbered as they begin. That one ended which covers a table is judged when the table is freed, by the
-numbers alone: a table freed too soon is reported whether a walker was in it or not.
+Grace periods are numbered as they begin. When a table is freed, these numbers alone tell whether a grace period that
+covers the table has ended: a table freed too soon is reported whether a walker was in it or not.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def end_walk(s: Machine, who: int) -> None:
 def synchronize(s: Machine, who: int) -> bool:
     """Wait until every section of others that runs now has ended (``synchronize_rcu``); False if the run was cut short.
 
-    The caller's own section ends: two rebuilders would otherwise wait for each other. It must not use what it walked.
+    The caller's own section ends first, because two rebuilders would otherwise wait for each other. The caller must not
+    use what it walked.
     """
     end_walk(s, who)
     number = fetch_add(s.control, GRACE_BEGUN, 1) + 1
@@ -59,7 +60,7 @@ def synchronize(s: Machine, who: int) -> bool:
 
 @kernel
 def unexcluded(s: Machine) -> bool:
-    """Whether anybody walks without excluding those who free tables: under a shared mmu_lock, or without any lock."""
+    """Whether walkers do not exclude the processes that free tables: under a shared mmu_lock, or without any lock."""
     return s.geo.shared != 0 or s.geo.lockless != 0
 
 
@@ -73,17 +74,17 @@ def grace(s: Machine, who: int) -> bool:
 
 @kernel
 def grace_clock(s: Machine) -> int:
-    """When a table was detached, which is now: a grace period covers it if its number is higher.
+    """The clock for a table that has just been detached: a grace period with a higher number covers the table.
 
     As ``get_state_synchronize_rcu``.
     """
-    fence()  # the entry is seen broken by whoever begins one
+    fence()  # a process that begins a grace period after this sees the entry broken
     return load(s.control, GRACE_BEGUN)
 
 
 @kernel
 def judge_free(s: Machine, clock: int, gfn: int, level: int, who: int) -> None:
-    """A table detached at ``clock`` from its entry at ``level`` is freed: a grace period that covers it has ended.
+    """Report a table freed before a grace period has ended that covers when it was detached (``clock``).
 
     As ``poll_state_synchronize_rcu``.
     """

@@ -1,6 +1,7 @@
 """mmu_lock as a rebuild holds it: taken and given back at its steps, and given up for a while in a long tear-down.
 
-Who rebuilds block after block may keep it from one rebuild to the next (``BATCH_KEEPS``): then each finds it taken.
+A process that rebuilds block after block may keep mmu_lock from one rebuild to the next (``BATCH_KEEPS``): each rebuild
+then finds it taken.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def take_lock(s: Machine, who: int, requested_ns: int) -> bool:
 
 @kernel
 def own_lock(s: Machine, who: int, requested_ns: int, locked_ns: int) -> None:
-    """Account for mmu_lock, which ``who`` asked for and got at these times."""
+    """Note that ``who`` has mmu_lock, which it asked for and got at these times."""
     batch = s.batches[who]
     batch[BATCH_LOCKS] += 1
     batch[BATCH_WAIT_NS] += locked_ns - requested_ns
@@ -60,7 +61,7 @@ def own_lock(s: Machine, who: int, requested_ns: int, locked_ns: int) -> None:
 
 @kernel
 def disown_lock(s: Machine, who: int) -> int:
-    """Account for mmu_lock, which ``who`` gives back; the clock."""
+    """Note that ``who`` gives mmu_lock back; returns the clock."""
     batch = s.batches[who]
     now = clock_ns()
     batch[BATCH_HOLD_NS] += now - batch[BATCH_LOCKED_NS]
@@ -70,7 +71,7 @@ def disown_lock(s: Machine, who: int) -> int:
 
 @kernel
 def drop_lock(s: Machine, who: int) -> None:
-    """Give mmu_lock back, or keep it for the next rebuild, and account for it."""
+    """Give mmu_lock back, or keep it for the next rebuild, and note that."""
     end_walk(s, who)
     batch = s.batches[who]
     if batch[BATCH_KEEPS] != 0:
@@ -90,7 +91,7 @@ def entries_at_once(s: Machine, who: int) -> int:
 
 @inline
 def offer_lock(s: Machine, who: int, visited: int) -> None:
-    """A tear-down has visited so many entries more: if that ends a chunk of them, let those pass who wait for mmu_lock.
+    """Count ``visited`` more entries of a tear-down; at the end of a chunk of them let waiting processes have mmu_lock.
 
     As KVM's unmap of a range between two tables (Linux 6.1 ``stage2_apply_range``, ``cond_resched_rwlock_write``).
     """
@@ -100,9 +101,9 @@ def offer_lock(s: Machine, who: int, visited: int) -> None:
 
 @kernel
 def yield_lock(s: Machine, who: int, visited: int) -> None:
-    """``offer_lock`` where tear-downs have chunks. Without mmu_lock nobody waits for this one.
+    """``offer_lock`` if tear-downs have chunks and ``who`` holds mmu_lock.
 
-    If the run stops meanwhile ``who`` is left without mmu_lock, and what it tears down is its own all the same.
+    If the run stops meanwhile ``who`` is left without mmu_lock; what it tears down is its own all the same.
     """
     out_of_line()
     batch = s.batches[who]

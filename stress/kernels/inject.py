@@ -18,7 +18,10 @@ def count(s: Machine) -> None:
 
 @inline
 def injected(s: Machine, flag: int) -> bool:
-    """Whether the bug with this flag is injected. Ask last, where the answer changes what happens: a yes is counted."""
+    """Whether the bug with this flag is injected.
+
+    Each yes counts as an act of the bug, so ask last, and only where the answer changes what happens.
+    """
     if s.geo.inject & flag == 0:
         return False
     count(s)

@@ -27,11 +27,11 @@ _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 _UNLOCK = Step.UNLOCK.code
 _TEAR_DOWNS = mask_of(lambda facts: facts.tears_down)
 _DEFERRED = mask_of(lambda facts: facts.deferred)
-# A walk every 5 ms that stays for 0.15 ms, as one does whose visitor works or is preempted: 3% of the guest's time
+# A walk every 5 ms that stays in a table for 0.15 ms, as if its visitor worked or was preempted: 3% of the guest's time
 # at most, and a table freed too soon is met many times a second.
 _EVERY_NS = 5_000_000
 _STAYS_NS = 150_000
-# Blocks that it looks at for one that is a table.
+# So many blocks are looked at until one is a table.
 _BLOCKS = 64
 
 
@@ -40,7 +40,7 @@ def tears_down_late(s: Machine) -> bool:
     """Whether the order under test frees tables outside of mmu_lock."""
     order = (load(s.tally, PHASE) & PHASE_SLOT_MASK) >> 1
     if order >= s.orders.shape[0]:
-        return False  # what happens now is charged to none
+        return False  # no order is under test at this moment
     unlocked = False
     for i in range(ORDER_WORDS):
         step = s.orders[order, i]
@@ -55,7 +55,7 @@ def tears_down_late(s: Machine) -> bool:
 
 @kernel
 def visit(s: Machine, vcpu: int, gfn: int, index: int, level: int, until_ns: int) -> None:
-    """Read the table that holds entry ``index`` over and over; report what says that it was freed meanwhile."""
+    """Read the table that holds entry ``index`` until ``until_ns``; report a read that shows that it was freed."""
     first = index & ~((1 << s.geo.index_bits) - 1)
     while True:
         for i in range(first, first + (1 << s.geo.index_bits)):

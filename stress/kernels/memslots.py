@@ -24,7 +24,7 @@ def slot_of(s: Machine, gfn: int) -> int:
 
 @kernel
 def count_change(s: Machine) -> None:
-    """Host mappings, memslots or dirty logging change: who looked without mmu_lock must look again.
+    """Count a change of the host's mappings, of memslots or of dirty logging: what was found without mmu_lock is void.
 
     Only the hypervisor process changes them, so no other process writes the word.
     """

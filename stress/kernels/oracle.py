@@ -39,7 +39,7 @@ from stress.shm.words import FINISH, FINISH_ASKED
 
 @kernel
 def name_place(s: Machine, row: npt.NDArray[np.int64], who: int, gfn: int, level: int) -> None:
-    """Evidence names the last store that the process made to the table, and the entries above the one in question."""
+    """Add to evidence the last store that the process made to the table, and the entries above the one in question."""
     row[V_CHANGED] = s.states[who, CHANGED]
     row[V_CHANGED_ROW] = s.states[who, CHANGED_ROW]
     page = 0
@@ -87,13 +87,13 @@ def keep(
 
 @kernel
 def report(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
-    """An access, a walk or an audit met what no correct order leads to."""
+    """Record what an access, a walk or an audit met and no correct order leads to."""
     cold()
     keep(s, kind, 0, who, gfn, level, found, expected, detail)
 
 
 @kernel
 def broke_rule(s: Machine, kind: int, who: int, gfn: int, level: int, found: int, expected: int, detail: int) -> None:
-    """A step broke a rule, whether anybody met the consequence or not."""
+    """Record that a step broke a rule, whether anybody met the consequence or not."""
     cold()
     keep(s, kind, 1, who, gfn, level, found, expected, detail)

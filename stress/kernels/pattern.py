@@ -70,11 +70,11 @@ def page_after(work: Workload, pattern: int, page: int, state: int) -> int:
 
 @inline
 def draw_by(work: Workload, pattern: int, upcoming: Any, page: int, state: int) -> tuple[int, int]:
-    """``draw_accesses`` for one pattern: called with a constant, so that the loop does not ask for it."""
+    """``draw_accesses`` for one pattern. Callers pass ``pattern`` as a constant, so that the loop does not test it."""
     for i in range(len(upcoming)):
         state = advance(state)
         page = page_after(work, pattern, page, state)
-        # These random bits decide on nothing else: uniform and Zipf use the upper half.
+        # Uniform and Zipf use the upper half of these random bits, so writes are independent of pages.
         upcoming[i] = page << 1 | ((state >> 20) & 0xFFF < work.write_below)
     return page, state
 

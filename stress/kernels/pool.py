@@ -40,7 +40,7 @@ def put_page(s: Machine, page: int) -> int:
 
 @kernel
 def lock_pool(s: Machine, who: int) -> None:
-    """Take the pool's own lock: tables come and go under a shared mmu_lock, and after it."""
+    """Take the pool's own lock: tables come and go under a shared mmu_lock, and after mmu_lock is given back."""
     spins = 0
     while not compare_exchange(s.control, POOL_LOCK, 0, who + 1):
         spins += 1
@@ -49,7 +49,7 @@ def lock_pool(s: Machine, who: int) -> None:
         else:
             sched_yield()
             if load(s.control, STOP) == STOP_ABORT:
-                return  # its owner may be dead; nothing counts any more
+                return  # the lock's owner may be dead; nothing counts any more
 
 
 @kernel
@@ -62,19 +62,19 @@ def unlock_pool(s: Machine) -> None:
 def dry_by_a_leak(s: Machine) -> bool:
     """Whether a pool without a free page, whose lock the caller holds, proves that tables were forgotten.
 
-    It holds the tables that map all of memory as pages, and those that may be detached or not linked yet besides
-    (`stress.shm.layout.geo_for`). More are in use only by a leak, unless they wait for a grace period, or for a
-    tear-down under way: that one gives them back before its rebuild counts as over.
+    The pool has pages for the tables that map all of memory as pages, and for those that may be detached or not linked
+    yet besides (`stress.shm.layout.geo_for`). More are in use only by a leak, unless tables wait for a grace period, or
+    for a tear-down under way, which gives them back before its rebuild counts as over.
     """
     return load(s.tally, INSIDE) == 0 and load(s.control, DEFERRED_HEAD) == load(s.control, DEFERRED_TAIL)
 
 
 @kernel
 def take_table(s: Machine, level: int, who: int, wanted: int) -> int:
-    """A table page with count 1 that serves ``level`` if ``wanted`` pages are free, else POOL_DRY, or POOL_EXHAUSTED if
-    that shows a leak.
+    """A table page with count 1 for ``level``, if ``wanted`` pages are free; else POOL_DRY, or POOL_EXHAUSTED (a leak).
 
-    It holds what it held before. Who excludes all others that take tables gets the rest of those it wants, too.
+    The entries of the page are what they were before. A caller that excludes all others that take tables can take the
+    rest of the ``wanted`` pages afterwards.
     """
     lock_pool(s, who)
     head = get(s.control, POOL_HEAD)
@@ -88,7 +88,7 @@ def take_table(s: Machine, level: int, who: int, wanted: int) -> int:
         put(s.tally, POOL_PEAK, max(get(s.tally, POOL_PEAK), s.geo.table_pages - (tail - head - 1)))
     unlock_pool(s)
     if page < 0:
-        # However the run ends from here, and whether it lives to see its last audit.
+        # Reported at once: the run may not live to see its last audit.
         if leak and exchange(s.tally, POOL_LEAKED, 1) == 0:
             report(s, _TABLE_LEAK, who, 0, level, s.geo.table_pages, 0, POOL_RAN_DRY)
         return POOL_EXHAUSTED if leak else POOL_DRY
@@ -108,7 +108,7 @@ def clear_table(s: Machine, page: int) -> None:
 
 @kernel
 def allocate_table(s: Machine, level: int, who: int) -> int:
-    """A zeroed table page as `take_table` has it, or why there is none."""
+    """A zeroed table page, as `take_table` returns one, or its reason why there is none."""
     page = take_table(s, level, who, 1)
     if page >= 0:
         clear_table(s, page)
@@ -124,7 +124,7 @@ def free_table(s: Machine, page: int, gfn: int, who: int) -> bool:
         return False
     if put_page(s, page) != 0:
         return False
-    trace(s, _FREE, who, page, level)  # while nobody else can have it
+    trace(s, _FREE, who, page, level)  # before another process can take it
     bits = s.geo.index_bits
     for i in range(page << bits, (page + 1) << bits):
         put(s.tables, i, POISON)

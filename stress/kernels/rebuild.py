@@ -1,8 +1,8 @@
 """The rebuild: one interpreter for every order's steps, timed inside compiled code.
 
-Who rebuilds is the hypervisor process, or a vCPU in its fault handler. It takes a batch of adjacent tables, and does
-each step for all of them before the next. Under a shared mmu_lock the first step that changes an entry decides who
-rebuilds it; who comes too late leaves a void record, and goes on with the others of its batch.
+The rebuilder is the hypervisor process, or a vCPU in its fault handler. It takes a batch of adjacent tables, and does
+each step for all of them before the next. Under a shared mmu_lock the first step that changes an entry decides which
+process rebuilds it; one that comes too late leaves a void record, and goes on with the others of its batch.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ VOID = 2
 
 @kernel
 def step_of(s: Machine, who: int, one: int, step: int, start_ns: int) -> int:
-    """Do a step to an entry from ``start_ns`` on; the time when it is done."""
+    """Do a step to one entry, which takes time from ``start_ns`` on; returns the time when it is done."""
     b = s.building[who, one]
     record = s.records[record_row(s, who, one)]
     if _OPENS >> step & 1:
@@ -86,7 +86,7 @@ def step_of(s: Machine, who: int, one: int, step: int, start_ns: int) -> int:
 
 @kernel
 def note_step(s: Machine, who: int, step: int, at: int, start_ns: int, end_ns: int) -> int:
-    """Note the time of an order's step ``at``, which is that of all entries; how many are not given up."""
+    """Record the time of an order's step ``at``, which all entries share; returns how many of them are not given up."""
     left = 0
     for one in range(s.batches[who, BATCH_SIZE]):
         record = s.records[record_row(s, who, one)]
@@ -118,7 +118,7 @@ def carry_out(s: Machine, who: int, requested_ns: int) -> int:
                 mapped = count_mapped(s, table_of(s, who, one), s.building[who, one, B_LEVEL] + 1)
                 s.records[record_row(s, who, one), R_MAPPED] = mapped
         else:
-            drop_lock(s, who)  # what comes first does not need it
+            drop_lock(s, who)  # the order's first steps do not need mmu_lock
     now = clock_ns()
     for one in range(size):
         record = s.records[record_row(s, who, one)]
@@ -148,9 +148,9 @@ def carry_out(s: Machine, who: int, requested_ns: int) -> int:
 
 @kernel
 def leave_records(s: Machine, who: int, order: int) -> int:
-    """Nothing is left to do; DONE, or VOID if no record of the batch counts."""
+    """End the rebuilds of a batch; DONE, or VOID if none of their records counts."""
     size = s.batches[who, BATCH_SIZE]
-    cut = load(s.tally, COSTS_CUT) != 0  # it took less than on the platform
+    cut = load(s.tally, COSTS_CUT) != 0  # the rebuild took less than on the platform
     done = VOID
     for one in range(size):
         record = s.records[record_row(s, who, one)]
@@ -170,7 +170,7 @@ def leave_records(s: Machine, who: int, order: int) -> int:
 
 @kernel
 def given_up(s: Machine, who: int, why: int) -> bool:
-    """Whether an entry of the batch was given up for this reason."""
+    """Whether an entry of the batch was given up for reason ``why``."""
     found = False
     for one in range(s.batches[who, BATCH_SIZE]):
         found = found or s.building[who, one, B_GONE] == why
@@ -179,7 +179,10 @@ def given_up(s: Machine, who: int, why: int) -> bool:
 
 @kernel
 def clean_before(s: Machine, who: int, gfn: int, cleaned: int) -> None:
-    """Before v5.14 who rebuilds has cleaned before any walk: for the block of ``gfn``, ``cleaned`` bytes already."""
+    """With ``--cmo per-fault``: the blocks are cleaned before their rebuild, as every fault did before v5.14.
+
+    Of the block that begins at ``gfn`` the caller has cleaned ``cleaned`` bytes.
+    """
     for one in range(s.batches[who, BATCH_SIZE]):
         b = s.building[who, one]
         pages = pages_at(s.geo, b[B_LEVEL])

@@ -49,9 +49,9 @@ from stress.shm.words import B_CLEANED, B_GFN, B_NUMBER, B_ORDER, BATCH_LOCKED_N
 
 @kernel
 def next_number(s: Machine) -> int:
-    """A number for a rebuild; those that an entry cannot hold are left out, with void records."""
+    """A number for a rebuild. A number that an entry cannot hold is skipped, and its record is void."""
     number = fetch_add(s.control, REBUILDS, 1) + 1
-    while number & REBUILD_MASK == 0:  # an entry that says 0 was broken by no rebuild
+    while number & REBUILD_MASK == 0:  # in an entry, 0 says that no rebuild broke it
         row = number & (s.geo.record_rows - 1)
         s.records[row, R_VOID] = 1
         fetch_add(s.tally, VOIDED, 1)
@@ -65,9 +65,9 @@ def next_number(s: Machine) -> int:
 
 @kernel
 def open_records(s: Machine, who: int, requested_ns: int) -> int:
-    """Begin the rebuilds of a batch by the order under test, which is returned: number them, start their records.
+    """Begin the rebuilds of a batch by the order under test: number them and start their records; returns the order.
 
-    They count as under way, together.
+    All of them count as under way from the same moment on.
     """
     out_of_line()
     cycle = 0
@@ -95,7 +95,7 @@ def open_records(s: Machine, who: int, requested_ns: int) -> int:
         record[R_LOCKED_NS] = s.batches[who, BATCH_LOCKED_NS]
         record[R_CLEANED] = b[B_CLEANED]
         store(s.records, (row, R_NUMBER), number)
-    # From here on accesses count as inside, and so does time: what was spent waiting for mmu_lock is neither.
+    # From here on accesses and time count as inside. The wait for mmu_lock came before.
     while True:
         inside = load(s.tally, INSIDE)
         grown = inside + 1 if inside != 0 else (clock_ns() & CLOCK_MASK) << INSIDE_SHIFT | 1
@@ -105,7 +105,7 @@ def open_records(s: Machine, who: int, requested_ns: int) -> int:
 
 @kernel
 def close_inside(s: Machine, order: int) -> None:
-    """A batch is over; if it was the last under way, the time inside rebuilds ends."""
+    """End a batch; if no other is under way, the time inside rebuilds ends, and is charged to ``order``."""
     while True:
         inside = load(s.tally, INSIDE)
         last = inside & INSIDE_MASK == 1
@@ -118,10 +118,10 @@ def close_inside(s: Machine, order: int) -> None:
 
 @entry
 def settled(s: Machine, last: int) -> int:
-    """The newest number up to ``last`` so that no rebuild up to it has anything left to do."""
+    """The newest number up to ``last`` such that every rebuild up to it is done with its record."""
     for number in range(get(s.tally, CLOSED) + 1, last + 1):
         row = number & (s.geo.record_rows - 1)
-        held = load(s.records, (row, R_NUMBER))  # a greater one: the ring was full, its record is lost
+        held = load(s.records, (row, R_NUMBER))  # if it is greater, the ring was full and this record is lost
         if held < number or (held == number and load(s.records, (row, R_LEFT)) != number):
             return number - 1
     return last
@@ -141,7 +141,7 @@ def close_records(s: Machine, last: int) -> int:
             rebuilds += 1
             fetch_add(s.totals, (its, T_REBUILDS), 1)
             fetch_add(s.totals, (its, T_FREED), record[R_FREED])
-        fetch_add(s.totals, (its, T_CLEANED), record[R_CLEANED])  # losers of a race clean too
+        fetch_add(s.totals, (its, T_CLEANED), record[R_CLEANED])  # a rebuilder that lost a race has cleaned, too
         store(s.records, (row, R_DONE), number)
     store(s.tally, CLOSED, last)
     return rebuilds
@@ -149,7 +149,7 @@ def close_records(s: Machine, last: int) -> int:
 
 @entry
 def open_cycle(s: Machine, order: int) -> None:
-    """Begin a cycle under ``order``: whatever begins from now on is charged to it."""
+    """Begin a cycle under ``order``: what begins from now on is charged to it."""
     number = get(s.control, CYCLE) + 1
     row = number & (s.geo.cycle_rows - 1)
     store(s.cycles, (row, K_DONE), 0)
@@ -161,7 +161,7 @@ def open_cycle(s: Machine, order: int) -> None:
 
 @entry
 def close_cycle(s: Machine, time_ns: int, accesses: int, tlbis: int, allocated: int) -> None:
-    """End the cycle under way: its row, and what it adds to its order's totals."""
+    """End the cycle under way: write its row, and add it to its order's totals."""
     number = get(s.control, CYCLE)
     row = number & (s.geo.cycle_rows - 1)
     s.cycles[row, K_TIME_NS] = time_ns

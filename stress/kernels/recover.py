@@ -24,8 +24,8 @@ _DWELL = int(State.DWELL)
 def recover(s: Machine, who: int, first: int, end: int) -> int:
     """Rebuild each table of guest frames [first, end) whose block may be mapped, and keep mmu_lock throughout.
 
-    DONE or STOPPED. An order with steps outside of mmu_lock does those under it, but in a range of one batch. Only the
-    hypervisor process, which this is, changes what ``mapping_level`` asks for.
+    DONE or STOPPED. Steps that the order has outside of mmu_lock are done under it, unless the range is one batch. Only
+    the hypervisor process, which calls this, changes what ``mapping_level`` depends on.
     """
     batch = s.batches[who]
     pages = pages_at(s.geo, s.geo.block_level)

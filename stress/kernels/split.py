@@ -31,7 +31,7 @@ def map_block(s: Machine, who: int, gfn: int) -> int:
     index, _ = find(s, gfn, level)
     if load(s.tables, index) & 1 == 0:
         frame = load(s.host, page_in_slot(s, slot_of(s, gfn), gfn))
-        if s.geo.cmo_per_fault != 0:  # then mapping does not clean: whoever asks for it does
+        if s.geo.cmo_per_fault != 0:  # then mapping does not clean, and its callers do
             clean_frames(s, frame, pages_at(s.geo, level), who)
         done = map_leaf(s, gfn, frame, level, True, False, who)
         if done == POOL_DRY or done == POOL_EXHAUSTED:
@@ -41,7 +41,7 @@ def map_block(s: Machine, who: int, gfn: int) -> int:
 
 @entry
 def populate(s: Machine, who: int, gfn: int) -> int:
-    """``map_block`` on its own; DONE, STOPPED, POOL_DRY or POOL_EXHAUSTED."""
+    """``map_block`` with mmu_lock taken for it; DONE, STOPPED, POOL_DRY or POOL_EXHAUSTED."""
     if not acquire(s, who):
         return STOPPED
     status = map_block(s, who, gfn)
@@ -51,7 +51,7 @@ def populate(s: Machine, who: int, gfn: int) -> int:
 
 @kernel
 def split_mapped(s: Machine, who: int, gfn: int, share: int, writable: bool) -> int:
-    """Replace the block at ``gfn``, if one is mapped there, by a table with ``share`` of 2**20 of its pages.
+    """If ``gfn`` is mapped by a block, replace that by a table with ``share`` of 2**20 of its pages.
 
     DONE, POOL_DRY or POOL_EXHAUSTED. The caller holds mmu_lock alone.
     """
@@ -65,7 +65,7 @@ def split_mapped(s: Machine, who: int, gfn: int, share: int, writable: bool) -> 
 
 @entry
 def split(s: Machine, who: int, gfn: int, share: int, writable: bool, map_first: bool) -> int:
-    """``split_mapped`` on its own, or STOPPED. What is not mapped yet is mapped first if ``map_first`` says so."""
+    """``split_mapped`` with mmu_lock taken for it, or STOPPED; ``map_first``: what is not mapped is mapped first."""
     if not acquire(s, who):
         return STOPPED
     status = map_block(s, who, gfn) if map_first else DONE

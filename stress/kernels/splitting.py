@@ -1,9 +1,9 @@
 """A block becomes a table, by the steps of the run's split order, of which each is as in ``stress.kernels.steps``.
 
-At a write fault under dirty logging the new table is empty, as in KVM (``stage2_map_walk_leaf``): the page wanted is
-mapped next, the others as they are met. Split eagerly, it maps what is asked for (``kvm_pgtable_stage2_split``). Tables
-are taken before the first step, as KVM fills its cache of them: no step fails for want of one. All is done under
-mmu_lock, and recorded nowhere.
+At a write fault under dirty logging the new table is empty, as in KVM (``stage2_map_walk_leaf``): the wanted page is
+mapped next, others when they fault. A table made by an eager split maps the pages asked for
+(``kvm_pgtable_stage2_split``). Tables are taken from the pool before the first step, as KVM fills its cache of them: no
+step fails for want of one. All is done under mmu_lock, and no record is kept.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _STEP = (1 << STEP_BITS) - 1
 
 @kernel
 def judge_split(s: Machine, who: int) -> None:
-    """A split leaves the table that it promised, and nothing of the block in any TLB."""
+    """Report a split that left no table, or left something of the block in a TLB."""
     b = s.building[who, 0]
     table = table_descriptor(s.geo, b[B_TABLE])
     if b[B_BROKEN]:
         broke_rule(s, _NOT_INSTALLED, who, b[B_GFN], b[B_LEVEL], 0, table, LEFT_UNLINKED)
-        if s.geo.shared != 0:  # else nobody could own it any more
+        if s.geo.shared != 0:  # else no other process could own the entry
             settle_entry(s, b[B_INDEX], b[B_LEVEL], b[B_GFN], 0, who)
     elif reachable(s, who, 0):
         broke_rule(s, _STALE, who, b[B_GFN], b[B_LEVEL], b[B_OLD], table, NEVER_INVALIDATED)
@@ -62,7 +62,7 @@ def split_block(s: Machine, index: int, old: int, level: int, gfn: int, share: i
     """Put a table in place of block ``old``, which is entry ``index``, in which a walk for ``gfn`` ended.
 
     It maps ``share`` of 2**20 of the block's pages, or is an EMPTY_TABLE without any below. Returns its page,
-    LOST_RACE, POOL_DRY or POOL_EXHAUSTED. Who asks for more than one table holds mmu_lock alone.
+    LOST_RACE, POOL_DRY or POOL_EXHAUSTED. A caller that asks for more than one table holds mmu_lock alone.
     """
     out_of_line()
     tables = 1

@@ -24,7 +24,7 @@ _DETACH = int(Traced.DETACH)
 
 @kernel
 def count_mapped(s: Machine, page: int, level: int) -> int:
-    """Pages that a block's table maps, by the reference counts: full if page_count == entries + 1 all over."""
+    """How many pages a block's table maps, by the reference counts: all of them if each page_count is entries + 1."""
     if level == LAST_LEVEL:
         return load(s.page_count, page) - 1
     bits = s.geo.index_bits
@@ -38,9 +38,9 @@ def count_mapped(s: Machine, page: int, level: int) -> int:
 
 @kernel
 def detach(s: Machine, page: int, level: int, who: int) -> None:
-    """Here, under mmu_lock, a table and those below it are given up; they are torn down now or later.
+    """Tell the trace that a table and those below it are given up, under mmu_lock, to be torn down now or later.
 
-    It says so to the trace. Nothing is stored: we leave entries as they are until the table is freed.
+    Nothing is stored to the tables: their entries stay as they are until the table is freed.
     """
     trace(s, _DETACH, who, page, level)
 
@@ -55,7 +55,7 @@ def unmap_last(s: Machine, page: int, gfn: int, who: int) -> int:
         for index in range(first, last):
             if load(s.tables, index) & 1:
                 put_page(s, page)
-        visited = last - first  # at most a table, so that neither product exceeds what a whole one costs
+        visited = last - first  # at most a table's entries, so that neither product overflows
         cost = visited * (s.geo.unmap_ns_per_table >> bits)
         spend(s, who, cost + (visited * (s.geo.unmap_ns_per_table & (1 << bits) - 1) >> bits))
         offer_lock(s, who, visited)
@@ -67,11 +67,10 @@ def unmap_last(s: Machine, page: int, gfn: int, who: int) -> int:
 def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
     """Visit a detached table and those below it, drop a reference per counted entry; returns the tables freed.
 
-    That takes what it costs on the platform. Who holds mmu_lock gives it up now and then for others who wait for it.
-
-    As ``stage2_map_walk_leaf`` and ``stage2_map_walk_table_post`` do under an anchor (Linux 5.10): entries keep
-    their values until the page is freed, because a walker may still read them. Blocks exist at levels 1 and 2
-    only, so a detached subtree has one or two levels of tables.
+    That takes what it costs on the platform. If ``who`` holds mmu_lock it gives it up now and then for others who wait.
+    As ``stage2_map_walk_leaf`` and ``stage2_map_walk_table_post`` do under an anchor (Linux 5.10): entries keep their
+    values until the page is freed, because a walker may still read them. Blocks exist at levels 1 and 2 only, so a
+    detached subtree has one or two levels of tables.
     """
     freed = 0
     bits = s.geo.index_bits
@@ -85,7 +84,7 @@ def unmap_table(s: Machine, page: int, level: int, gfn: int, who: int) -> int:
             offer_lock(s, who, 1)
         spend(s, who, s.geo.unmap_ns_per_table)
     if injected(s, ROOT_TABLE_KEPT):
-        return freed  # v6.2 to v6.3: what is left is the reference that the table was created with
+        return freed  # v6.2 to v6.3 forgot the reference that the table was created with
     if level == LAST_LEVEL:
         freed = unmap_last(s, page, gfn, who)
     elif free_table(s, page, gfn, who):
@@ -124,7 +123,8 @@ def defer(s: Machine, page: int, level: int, gfn: int, order: int, clock: int, w
 def reap(s: Machine, who: int) -> int:
     """Free every table that was queued before now, after one grace period; returns how many were queued.
 
-    None if the run is cut short meanwhile. One process does this, the hypervisor: it plays the kernel's RCU callbacks.
+    It frees none if the run is cut short meanwhile. Only the hypervisor process does this: it plays the kernel's RCU
+    callbacks.
     """
     head, tail = get(s.control, DEFERRED_HEAD), load(s.control, DEFERRED_TAIL)
     if head == tail:

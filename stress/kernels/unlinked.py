@@ -1,6 +1,6 @@
 """Tables that nothing points to yet, filled with a block's pages (Linux 6.5 ``kvm_pgtable_stage2_create_unlinked``).
 
-Nobody sees them: plain stores, and one addition for all references of a table.
+No other process sees them, so plain stores do, and one addition for all references of a table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The vCPU's hardware walk: from the deepest cached table pointer down to a leaf or an invalid entry.
 
-What it reads may be changing under it. Nothing of it counts before the access is validated, so a pointer that
-leads out of the pool just ends the walk: it reads as poison, as a freed table does.
+What the walk reads may be changing under it. Nothing of it counts before the access is validated, so a pointer that
+leads out of the pool just ends the walk: the walk returns poison, as if it had read a freed table.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def descend(s: Machine, cpu: Cpu, gfn: int, level: int, page: int) -> tuple[int,
     mask = (1 << bits) - 1
     first = level
     slot = gfn >> ((LAST_LEVEL - level) * bits)
-    if level > geo.start_level:  # root tables are concatenated: there the index just goes on
+    if level > geo.start_level:  # root tables are concatenated: their index has more bits
         slot &= mask
     descriptor = load(s.tables, (page << bits) + slot)
     while is_table(descriptor, level):
