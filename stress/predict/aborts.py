@@ -35,7 +35,7 @@ DO_NOTHING, DO_RETRY, DO_RELAX, DO_MAP_BLOCK, DO_MAP_PAGE, DO_SPLIT, DO_REBUILD 
 
 @kernel
 def decide(w: World, who: int) -> int:
-    """What the fault leads to, as the machine is now."""
+    """What the fault leads to, by the state of the machine now."""
     a = w.s.actor[who]
     block = w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]]
     state = w.page[a[v.A_PAGE]] & v.STATE
@@ -58,7 +58,7 @@ def decide(w: World, who: int) -> int:
 
 @kernel
 def leave(w: World, who: int, now: int) -> None:
-    """The vCPU has left the guest, and asks for mmu_lock."""
+    """Let a vCPU that has left the guest ask for mmu_lock."""
     a = w.s.actor[who]
     w.page[a[v.A_PAGE]] |= v.HAS_HOST
     a[v.A_PHASE] = v.LOOK
@@ -68,7 +68,7 @@ def leave(w: World, who: int, now: int) -> None:
 
 @kernel
 def look(w: World, who: int, now: int) -> None:
-    """The handler knows what the fault is about. Before v5.14 it cleans next, whatever it will do."""
+    """Let the handler find out what the fault is about. Before v5.14 it cleans next, whatever it will do then."""
     a = w.s.actor[who]
     action = decide(w, who)
     a[v.A_ACTION] = action
@@ -88,7 +88,7 @@ def look(w: World, who: int, now: int) -> None:
 
 @kernel
 def act_after_clean(w: World, who: int, now: int) -> None:
-    """The handler has cleaned; under a shared mmu_lock others may have been faster."""
+    """Go on after the handler's clean; under a shared mmu_lock another actor may have changed the entry meanwhile."""
     act(w, who, decide(w, who), now)
 
 
@@ -104,7 +104,7 @@ def act(w: World, who: int, action: int, now: int) -> None:
     if action == DO_NOTHING:
         done(w, who, SPURIOUS, now)
     elif action == DO_RETRY and w.s.control[v.SHARED] == 0:
-        done(w, who, RETRY, now)  # its owner gave mmu_lock up for a while, and others wait for that
+        done(w, who, RETRY, now)  # the entry's owner gave mmu_lock up for a while, and will want it back
     elif action == DO_RETRY:
         finish(w, who, RETRY, now)
         if block[v.B_OWNER] != 0 or block[v.B_MOVING] != 0:
@@ -148,7 +148,7 @@ def act(w: World, who: int, action: int, now: int) -> None:
 
 @kernel
 def map_entry(w: World, who: int, now: int) -> None:
-    """The entry is there."""
+    """Write the entry that the handler has made."""
     a = w.s.actor[who]
     number = a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES]
     block = w.block[number]
@@ -171,7 +171,7 @@ def map_entry(w: World, who: int, now: int) -> None:
 
 @kernel
 def relaxed(w: World, who: int, now: int) -> None:
-    """The TLBI of a permission given is complete."""
+    """Give write permission: the TLBI of the change is complete."""
     if w.s.cost[v.K_TLBI_LOCAL] < 0:
         tlbi_done(w)
     w.s.counters[who, w.s.actor[who, v.A_INSIDE], C_RELAXED] += 1
@@ -180,7 +180,7 @@ def relaxed(w: World, who: int, now: int) -> None:
 
 @kernel
 def went_on_splitting(w: World, who: int, state: int, now: int) -> None:
-    """Steps of a split are done. After the last the page that faulted takes its place in the table that is there."""
+    """Go on with a split. After its last step the page that faulted is mapped, in the table that is there then."""
     if state == LOST:
         done(w, who, RETRY, now)
     if state != ALL_DONE:

@@ -1,4 +1,4 @@
-"""The end of a fault in virtual time: it is counted, its vCPU goes on, and who lost a race for the entry with it."""
+"""The end of a fault in virtual time: it is counted, its vCPU goes on, and so do others that wait for the entry."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def account(w: World, who: int, kind: int, stall: int, wait: int, hold: int, loc
     counters[C_LOCKS] += times * locks
     counters[C_WAIT] += times * wait
     counters[C_HOLD] += times * hold
-    if kind != CONFLICT:  # which has no level
+    if kind != CONFLICT:  # a conflict has no level
         counters[(C_PERMISSION if a[v.A_LEAF] != 0 else C_TRANSLATION) + a[v.A_LEVEL]] += times
     w.s.stalls[kind, bucket(stall // 1000)] += times
     if w.s.control[v.KEPT_SKIP] > 0:
         w.s.control[v.KEPT_SKIP] -= 1
         return
-    if w.s.control[v.KEPT] == v.FAULTS_KEPT:  # every other one goes
+    if w.s.control[v.KEPT] == v.FAULTS_KEPT:  # the rows are full: every other one is dropped
         for i in range(v.FAULTS_KEPT // 2):
             for word in range(v.FAULT_WORDS):
                 w.faults[i, word] = w.faults[2 * i, word]
@@ -61,14 +61,14 @@ def finish(w: World, who: int, kind: int, now: int) -> None:
 
 @kernel
 def done(w: World, who: int, kind: int, now: int) -> None:
-    """The fault is handled, and the vCPU goes on in the guest."""
+    """End a fault that is handled, and let its vCPU go on in the guest."""
     finish(w, who, kind, now)
     go_on(w, who, now)
 
 
 @kernel
 def conflict_over(w: World, who: int, now: int) -> None:
-    """A TLBI has emptied this core's TLB: its vCPU tries again."""
+    """Let a vCPU try again whose core's TLB was emptied by a TLBI."""
     a = w.s.actor[who]
     a[v.A_MEETS] = 0
     account(w, who, CONFLICT, now - a[v.A_START], 0, 0, 0, 1)
@@ -77,7 +77,7 @@ def conflict_over(w: World, who: int, now: int) -> None:
 
 @kernel
 def wake(w: World, number: int, key: int, now: int) -> None:
-    """The owner of an entry is done with it: those who faulted on it all the time have done so for the last time."""
+    """Let the actors go on that spin for an entry: its owner is done with it, and the fault under way is their last."""
     block = w.block[number]
     if block[v.B_SPINNERS] == 0:
         return
@@ -90,7 +90,7 @@ def wake(w: World, number: int, key: int, now: int) -> None:
 
 @kernel
 def stop_spinning(w: World, who: int, last: int, now: int) -> None:
-    """Count the faults of a spinning actor until now, the last as of this kind: it is in the guest."""
+    """Count the faults of a spinning actor until now, the last one in class ``last``, and put it into the guest."""
     a = w.s.actor[who]
     each = w.s.cost[v.K_EXIT] + w.s.cost[v.K_FAULT]
     w.block[a[v.A_PAGE] // w.s.control[v.BLOCK_PAGES], v.B_SPINNERS] -= 1
@@ -108,7 +108,7 @@ def stop_spinning(w: World, who: int, last: int, now: int) -> None:
 
 @kernel
 def clean(w: World, pages: int) -> int:
-    """ps to clean a page, or a block if ``pages`` is more than one; 0 with v.FWB."""
+    """How long it takes, in ps, to clean a page, or a block if ``pages`` is more than one; 0 with v.FWB."""
     if w.s.control[v.FWB] != 0:
         return 0
     w.s.sums[v.S_CLEANED] += pages * w.s.control[v.GRANULE]

@@ -1,10 +1,10 @@
-"""Who does something next: a binary heap of actors by time, and by turn where times are equal; and two servers.
+"""Which actor does something next: a binary heap of actors by time, and by turn where times are equal; and two servers.
 
-mmu_lock is handed over first come first served. Who takes it for reading passes unless somebody waits; readers that
-stand in a row behind each other get it together. But each counts itself in the lock's word, and so does every fault in
-that of mmap_lock: a word moves between cores one after the other. The broadcast TLBI is a server of its own: one after
-the other, however mmu_lock is held. Its service is known beforehand, so that it needs no queue but the time at which it
-is free.
+mmu_lock is handed over first come first served. A reader passes unless an actor waits; readers that stand in a row
+behind each other get it together. But each counts itself in the lock's word, and so does every fault in that of
+mmap_lock: a word moves between cores one after the other. The broadcast TLBI is a server of its own: TLBIs are served
+one after the other, however mmu_lock is held. How long each takes is known beforehand, so the server needs no queue but
+the time at which it is free.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_before(w: World, a: int, b: int) -> bool:
 
 @kernel
 def put(w: World, at: int, who: int) -> None:
-    """Note that ``who`` stands at an index of the heap."""
+    """Put ``who`` at an index of the heap, and note in its words where it stands."""
     w.s.agenda[at] = who
     w.s.actor[who, v.A_AT] = at
 
@@ -51,7 +51,7 @@ def sift(w: World, at: int) -> None:
 
 @kernel
 def schedule(w: World, who: int, time: int) -> None:
-    """Let ``who`` act at a time; instead of when it would have, if it was on the agenda."""
+    """Let ``who`` act at a time; if it was on the agenda already, at this time instead."""
     w.s.control[v.TURN] += 1
     w.s.actor[who, v.A_TIME] = time
     w.s.actor[who, v.A_TURN] = w.s.control[v.TURN]
@@ -88,7 +88,7 @@ def pop(w: World) -> int:
 
 @kernel
 def grant(w: World, who: int, now: int) -> None:
-    """``who`` has mmu_lock from now on."""
+    """Give mmu_lock to ``who``, from now on."""
     a = w.s.actor[who]
     if a[v.A_ALONE] != 0:
         w.s.control[v.HOLDER] = who
@@ -103,7 +103,7 @@ def grant(w: World, who: int, now: int) -> None:
 
 @kernel
 def read_word(w: World, word: int, who: int, now: int) -> int:
-    """When ``who``, who wants to now, has counted itself in a lock's word, which moves from reader to reader.
+    """When ``who``, who wants to now, will have counted itself in a lock's word, which moves from reader to reader.
 
     ``word`` is the control word that says when it may move; the next one says where it is.
     """
@@ -117,7 +117,7 @@ def read_word(w: World, word: int, who: int, now: int) -> int:
 
 @kernel
 def ask(w: World, who: int, now: int, after: int, alone: int) -> None:
-    """``who`` asks for mmu_lock, alone or for reading; it acts ``after`` ps behind the moment at which it has it."""
+    """Let ``who`` ask for mmu_lock, alone or for reading; it acts ``after`` ps after the moment when it gets it."""
     a = w.s.actor[who]
     a[v.A_ASKED] = now
     a[v.A_AFTER] = after
@@ -131,14 +131,14 @@ def ask(w: World, who: int, now: int, after: int, alone: int) -> None:
 
 @kernel
 def visit(w: World, entries: int) -> int:
-    """ps that a tear-down takes to visit so many entries, and free their tables."""
+    """How long a tear-down takes, in ps, to visit so many entries, and free their tables."""
     table, size = w.s.cost[v.K_UNMAP_TABLE], w.s.control[v.TABLE_PAGES]
     return int(entries * (table // size) + entries * (table % size) // size)
 
 
 @kernel
 def tear_down(w: World, who: int) -> int:
-    """ps that an actor's tear-down goes on for, to its end or to where it next offers mmu_lock to others."""
+    """How long an actor's tear-down goes on, in ps: to its end, or to where it next offers mmu_lock to others."""
     a = w.s.actor[who]
     every, before = w.s.control[v.YIELD_EVERY], a[v.A_VISITED]
     a[v.A_VISITED] = a[v.A_TABLES] * w.s.control[v.TABLE_PAGES]
@@ -149,7 +149,7 @@ def tear_down(w: World, who: int) -> int:
 
 @kernel
 def leave_section(w: World, who: int, now: int) -> None:
-    """``who`` ends its read-side section: whoever waits for that alone goes on to tear down."""
+    """End the read-side section of ``who``, and let those tear down that waited for nothing else."""
     if w.s.actor[who, v.A_READS] == 0:
         return
     w.s.actor[who, v.A_READS] = 0
@@ -167,7 +167,7 @@ def leave_section(w: World, who: int, now: int) -> None:
 
 @kernel
 def grace(w: World, who: int, now: int) -> bool:
-    """Whether ``who`` has to wait until those end their read-side sections who are in one; its own has ended."""
+    """Whether ``who``, whose own read-side section ends, has to wait for others that are in one."""
     leave_section(w, who, now)
     left = 0
     for other in range(w.s.control[v.VCPUS] + 1):
@@ -181,7 +181,7 @@ def grace(w: World, who: int, now: int) -> bool:
 
 @kernel
 def give_back(w: World, who: int, now: int) -> None:
-    """``who`` gives mmu_lock back, and hands it over to who has waited longest, and to readers in a row."""
+    """Take mmu_lock from ``who`` and hand it to the actor that has waited longest, with the readers right behind it."""
     a = w.s.actor[who]
     leave_section(w, who, now)
     a[v.A_HOLD] += now - a[v.A_LOCKED]
@@ -204,7 +204,7 @@ def give_back(w: World, who: int, now: int) -> None:
 
 @kernel
 def tlbi(w: World, alone: int, now: int) -> int:
-    """When a broadcast TLBI is complete that is issued now and takes ``alone`` ps if nobody waits with another."""
+    """When a broadcast TLBI will be complete that is issued now and takes ``alone`` ps if no other core waits."""
     begin = max(now, w.s.control[v.TLBI_FREE])
     w.s.control[v.TLBI_FREE] = begin + alone + w.s.control[v.TLBI_WAITING] * w.s.cost[v.K_TLBI_WAITING]
     w.s.control[v.TLBI_WAITING] += 1
@@ -214,5 +214,5 @@ def tlbi(w: World, alone: int, now: int) -> int:
 
 @kernel
 def tlbi_done(w: World) -> None:
-    """A core has waited for its TLBI."""
+    """Count one core less that waits for its TLBI."""
     w.s.control[v.TLBI_WAITING] -= 1

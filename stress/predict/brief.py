@@ -17,17 +17,17 @@ from stress.predict.prediction import check
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What an order would cost in scenario ``rebuild``; medians over its rebuilds, but for the worst stall."""
+    """What an order would cost in scenario ``rebuild``: medians over its rebuilds, and the worst stall."""
 
-    #: The entry is invalid for so long; 0 if it never is.
+    #: How long the entry is invalid; 0 if it never is.
     window_ns: int
     #: The longest that a vCPU waited from a faulting access to its retry, whatever it met.
     worst_stall_ns: int
-    #: A rebuild holds mmu_lock for so long.
+    #: How long a rebuild holds mmu_lock.
     lock_hold_ns: int
     #: From a rebuild's first step to its last.
     rebuild_ns: int
-    #: Of all rebuilds those in whose window at least one vCPU faulted.
+    #: The fraction of rebuilds in whose window at least one vCPU faulted.
     hit_share: float
 
 

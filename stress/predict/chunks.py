@@ -11,7 +11,7 @@ from stress.predict.virtual import World
 
 @kernel
 def following(w: World, phase: int) -> int:
-    """The block that the hypervisor's task goes on with: behind a batch, if it is to rebuild in this phase."""
+    """The block that the hypervisor's task goes on with: in a phase that rebuilds, the one behind the batch."""
     number, size = w.s.control[v.TASK_BLOCK], w.s.control[v.BATCH]
     return int(number - number % size + size if phase == v.APPROACH else number + 1)
 
@@ -24,7 +24,7 @@ def keeps_lock(w: World, who: int, phase: int) -> bool:
 
 @kernel
 def next_block(w: World, phase: int, now: int) -> None:
-    """The hypervisor is done with a block of its task: on with the next in a phase, if there is one."""
+    """Let the hypervisor go on with the next block of its task, in a phase, if there is one."""
     control = w.s.control
     who = control[v.VCPUS]
     if not keeps_lock(w, who, phase):
@@ -42,7 +42,7 @@ def next_block(w: World, phase: int, now: int) -> None:
 
 @kernel
 def end_task(w: World, now: int) -> None:
-    """The task is done."""
+    """End the hypervisor's task."""
     who = w.s.control[v.VCPUS]
     if w.s.actor[who, v.A_LOCKED] >= 0:
         give_back(w, who, now)

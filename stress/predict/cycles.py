@@ -28,16 +28,16 @@ from stress.predict.virtual import Words, World
 from stress.programs import ALWAYS, MOVE_EVERY
 from stress.results.data import COUNTERS
 
-#: Rebuilds of each order if nobody says how many.
+#: Rebuilds of each order if the configuration does not say how many.
 DEFAULT_REBUILDS: Final = 200
 
-#: And migrations, each of which rebuilds all that it split.
+#: Migrations of each order likewise; each rebuilds all that it split.
 DEFAULT_MIGRATIONS: Final = 20
 
-#: Dwells in which vCPUs get to meet, and so rebuild, every block.
+#: So many dwells after logging, vCPUs have met, and so rebuilt, every block.
 _PATIENCE: Final = 20
 
-#: The hypervisor looks so often whether vCPUs have ended the rebuilds of a cycle.
+#: How often the hypervisor looks whether vCPUs have ended the rebuilds of a cycle.
 _POLL_PS: Final = 50 * 10**6
 
 _PATTERNS: Final = {
@@ -50,7 +50,7 @@ _ACCESSES: Final = COUNTERS.index("accesses")
 
 
 def _weights(config: RunConfig, blocks: int) -> Words:
-    """Of 2**WEIGHT_BITS accesses drawn, those to each block, (blocks,)."""
+    """How many of 2**WEIGHT_BITS accesses drawn go to each block, (blocks,)."""
     size, pages = config.block_size // config.granule, config.pages
     first = np.arange(blocks) * size
     shares: npt.NDArray[np.float64] = np.minimum(size, pages - first) / pages
@@ -76,7 +76,7 @@ def _roaming_world(config: RunConfig, order: Order, rebuilds: int) -> World:
     world.block[:, v.B_WEIGHT] = _weights(config, len(world.block))
     world.block[:, v.B_HOST], world.block[:, v.B_WRITABLE] = 0, 1
     world.block[: config.blocks, v.B_KIND] = v.LEAF
-    world.block[config.blocks :, v.B_KIND] = v.TABLE  # what is left of memory
+    world.block[config.blocks :, v.B_KIND] = v.TABLE  # guest memory behind the blocks
     world.block[config.blocks :, v.B_MAPPED] = pages % (config.block_size // config.granule)
     world.page[:] = v.HAS_HOST
     world.page[config.blocks * (config.block_size // config.granule) : pages] |= v.WRITABLE

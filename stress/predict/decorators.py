@@ -13,7 +13,7 @@ __all__ = ["entry", "kernel"]
 
 
 class _KeepingCompiler(WholeProgramCompiler):
-    """The code of a whole program is kept, as ``library.kept``, before it is linked into this process."""
+    """A compiler that keeps the code of a whole program, as ``library.kept``, before it is linked into this process."""
 
     def define_pipelines(self) -> list[Any]:
         passes = super().define_pipelines()

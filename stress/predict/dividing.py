@@ -14,7 +14,7 @@ _LINKS = mask_of(lambda facts: facts.links)
 _TLBIS = mask_of(lambda facts: facts.tlbi)
 _BY_IPA = mask_of(lambda facts: facts.tlbi is Scope.IPA)
 
-#: What a split is after some of its steps.
+#: What a split is after the steps done so far.
 UNDER_WAY, ALL_DONE, LOST = range(3)
 
 
@@ -54,7 +54,7 @@ def split_steps(w: World, who: int, now: int) -> int:
 
 @kernel
 def unlink(w: World, who: int, now: int) -> bool:
-    """From now on no walk finds the block; False if another was faster. Its entry is ours until the split ends."""
+    """Hide the block from walks, and own its entry until the split ends; False if another actor was faster."""
     a = w.s.actor[who]
     block = w.block[a[v.A_BLOCK]]
     if block[v.B_VERSION] != a[v.A_VERSION]:
@@ -68,7 +68,7 @@ def unlink(w: World, who: int, now: int) -> bool:
 
 @kernel
 def end_split_step(w: World, who: int) -> None:
-    """A step is done."""
+    """Do what a step that is over changes."""
     a = w.s.actor[who]
     if _TLBIS >> w.s.split[a[v.A_STEP]] & 1:
         tlbi_done(w)
@@ -77,6 +77,6 @@ def end_split_step(w: World, who: int) -> None:
 
 @kernel
 def split_step_done(w: World, who: int, now: int) -> int:
-    """A step that took time is done: on with the next."""
+    """End a step that took time, and go on with the next."""
     end_split_step(w, who)
     return split_steps(w, who, now)

@@ -35,7 +35,7 @@ def break_mappings(w: World, now: int) -> None:
     if leaves + tables > 0:
         at = tlbi(w, w.s.cost[v.K_TLBI_IPA], at + leaves * w.s.cost[v.K_MAP] + tables * w.s.cost[v.K_UNMAP_TABLE])
         for _ in range(tables):
-            tlbi_done(w)  # the same core waits for the next
+            tlbi_done(w)  # the same core issues the next one
             at = tlbi(w, w.s.cost[v.K_TLBI_IPA], at)
     w.s.actor[who, v.A_PHASE] = v.INVALIDATED
     w.s.actor[who, v.A_STALE] = int(at > now)
@@ -44,7 +44,7 @@ def break_mappings(w: World, now: int) -> None:
 
 @kernel
 def mappings_broken(w: World, now: int) -> None:
-    """No TLB has what was unmapped: mmu_lock is given back."""
+    """Give mmu_lock back: no TLB has what was unmapped."""
     a = w.s.actor[w.s.control[v.VCPUS]]
     if a[v.A_STALE] != 0:
         a[v.A_STALE] = 0
@@ -54,7 +54,7 @@ def mappings_broken(w: World, now: int) -> None:
 
 @kernel
 def end_move(w: World, now: int) -> None:
-    """The frames of the task's blocks have moved: faults may map them again, and as blocks if they are huge."""
+    """End the move of the task's blocks: faults may map them again, and as blocks if their frames are huge."""
     w.s.control[v.MOVES] += 1
     for number in range(w.s.control[v.TASK_BLOCK], w.s.control[v.TASK_END]):
         block = w.block[number]

@@ -1,15 +1,15 @@
 """What a vCPU does between its faults, in closed form: accesses in a row, as many as will not fault.
 
-A row is planned when it begins. A page that is mapped meanwhile changes nothing, for the row ends where it was not and
-is then planned on; an entry that is broken cuts the rows short that go through it.
+A row is planned when it begins. A page that is mapped meanwhile changes nothing: the row ends before it and is then
+planned on. An entry that is broken cuts the rows short that go through it.
 
 Long rows share memory, which serves a part of each miss for one core at a time: with n of them an access takes
 max(miss, n x that part), the asymptotic bound of a closed network (Denning and Buzen, Computing Surveys 10, 1978), met
-where nothing is random. Whenever there is one more or less, the others' times are worked out anew.
+where nothing is random. Whenever there is one row more or less, the others' times are worked out anew.
 
 A vCPU that reads behind another finds in a cache what that one has fetched, and catches up: readers of one block end
-together, and all fault on the next one before it is rebuilt. None of them reads while it is torn down under an
-exclusive mmu_lock. How far behind it may be, a cache's size, is not modelled.
+together, and all fault on the next one before it is rebuilt. None of them reads while that block is torn down under an
+exclusive mmu_lock. How far behind a vCPU may be, which a cache's size decides, is not modelled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ C_ACCESSES = COUNTERS.index("accesses")
 C_WRITES = COUNTERS.index("writes")
 C_WALKS = COUNTERS.index("walks")
 
-#: Rows of fewer accesses than this leave memory to others: faults take longer.
+#: Shorter rows do not count as sharing memory: the faults between them take longer.
 LONG = 64
 
 
@@ -70,7 +70,7 @@ def reach(w: World, who: int, page: int, left: int, writes: int) -> int:
 
 @kernel
 def count(w: World, who: int, done: int) -> None:
-    """Count the first ``done`` accesses of a row, as far as they are not."""
+    """Count the first ``done`` accesses of a row, but for those that were counted before."""
     a = w.s.actor[who]
     more = done - a[v.A_COUNTED]
     counters = w.s.counters[who, int(w.s.control[v.INSIDE] > 0)]
@@ -94,7 +94,7 @@ def done_by(w: World, who: int, now: int, begun: int) -> int:
 
 @kernel
 def lead(w: World, who: int, now: int) -> int:
-    """Pages by which somebody's long row in the same block is ahead of the actor."""
+    """By how many pages the foremost long row in the same block is ahead of the actor."""
     page, size = w.s.actor[who, v.A_PAGE], w.s.control[v.BLOCK_PAGES]
     ahead = 0
     for other in range(w.s.control[v.VCPUS]):
@@ -106,7 +106,7 @@ def lead(w: World, who: int, now: int) -> int:
 
 @kernel
 def share_memory(w: World, now: int) -> None:
-    """There is one long row more or less: from now on an access takes as long as so many of them let it."""
+    """Work out long rows anew: their number has changed, and so has the time of an access."""
     price = w.s.access[w.s.control[v.LONG_ROWS]]
     for who in range(w.s.control[v.VCPUS]):
         a = w.s.actor[who]
@@ -114,7 +114,7 @@ def share_memory(w: World, now: int) -> None:
             continue
         done = done_by(w, who, now, 0)
         count(w, who, done)
-        begun = now - a[v.A_SINCE] - done * a[v.A_PRICE]  # of the next access so much has passed
+        begun = now - a[v.A_SINCE] - done * a[v.A_PRICE]  # time that the access under way has taken so far
         a[v.A_PAGE] += done
         a[v.A_LEFT] -= done
         a[v.A_PLANNED] -= done
@@ -126,7 +126,7 @@ def share_memory(w: World, now: int) -> None:
 
 @kernel
 def enter_rebuild(w: World, now: int, change: int) -> None:
-    """One rebuild more or less is under way: accesses until now, and their time, are counted as what they were."""
+    """Begin a rebuild (``change`` 1) or end one (-1), and count accesses and their time until now as what they were."""
     if (w.s.control[v.INSIDE] > 0) != (w.s.control[v.INSIDE] + change > 0):
         for who in range(w.s.control[v.VCPUS]):
             if w.s.actor[who, v.A_PHASE] == v.GUEST:
@@ -142,7 +142,7 @@ def enter_rebuild(w: World, now: int, change: int) -> None:
 
 @kernel
 def cut_rows(w: World, number: int, now: int) -> None:
-    """The entry of a block was broken: whoever accesses it faults at its next access."""
+    """Let every vCPU that accesses a block fault at its next access: the block's entry was broken."""
     cut_programs(w, number, now)
     before_change(w, now)
     after_change(w, now)
@@ -150,7 +150,7 @@ def cut_rows(w: World, number: int, now: int) -> None:
 
 @kernel
 def cut_programs(w: World, number: int, now: int) -> None:
-    """Whoever accesses a block by a program faults at its next access."""
+    """Let every vCPU that accesses a block by a program fault at its next access."""
     for who in range(w.s.control[v.VCPUS]):
         a = w.s.actor[who]
         if a[v.P_PATTERN] != v.ONCE:
@@ -184,7 +184,7 @@ def level_met(w: World, page: int) -> int:
 
 @kernel
 def fault(w: World, who: int, now: int) -> None:
-    """The access to the actor's page faults: it exits, and the host sees to it that there is memory."""
+    """Let the access to the actor's page fault: the vCPU exits, and the host provides memory if there is none."""
     a = w.s.actor[who]
     page = a[v.A_PAGE]
     number = page // w.s.control[v.BLOCK_PAGES]
@@ -219,7 +219,7 @@ def fault(w: World, who: int, now: int) -> None:
 
 @kernel
 def go_on(w: World, who: int, now: int) -> None:
-    """Plan the accesses that come next; the first may fault, and there may be none left."""
+    """Plan the accesses that come next. The first may fault, or the program may be at its end."""
     a = w.s.actor[who]
     if not has_core(w, who, now):
         return
@@ -240,7 +240,7 @@ def go_on(w: World, who: int, now: int) -> None:
     long, price = planned >= LONG, w.s.access[w.s.control[v.LONG_ROWS] + 1]
     if long and w.s.control[v.LONG_ROWS] > 0 and 0 < w.s.cost[v.K_WALK] < price:
         ahead = lead(w, who, now)
-        if ahead >= LONG:  # up to where that is now; then it is less far ahead
+        if ahead >= LONG:  # plan to where that row is now; by then it is less far ahead
             long, price, planned = False, w.s.cost[v.K_WALK], min(planned, ahead)
     a[v.A_PHASE] = v.GUEST
     a[v.A_SINCE], a[v.A_PLANNED], a[v.A_COUNTED] = now, planned, 0
@@ -254,7 +254,7 @@ def go_on(w: World, who: int, now: int) -> None:
 
 @kernel
 def end_row(w: World, who: int, now: int) -> None:
-    """The accesses planned are done."""
+    """End a row whose planned accesses are done."""
     a = w.s.actor[who]
     if a[v.P_PATTERN] != v.ONCE:
         if arrives(w, who, now):
@@ -275,7 +275,7 @@ def end_row(w: World, who: int, now: int) -> None:
 
 @kernel
 def begin_to_spin(w: World, who: int, key: int, now: int) -> None:
-    """Who lost a race is back in the guest, and faults until the owner of the entry is done: nothing else happens."""
+    """Let an actor that lost a race, and is back in the guest, fault until the entry's owner is done: one event."""
     a = w.s.actor[who]
     a[v.A_PHASE] = v.SPIN
     a[v.A_SINCE] = now
@@ -285,7 +285,7 @@ def begin_to_spin(w: World, who: int, key: int, now: int) -> None:
 
 @kernel
 def turns(w: World, who: int, now: int) -> int:
-    """How often a spinning actor faults until ``now``: the last fault may find the entry as it is from now on."""
+    """How often a spinning actor faults until ``now``. Its last fault is the first that may find the entry changed."""
     each = w.s.cost[v.K_EXIT] + w.s.cost[v.K_FAULT]
     if each == 0:
         return 0

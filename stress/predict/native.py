@@ -18,7 +18,7 @@ from stress.predict.virtual import World
 from stress.shm.cache import cache_directory
 from stress.shm.mode import JIT_DISABLED
 
-#: What the function is called in the object file.
+#: The name of the function in the object file.
 SYMBOL: Final = "stress_predict_play"
 
 _DIGEST: Final = hashlib.sha256().digest_size
@@ -29,7 +29,7 @@ _CONSTANTS: Final = ("programs.py", "results/data.py", "results/schema.py")
 
 @lru_cache(maxsize=1)
 def _kept() -> Path:
-    """Where this version is kept."""
+    """The file that keeps this version of the code."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for path in (*sorted(here.glob("*.py")), *(here.parent / name for name in _CONSTANTS)):
@@ -68,7 +68,7 @@ def _code(file: Path) -> bytes:
     code = object_code()
     new = file.with_name(f"{file.name}.{os.getpid()}")
     new.write_bytes(hashlib.sha256(code).digest() + code)
-    new.replace(file)  # whoever else compiles it has made the same
+    new.replace(file)  # a process that compiles it meanwhile makes the same
     return code
 
 

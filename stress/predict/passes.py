@@ -27,7 +27,7 @@ TIMES: Final = [COUNTERS.index("lock_wait_ns"), COUNTERS.index("lock_hold_ns")]
 #: Counters of faults.
 FAULTS: Final = [COUNTERS.index(name) for name in FAULT_CLASSES]
 
-#: Events between two looks at whether somebody wants to know how far it is, or that it ends.
+#: After so many events the caller is told how far a prediction is, and asked whether to go on.
 _AT_ONCE: Final = 200_000
 
 
@@ -45,7 +45,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What follows the end of dirty logging in a cycle."""
+    """What happens between the end of dirty logging and the end of a cycle."""
 
     world: World
     began_ps: int
@@ -53,12 +53,12 @@ class Recovery:
 
     @classmethod
     def begins(cls, world: World) -> Recovery:
-        """Dirty logging ends now: faults may map blocks again."""
+        """The state of the machine at the end of dirty logging, from which on faults may map blocks again."""
         world.s.control[v.LOGGING] = 0
         return cls(world, int(world.s.control[v.NOW]), _faults(world))
 
     def ended(self) -> tuple[int, int]:
-        """At the end of the cycle: ps from the end of logging to the last block rebuilt, faults; 0 if none was."""
+        """(ps from the end of logging to the last block rebuilt in the cycle, faults meanwhile); 0 if none was."""
         s = self.world.s
         rows = self.world.record[: int(s.control[v.REBUILT])]
         ends = rows[rows[:, v.R_CYCLE] == s.control[v.CYCLE], v.R_END]
@@ -77,7 +77,7 @@ def large_pages(config: RunConfig) -> int:
 
 
 def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> World:
-    """The machine of a configuration, nothing mapped or touched; room for a rebuild of each block, or for so many."""
+    """The machine of a configuration, nothing mapped or touched; room for ``rebuilds`` records, or one per block."""
     size = config.block_size // config.granule
     blocks = -(-config.pages // size)
     # The last block may be cut off by memory's end: its pages are there, but never touched.
@@ -87,7 +87,7 @@ def new_world(config: RunConfig, order: Order, rebuilds: int | None = None) -> W
     control = world.s.control
     control[v.VCPUS] = config.vcpus
     cores = config.cores or config.platform_profile.cores or config.vcpus + 1
-    # Who may run at once: all vCPUs, and the hypervisor.
+    # All vCPUs and the hypervisor may run at the same time.
     control[v.CORES] = control[v.CORES_FREE] = cores if cores <= config.vcpus else 0
     control[v.BLOCK_PAGES] = size
     control[v.TABLE_PAGES] = config.geometry.entries
@@ -128,11 +128,11 @@ def _give(world: World, vcpu: int, program: Program) -> None:
 
 
 class EndAskedError(Exception):
-    """Somebody wants the prediction to end."""
+    """The caller wants the prediction to end."""
 
 
 def left_invalid() -> UsageError:
-    """The end of a prediction that has none."""
+    """The error of a prediction that would never end: an order leaves an entry invalid."""
     return UsageError(
         "the order leaves an entry invalid, and vCPUs would wait for ever",
         "predict orders that stress run finds correct",
@@ -153,7 +153,7 @@ def play_out(world: World, begins: int, going_on: Callable[[World], bool]) -> No
 
 
 def play_stage(world: World, program: Callable[[int], Program], going_on: Callable[[World], bool]) -> int:
-    """Let all vCPUs play their programs; what that took, in ps. `EndAskedError` if ``going_on`` says no meanwhile."""
+    """Let all vCPUs play their programs; returns the ps it took. `EndAskedError` if ``going_on`` says no meanwhile."""
     vcpus = int(world.s.control[v.VCPUS])
     for vcpu in range(vcpus):
         _give(world, vcpu, program(vcpu))
@@ -166,7 +166,7 @@ def play_stage(world: World, program: Callable[[int], Program], going_on: Callab
 
 
 def recover(world: World, config: RunConfig, going_on: Callable[[World], bool]) -> None:
-    """Let who stopped dirty logging make a block of each table, chunk by chunk."""
+    """Let the thread that stopped dirty logging make a block of each table, chunk by chunk."""
     control = world.s.control
     for first in range(0, config.blocks, config.chunk_blocks):
         control[v.TASK_BLOCK], control[v.TASK_END] = first, min(first + config.chunk_blocks, config.blocks)
@@ -200,7 +200,7 @@ class _Pass:
         self.played.stages.append(found)
 
     def timed(self, name: str, took_ns: float, iteration: int = 0) -> None:
-        """The VMM does something that takes so long, while the vCPUs wait."""
+        """Note a stage in which the VMM does something that takes so long, while the vCPUs wait."""
         self._world.s.control[v.NOW] += round(took_ns * PS_PER_NS)
         self._stage_of_the_vmm(name, took_ns, iteration)
 
@@ -224,7 +224,7 @@ class _Pass:
         return self.played
 
     def enable_logging(self) -> float:
-        """Write-protect all that is mapped; with eager splitting blocks become pages now. What that costs, in ns."""
+        """Write-protect all that is mapped, and with eager splitting split it; returns the ns that this takes."""
         world, cost = self._world, self._config.platform_profile.cost
         world.s.control[v.LOGGING] = 1
         blocks = world.block[:, v.B_KIND] == v.LEAF
@@ -244,14 +244,14 @@ class _Pass:
         return took
 
     def clear_log(self) -> float:
-        """Write-protect what was written since; what that costs, in ns, with a TLBI for each chunk that is cleared."""
+        """Write-protect what was written since; returns the ns that this takes, with a TLBI for each chunk cleared."""
         chunk = (self._config.clear_chunk or self._config.memory) // self._config.granule
         written = self._world.page & v.STATE == v.WRITABLE
         chunks = np.logical_or.reduceat(written, np.arange(0, written.size, chunk))
         return self._write_protect(0, chunks=int(chunks.sum()))
 
     def disable_logging(self) -> float:
-        """Faults may map blocks again. Who sees to that may make blocks of all tables now; what it takes, in ns."""
+        """Let faults map blocks again; with ``--recover ioctl`` make blocks of all tables. Returns the ns it takes."""
         control = self._world.s.control
         self._recovery = Recovery.begins(self._world)
         if self._config.recover is Recover.IOCTL:
@@ -259,7 +259,7 @@ class _Pass:
         return (int(control[v.NOW]) - self._recovery.began_ps) / PS_PER_NS
 
     def _write_protect(self, blocks: int, chunks: int = 1) -> float:
-        """Take write permission from every page, and say what that costs with so many blocks besides, in ns."""
+        """Take write permission from every page; returns the ns that this takes, with so many blocks besides."""
         cost, page = self._config.platform_profile.cost, self._world.page
         writable = page & v.STATE == v.WRITABLE
         page[writable] ^= v.WRITABLE ^ v.READ_ONLY

@@ -1,4 +1,4 @@
-"""The event loop: whoever acts next acts, until every vCPU's program is done."""
+"""The event loop: the actor whose turn is next acts, until every vCPU's program is done."""
 
 from __future__ import annotations
 

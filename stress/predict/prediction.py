@@ -34,12 +34,12 @@ from stress.shm.edges import lower_edges
 #: What plays each scenario that there is.
 PLAYERS: Final = {**CYCLES, **PASSES}
 
-#: Told how far a prediction is: the order's name, the virtual time in ns, the events played so far.
+#: A function that is called with the order's name, the virtual time in ns, and the events played so far.
 Progress = Callable[[str, int, int], None]
 
 
 def check(config: RunConfig) -> None:
-    """`UsageError` if the configuration cannot be predicted, or has nothing to predict."""
+    """Raise `UsageError` if the configuration cannot be predicted, or has nothing to predict."""
     platform = config.platform_profile
     if not platform.figures:
         raise UsageError(
@@ -102,7 +102,7 @@ def predict(config: RunConfig, progress: Progress | None = None) -> RunData:
             if played.interrupted:
                 interrupted = True
                 break
-    # One order alone is predicted whatever it does; of several the figures stand side by side.
+    # One order alone may rebuild nothing; several can then not be compared.
     compares = len(config.orders) > 1 and not interrupted
     untested = tuple(never_rebuilt(config, (len(each.rows) for each in orders))) if compares else ()
     return RunData(
@@ -128,7 +128,7 @@ def predict(config: RunConfig, progress: Progress | None = None) -> RunData:
 
 
 def _warnings(config: RunConfig) -> list[tuple[str, str]]:
-    """Which costs nobody measured."""
+    """The warnings of a prediction: costs that nobody measured."""
     platform = config.platform_profile
     guessed = [each.key for each in platform.figures if each.origin not in (Origin.PUBLISHED, Origin.FITTED)]
     return [(RunWarning.GUESSED_COSTS, f"{platform.name}: {', '.join(guessed)}")] if guessed else []

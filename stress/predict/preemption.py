@@ -1,4 +1,4 @@
-"""Whose turn on a core it is: what happens when a quantum is over, and when somebody gets a core."""
+"""Which actor has a core: what happens when a quantum is over, and when an actor gets a core."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def interrupt(w: World, who: int, now: int) -> None:
 
 @kernel
 def end_quantum(w: World, now: int) -> None:
-    """Quanta may be over. Who is in the hypervisor goes on, and yields when it is through."""
+    """Take cores from vCPUs whose quantum is over. One in the hypervisor goes on, and yields when it is back."""
     if w.s.control[v.READY_COUNT] == 0 or is_hopeless(w):
         return
     next_end = now + QUANTUM
@@ -64,7 +64,7 @@ def end_quantum(w: World, now: int) -> None:
 
 @kernel
 def resume(w: World, who: int, now: int) -> None:
-    """A vCPU that waited has a core: it goes on with the access that it was at, or repeats the one that faulted."""
+    """Let a vCPU that got a core go on with the access that it was at, or repeat the one that faulted."""
     a = w.s.actor[who]
     if a[v.A_BEGUN] >= 0:
         a[v.A_SINCE] = now - a[v.A_BEGUN]

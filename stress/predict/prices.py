@@ -30,7 +30,7 @@ def prices(config: RunConfig) -> Words:
     found[v.K_CLEAN_PAGE] = ps(Step.CLEAN, Shape(bytes=config.granule, ranges=0))
     found[v.K_CLEAN_BLOCK] = ps(Step.CLEAN, Shape(bytes=config.block_size, ranges=0))
     found[v.K_ICACHE] = ps(Step.CLEAN)
-    of_next_block = Shape(between=config.block_size // config.granule)  # the guest went through one
+    of_next_block = Shape(between=config.block_size // config.granule)  # the guest has accessed a whole block since
     found[v.K_TLBI] = ps(Step.TLBI, of_next_block)
     found[v.K_REBUILD] = ps(Work.REBUILD, of_next_block)
     found[v.K_TLBI_IPA] = ps(Step.TLBI_IPA)

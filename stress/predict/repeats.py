@@ -83,7 +83,7 @@ def sign(w: World, now: int) -> int:
 
 @kernel
 def keep(w: World, unit: int, words: int, now: int) -> None:
-    """Note the state, which has so many words, as the one to compare with."""
+    """Keep the state, which has ``words`` words, as the one to compare with."""
     for i in range(words):
         w.s.seen[unit, i] = w.s.seen[v.UNITS, i]
     for who in range(w.s.control[v.VCPUS]):
@@ -108,7 +108,7 @@ def front(w: World, who: int) -> int:
 
 @kernel
 def leads(w: World, who: int) -> bool:
-    """Whether nobody is further on in the actor's block; of equals the first leads."""
+    """Whether the actor is the furthest in its block; of actors at the same page the first one is."""
     size = w.s.control[v.BLOCK_PAGES]
     mine = front(w, who)
     for other in range(w.s.control[v.VCPUS]):
@@ -121,7 +121,7 @@ def leads(w: World, who: int) -> bool:
 
 @kernel
 def alike(w: World, who: int, last: int, most: int) -> int:
-    """Pages ahead of ``last``, at most so many, that are what the leader has met: unmapped, or mapped read-only."""
+    """How many pages ahead of ``last``, at most ``most``, are as the leader's was: unmapped, or mapped read-only."""
     state = w.page[last + 1]
     if state & v.STATE != (v.READ_ONLY if w.s.actor[who, v.A_LEAF] != 0 else v.UNMAPPED):
         return 0
@@ -133,7 +133,7 @@ def alike(w: World, who: int, last: int, most: int) -> int:
 
 @kernel
 def periods(w: World, unit: int, step: int) -> int:
-    """How many periods of ``step`` pages all actors can go on as they did in the last, and meet the same."""
+    """How many periods of ``step`` pages all actors can go on as in the last period, and meet the same."""
     span = w.s.control[v.TABLE_PAGES] if unit == 0 else w.s.control[v.BLOCK_PAGES]
     times = w.page.size
     for who in range(w.s.control[v.VCPUS]):
@@ -154,7 +154,7 @@ def periods(w: World, unit: int, step: int) -> int:
 
 @kernel
 def move_pages(w: World, who: int, step: int, further: int) -> None:
-    """In the block that ``who`` leads in, let pages be what they will be once everybody is ``further`` pages on."""
+    """Set the pages of the block that ``who`` leads in to what they are once all actors are ``further`` pages on."""
     size = w.s.control[v.BLOCK_PAGES]
     last = front(w, who)
     first = last
@@ -205,7 +205,7 @@ def skip(w: World, unit: int, step: int, times: int, now: int) -> None:
 
 @kernel
 def look_back(w: World, now: int) -> None:
-    """After the reference faulted: if the machine is where it was, let it go on by as much as it can."""
+    """After a fault of the reference: if the machine is where it was, let it go on by all periods that it can."""
     a = w.s.actor[w.s.control[v.REFERENCE]]
     if w.s.control[v.REPEATABLE] == 0 or a[v.A_LEFT] < SHORT:
         return

@@ -45,7 +45,7 @@ def drawn(w: World, who: int) -> float:
 
 @kernel
 def until(w: World, who: int, share: float) -> int:
-    """How many accesses pass until one that has a property which ``share`` of them have; at most FAR."""
+    """How many accesses pass until one that has a property which a fraction ``share`` of all have; at most FAR."""
     if share >= 1:
         return 0
     if share <= 0:
@@ -106,7 +106,7 @@ def faults(w: World, who: int, page: int, write: int) -> bool:
 
 @kernel
 def share_that_faults(w: World, who: int, number: int) -> float:
-    """Of an actor's accesses to a block drawn at random, those that fault; 1 if that depends on the page."""
+    """The fraction of an actor's accesses to a block, drawn at random, that fault; 1 if that depends on the page."""
     block = w.block[number]
     if block[v.B_OWNER] != 0 or block[v.B_KIND] == v.EMPTY or conflicts(w, who, number):
         return 1.0
@@ -139,7 +139,10 @@ def in_block(w: World, page: int) -> int:
 
 @kernel
 def further(w: World, page: int, accesses: int) -> int:
-    """The page so many accesses on, of which the last may leave the block. Each lap begins one page further on."""
+    """The page that a lap reaches after ``accesses`` more, of which the last may leave the block.
+
+    Each lap begins one page further on than the last.
+    """
     stride = w.s.control[v.STRIDE]
     page += accesses * stride
     return int((page % stride + 1) % stride if page >= w.s.control[v.PAGES] else page)
@@ -147,7 +150,7 @@ def further(w: World, page: int, accesses: int) -> int:
 
 @kernel
 def count_some(w: World, who: int, accesses: int, hits: int) -> None:
-    """Count accesses, of which so many hit the TLB."""
+    """Count accesses, of which ``hits`` hit the TLB."""
     counters = w.s.counters[who, int(w.s.control[v.INSIDE] > 0)]
     counters[C_ACCESSES] += accesses
     counters[C_HITS] += hits
@@ -171,7 +174,7 @@ def follow_laps(w: World, who: int, now: int) -> None:
         pages = pages_of(w, number)
         hits += pages if kept(w, number) else 0
         takes += pages * price_at(w, number)
-    # After as many laps as the stride has pages each page was accessed once, and it begins anew.
+    # After as many laps as the stride has pages, each page was accessed once, and the first lap comes again.
     rounds = left // takes
     count_some(w, who, rounds * w.s.control[v.PAGES], rounds * hits)
     left -= rounds * takes
@@ -193,7 +196,7 @@ def plan_laps(w: World, who: int, now: int) -> None:
     """Find the access in a lap that may fault."""
     a = w.s.actor[who]
     page, takes = a[v.A_PAGE], 0
-    to_write = until(w, who, w.s.control[v.WRITE_BELOW] / ALWAYS)  # where that is what faults
+    to_write = until(w, who, w.s.control[v.WRITE_BELOW] / ALWAYS)  # for the case that only writes fault
     for _ in range(AHEAD):
         number = page // w.s.control[v.BLOCK_PAGES]
         block = w.block[number]
@@ -266,7 +269,7 @@ def page_that_faults(w: World, who: int, number: int) -> int:
         return int(first + at)
     unmapped = 1 - block[v.B_MAPPED] / size
     write = int(drawn(w, who) * share_that_faults(w, who, number) > unmapped)
-    for i in range(size):  # they lie evenly, so the next one is as good as any
+    for i in range(size):  # pages that may fault lie evenly, so the next one is as good as any
         page = first + (at + i) % size
         if faults(w, who, page, write) and (write == 0 or not faults(w, who, page, 0)):
             return int(page)
@@ -330,7 +333,7 @@ def follow(w: World, who: int, now: int) -> None:
 
 @kernel
 def plan(w: World, who: int, now: int) -> None:
-    """Let a roaming vCPU go on to the next access that may fault; for ever, if none would."""
+    """Let a roaming vCPU go on to the next access that may fault; without end, if no access would."""
     a = w.s.actor[who]
     a[v.A_PHASE] = v.GUEST
     if a[v.P_PATTERN] != v.LAPS:
@@ -353,7 +356,7 @@ def roams(w: World, who: int) -> bool:
 
 @kernel
 def before_change(w: World, now: int) -> None:
-    """The table will change: what vCPUs have done was at the prices until now. An access that has begun ends."""
+    """Before the table changes: count what vCPUs have done, at the old prices. An access under way ends as it began."""
     for who in range(w.s.control[v.VCPUS]):
         if roams(w, who):
             follow(w, who, now)
@@ -370,7 +373,7 @@ def before_change(w: World, now: int) -> None:
 
 @kernel
 def after_change(w: World, now: int) -> None:
-    """The table has changed: who would fault now, or not fault any more?"""
+    """After the table has changed: plan anew for every vCPU that would fault now, or would no longer."""
     for who in range(w.s.control[v.VCPUS]):
         if roams(w, who):
             plan(w, who, now)
@@ -378,7 +381,7 @@ def after_change(w: World, now: int) -> None:
 
 @kernel
 def arrives(w: World, who: int, now: int) -> bool:
-    """A roaming vCPU is at the access planned; whether it faults."""
+    """Let a roaming vCPU make the access planned; returns whether it faults."""
     a = w.s.actor[who]
     follow(w, who, now)
     a[v.A_PAGE], a[v.A_WRITES] = a[v.A_NEXT], a[v.A_NEXT_WRITES]
@@ -388,7 +391,7 @@ def arrives(w: World, who: int, now: int) -> bool:
 
 @kernel
 def returns(w: World, who: int, now: int) -> bool:
-    """A roaming vCPU repeats the access that faulted; whether it faults again. Else it goes on."""
+    """Let a roaming vCPU repeat the access that faulted; returns whether it faults again. If not, the vCPU goes on."""
     a = w.s.actor[who]
     if faults(w, who, a[v.A_PAGE], a[v.A_WRITES]):
         return True

@@ -25,7 +25,7 @@ _LOCK = Step.LOCK.code
 
 @kernel
 def writable(w: World) -> int:
-    """Entries of the task's blocks that the guest may write through."""
+    """How many entries of the task's blocks the guest may write through."""
     found = 0
     for number in range(w.s.control[v.TASK_BLOCK], w.s.control[v.TASK_END]):
         block = w.block[number]
@@ -38,7 +38,7 @@ def writable(w: World) -> int:
 
 @kernel
 def begin_task(w: World, task: int, now: int) -> None:
-    """Begin what comes next."""
+    """Let the hypervisor begin a task."""
     control, cost = w.s.control, w.s.cost
     who = control[v.VCPUS]
     a = w.s.actor[who]
@@ -73,14 +73,14 @@ def begin_task(w: World, task: int, now: int) -> None:
 
 @kernel
 def tables_of_block(w: World) -> int:
-    """Tables of a block that is split at once: every last-level table is there, whatever it maps."""
+    """How many tables an eagerly split block has: every last-level table is there, whatever it maps."""
     control = w.s.control
     return int(1 if control[v.BLOCK_LEVEL] == LAST_LEVEL - 1 else 1 + control[v.BLOCK_PAGES] // control[v.TABLE_PAGES])
 
 
 @kernel
 def maps_first(w: World, now: int) -> bool:
-    """Clean and map the block that is to be split, for nothing is mapped there; whether that is done."""
+    """Clean and map the block that is to be split, where nothing is mapped yet; returns whether that is over."""
     a, block = w.s.actor[w.s.control[v.VCPUS]], w.block[w.s.control[v.TASK_BLOCK]]
     if a[v.A_CLEANED] == 0:
         a[v.A_CLEANED] = w.s.control[v.BLOCK_PAGES] * w.s.control[v.GRANULE]
@@ -96,7 +96,7 @@ def maps_first(w: World, now: int) -> bool:
 
 @kernel
 def approach_split(w: World, now: int) -> None:
-    """The hypervisor looks at what it is to split; what is a table already stays one."""
+    """Look at the block that is to be split. One that is a table already stays one."""
     control = w.s.control
     block = w.block[control[v.TASK_BLOCK]]
     if block[v.B_KIND] == v.EMPTY and block[v.B_OWNER] == 0 and control[v.TASK_SETS] != 0 and not maps_first(w, now):
@@ -111,7 +111,7 @@ def approach_split(w: World, now: int) -> None:
 
 @kernel
 def linked(w: World, now: int) -> None:
-    """The split is done: a table is where the block was."""
+    """End a split: a table is where the block was."""
     before_change(w, now)
     number, size, share = w.s.control[v.TASK_BLOCK], w.s.control[v.BLOCK_PAGES], w.s.control[v.SHARE]
     block = w.block[number]
@@ -132,7 +132,7 @@ def linked(w: World, now: int) -> None:
 
 @kernel
 def protected(w: World, now: int) -> None:
-    """No TLB lets the guest write there any more; from here on writes are logged, or faults may map blocks again."""
+    """End a write protection: no TLB lets the guest write. From here on writes are logged, or faults may map blocks."""
     tlbi_done(w)
     before_change(w, now)
     size = w.s.control[v.BLOCK_PAGES]
@@ -152,7 +152,7 @@ def protected(w: World, now: int) -> None:
 
 @kernel
 def go_on_with_task(w: World, phase: int, now: int) -> None:
-    """What the hypervisor was at takes no longer."""
+    """Let the hypervisor go on: what it was at takes no longer."""
     who = w.s.control[v.VCPUS]
     if phase == v.DWELL:
         for vcpu in range(who):
