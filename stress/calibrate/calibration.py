@@ -21,12 +21,12 @@ _TESTS: Final = {
     Scenario.PAGE_TABLE_TEST: "kvm_page_table_test",
     Scenario.DIRTY_LOG_PERF: "dirty_log_perf_test",
 }
-#: A guess is good to a factor of 3, as one standard deviation; these are not: published machines differ by more.
+#: A guess is good to this factor, as one standard deviation; the costs below differ by more on published machines.
 _FACTOR: Final = 3.0
 _DIFFERENT: Final = {"tlbi_waiting_ns": 10.0, "hand_over_waiting_ns": 10.0}
 
-#: Runs that may be proposed: scenario, vCPUs, backing. A share of a time is the same whatever the memory, so that a
-#: little is predicted, and more is proposed: what is not modelled must be little of it.
+#: Runs that may be proposed: scenario, vCPUs, backing. Each cost's share of a time hardly depends on memory, so little
+#: memory is predicted, and more is proposed: what is not modelled must be a small part of the time.
 _PROPOSED: Final = (
     *((Scenario.PAGE_TABLE_TEST, vcpus, Backing.ANONYMOUS) for vcpus in (1, 8)),
     *((Scenario.PAGE_TABLE_TEST, vcpus, Backing.HUGETLB_1G) for vcpus in (1, 8)),
@@ -44,18 +44,18 @@ class Cost:
     value: float
     factor: float
     known: bool
-    #: Why it is not known, and what would tell.
+    #: Why it is not known, and which runs would tell it; "" if it is known.
     why: str = ""
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Within which it is with 95%."""
+        """The 95% interval: (from, to)."""
         return self.value / self.factor, self.value * self.factor
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What logs say of a machine."""
+    """The result of a calibration: a platform, what is known of each cost, and the stages they explain."""
 
     platform: Platform
     costs: tuple[Cost, ...]
@@ -146,7 +146,7 @@ def _advice(found: Fit, config: RunConfig, start: Platform) -> dict[str, str]:
     for scenario, vcpus, backing in _PROPOSED:
         try:
             proposed = _proposed(config, scenario, vcpus, backing)
-        except UsageError:  # a granule without such blocks
+        except UsageError:  # the granule has no such blocks
             continue
         command = f"{_TESTS[scenario]} -v {vcpus} -s {SELFTEST_NAMES[backing]} -b 4G"
         tell.append((command, _told(found, proposed, start)))
@@ -185,7 +185,7 @@ def _proposed(config: RunConfig, scenario: Scenario, vcpus: int, backing: Backin
 
 
 def _told(found: Fit, config: RunConfig, start: Platform) -> Any:
-    """What such a run would add to what is known, as a matrix of information."""
+    """The information that such a run would add about the costs, a matrix (costs, costs)."""
 
     def logarithms(x: Vector) -> Vector:
         costs = dict(zip(found.names, np.exp(x).tolist(), strict=True))

@@ -42,7 +42,7 @@ _ORDER: Final = re.compile(r"^Under (\S+):$")
 _COUNT: Final = re.compile(r"(?P<value>[0-9]{1,19})")
 _BYTES: Final = re.compile(r"(?P<value>0x[0-9a-fA-F]{1,16})")
 
-#: Lines that say an option: key -> what stands before its value, the value's pattern, and an example of it.
+#: Lines that state an option: key -> the words before its value, the value's pattern, and an example of it.
 _OPTIONS: Final = {
     "mode": (
         "Testing guest mode:",
@@ -61,7 +61,7 @@ _OPTIONS: Final = {
     ),
 }
 
-#: Lines that say how long a stage took: its name in a result -> what stands before the time.
+#: Lines that state how long a stage took: its name in a result -> the words before the time.
 _TIMES: Final = {
     "KVM_CREATE_MAPPINGS": re.compile(r"KVM_CREATE_MAPPINGS: total execution time:(?P<time>.*)"),
     "KVM_UPDATE_MAPPINGS": re.compile(r"KVM_UPDATE_MAPPINGS: total execution time:(?P<time>.*)"),
@@ -76,7 +76,7 @@ _TIMES: Final = {
 _TIME: Final = re.compile(r"([0-9]{1,9})\.([0-9]{9})s")
 _COMMA: Final = re.compile(r"[0-9]+,[0-9]+\s*s?")
 
-#: What decides a prediction and no selftest prints; what is assumed if nobody says it, in words.
+#: Keys that decide a prediction and that no selftest prints -> their names in "assumed ..." if no option gives them.
 _UNSAID: Final = {"orders": "order", "locking": "locking", "fwb": "FWB", "cmo": "cmo"}
 
 
@@ -88,12 +88,12 @@ class Stage:
     iteration: int
     ns: int
     line: int
-    #: The fraction of it that is no business of the model, if that is known better than from its name.
+    #: The fraction of the time that the model does not cover; None: the one of all stages of this name.
     uncertain: float | None = None
 
     @property
     def title(self) -> str:
-        """As people read it."""
+        """The stage's name, with its iteration if it has one."""
         return f"{self.name} {self.iteration}" if self.iteration else self.name
 
 
@@ -104,22 +104,22 @@ class Log:
     name: str
     config: RunConfig
     stages: tuple[Stage, ...]
-    #: What nobody said about the run: each key with what is assumed, in words.
+    #: Keys that neither log nor options gave, each with the value assumed, in words.
     assumed: tuple[str, ...]
-    #: Where it may be said.
+    #: The TOML file in which they can be given.
     beside: Path
-    #: What plays the run in virtual time, if that is no pass of its scenario.
+    #: The function that plays the run in virtual time, if that is no pass of its scenario.
     played_by: Play | None = None
 
 
 @dataclass(slots=True)
 class _Run:
-    """A run as far as it is read."""
+    """A run of which some lines have been read."""
 
     line: int
     order: str = ""
     said: dict[str, re.Match[str]] = field(default_factory=dict)
-    #: The lines that say it.
+    #: The number of the line that states each option.
     lines: dict[str, int] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
 
@@ -215,7 +215,7 @@ def _command(path: Path, line: int, match: re.Match[str], read_options: ReadOpti
     if "order" in given:
         given["orders"] = [given.pop("order")]
     scenarios = {_PAGE_TABLE_TEST: Scenario.PAGE_TABLE_TEST, _DIRTY_LOG_PERF: Scenario.DIRTY_LOG_PERF}
-    if match["name"] == _DIRTY_LOG_PERF:  # as that test has them
+    if match["name"] == _DIRTY_LOG_PERF:  # the letters of that test
         given = {"vcpus": 1, "backing": "anonymous", "memory": "1G"} | given
     return given | ({"scenario": scenarios[match["name"]]} if match["name"] in scenarios else {})
 
@@ -306,7 +306,7 @@ def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(path: Path, run: _Run, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that a run's own lines say; ``stated`` are those known from elsewhere."""
+    """The keys that a run's own lines state; ``stated`` are those known from elsewhere."""
     found: dict[str, Any] = {"scenario": Scenario.DIRTY_LOG_PERF if run.is_dirty_log else Scenario.PAGE_TABLE_TEST}
     said = run.said
     if "mode" in said:
@@ -364,7 +364,7 @@ def _check_whole(path: Path, run: _Run, end: int) -> None:
     for stage in run.stages:
         if stage.iteration > count:
             _wrong(path, stage.line, f"iteration {stage.iteration} of {count}", "give what the test printed")
-    for name, iteration in wanted:  # ends at the first that is missing, however many are said to be there
+    for name, iteration in wanted:  # ends at the first that is missing, however many the log claims
         if (name, iteration) not in there:
             last = run.stages[-1].line if run.stages else end
             what = Stage(name, iteration, 0, 0).title

@@ -17,7 +17,7 @@ from stress.predict.passes import PASSES
 
 Vector = npt.NDArray[np.float64]
 
-#: Costs that no prediction of a selftest's stage uses, or that none tells from another: why.
+#: Costs that cannot be fitted -> why: no stage of a selftest depends on them, or none tells them from another cost.
 NEVER_SEEN: Final[Mapping[str, str]] = {
     "icache_ns": "a part of the clean before it, and fitted with that",
     "free_ns": "a part of the tear-down per entry, and fitted with that",
@@ -41,7 +41,7 @@ def with_costs(platform: Platform, costs: Mapping[str, float]) -> Platform:
 
 
 def stage_ns(config: RunConfig, platform: Platform, play: Play | None = None) -> dict[tuple[str, int], int]:
-    """Times of all stages of a configuration with one order, in ns, by name and iteration. Ctrl-C raises.
+    """What all stages of a configuration with one order would take, in ns, by name and iteration. Ctrl-C raises.
 
     ``play`` plays them if the configuration's scenario does not.
     """
@@ -72,12 +72,12 @@ class Stages:
 
     @property
     def titles(self) -> list[tuple[str, str]]:
-        """Name of the log and of the stage, of each."""
+        """For each stage the name of its log and its own."""
         return [(self._logs[index].name, stage.title) for index, stage in self.all]
 
     @property
     def uncertain(self) -> Vector:
-        """What is not modelled of each, as a fraction of it."""
+        """For each stage the fraction of its time that is not modelled."""
         return np.array(
             [
                 (_SYSTEM_CALLS_NS if stage.name in _VMM_STAGES else _START_NS) / stage.ns
@@ -88,6 +88,6 @@ class Stages:
         )
 
     def predicted(self, platform: Platform) -> Vector:
-        """Their times on a platform, in ns."""
+        """The times of the stages on a platform, in ns."""
         found = [stage_ns(log.config, platform, log.played_by) for log in self._logs]
         return np.array([found[index][stage.name, stage.iteration] for index, stage in self.all], float)

@@ -11,10 +11,10 @@ from stress.orders import INSTALLS, NAMED_ORDERS, REBUILD_STEPS, Order, Step, en
 
 Steps = tuple[Step, ...]
 
-#: What is searched if nothing is said.
+#: The vocabulary that is searched by default.
 BASIC: Final = (Step.INVALIDATE, Step.TLBI, Step.CLEAN, Step.INSTALL, Step.UNMAP, Step.LOCK, Step.UNLOCK)
 
-#: More steps can be put in order in millions of ways.
+#: The longest vocabulary: more steps have millions of orders.
 _MOST_STEPS: Final = 9
 
 
@@ -44,10 +44,11 @@ def order_of(steps: Iterable[Step]) -> Order:
 
 
 def program(steps: Iterable[Step], fwb: bool) -> Steps:
-    """What is executed of an order's steps: orders with the same program are one class.
+    """The steps of an order that have an effect: orders with the same program are one class.
 
-    ``lock`` first and ``unlock`` last go without saying. With FWB a clean does nothing (`clean_frames`), wherever it
-    stands; only that it stands before ``lock`` makes the rebuilder look again once it has mmu_lock.
+    A ``lock`` that comes first and an ``unlock`` that comes last are left out. With FWB a clean does nothing
+    (`clean_frames`), wherever it stands; only if it stands before ``lock`` does it make the rebuilder look again once
+    it has mmu_lock.
     """
     executed = order_of(steps).executed
     if not fwb:
@@ -58,7 +59,7 @@ def program(steps: Iterable[Step], fwb: bool) -> Steps:
 
 
 def written(steps: Sequence[Step]) -> Steps:
-    """A program as one would write it."""
+    """A program as an engineer would write it."""
     start, end = int(steps[0] is Step.LOCK), len(steps) - int(steps[-1] is Step.UNLOCK)
     return tuple(steps[start:end])
 

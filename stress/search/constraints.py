@@ -1,9 +1,9 @@
 """What tells right orders from wrong ones: a few facts about their steps, learned from the verdict on each of them.
 
-A pattern is some literals (a step is there, is not there, stands before another) that no proved order has together. The
-constraint is its contrary. As every order that has the pattern was refuted, by a schedule played on it or on one that
-begins as it does, a constraint is true of the vocabulary it was learned from, and all of them together admit exactly
-what was not refuted.
+A pattern is a set of literals (a step is there, is not there, stands before another) that no proved order has together.
+The constraint is its contrary. Every order that has the pattern was refuted, by a schedule played on it or on one that
+begins as it does. So a constraint is true of the vocabulary it was learned from, and all of them together admit exactly
+the orders that were not refuted.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from itertools import combinations
 from stress.orders import Step
 from stress.search.classes import Steps
 
-#: Literals in a pattern, at most.
+#: The most literals in a pattern.
 _MOST_LITERALS = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Literal:
-    """A fact about an order: `first` stands before `second`; without `second`, it is there, or is not."""
+    """A fact about an order: `first` stands before `second`; without `second`, `first` is there, or is not."""
 
     first: Step
     second: Step | None = None
@@ -79,9 +79,9 @@ def literals(steps: Iterable[Step]) -> list[Literal]:
 
 
 def learn(refuted: Sequence[Steps], others: Sequence[Steps]) -> list[Constraint]:
-    """Constraints that refute all of ``refuted`` and none of the ``others``, in as few and as short words as found.
+    """The constraints that refute all of ``refuted`` and none of ``others``, few and short.
 
-    What needs more than three literals to be told from the others is left without.
+    An order that takes more than three literals to be told from the others is left without a constraint.
     """
     every = [*refuted, *others]
     used = [step for step in Step if any(step in steps for steps in every)]
@@ -113,7 +113,7 @@ def learn(refuted: Sequence[Steps], others: Sequence[Steps]) -> list[Constraint]
 
 
 def _needed(found: dict[Constraint, int]) -> list[Constraint]:
-    """The constraints that refute an order that no other constraint refutes."""
+    """Those of the constraints that refute an order which no other constraint refutes."""
     for each in reversed(list(found)):
         rest = 0
         for other, mask in found.items():

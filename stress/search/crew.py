@@ -16,11 +16,11 @@ from typing import Any, Final, Self
 from stress import interrupt
 from stress.errors import RunBroken
 
-#: How often an interrupt is looked for.
+#: Seconds between two looks for an interrupt.
 _PATIENCE_S: Final = 0.2
 _PR_SET_PDEATHSIG = 1
 
-#: What to do, and with what: a function of `stress.search.judging`, and its arguments.
+#: The name of a function of `stress.search.judging`, and its arguments.
 Task = tuple[Any, ...]
 
 
@@ -28,13 +28,13 @@ def _begin() -> None:
     """Set up a new process: its kernels are plain Python, which is decided when they are imported."""
     os.environ["NUMBA_DISABLE_JIT"] = "1"
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in interrupt.SIGNALS:  # who started us ends us
+    for number in interrupt.SIGNALS:  # the process that started this one ends it
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
 
 
 def perform(task: Task) -> Any:
-    """Do a task in the process that this is; its result."""
+    """Do a task in this process; returns its result."""
     from stress.search import judging
 
     what, *arguments = task
@@ -42,7 +42,7 @@ def perform(task: Task) -> Any:
 
 
 class Crew:
-    """Up to ``jobs`` processes, while entered; none where kernels are plain Python here and one job is enough."""
+    """Up to ``jobs`` processes, while entered; none if kernels are plain Python in this one and ``jobs`` is 1."""
 
     def __init__(self, jobs: int) -> None:
         from stress.shm.mode import JIT_DISABLED
@@ -63,7 +63,7 @@ class Crew:
         self._pool.shutdown(cancel_futures=True)
 
     def results(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
-        """Each task with its result, as they come; ends early if the user asks for it.
+        """Yield each task with its result, as results come; ends early if the user interrupts.
 
         Raises `RunBroken` if a process dies.
         """
@@ -81,7 +81,7 @@ class Crew:
             for task in islice(tasks, self._jobs + 1 - len(pending)):
                 before = signal.pthread_sigmask(
                     signal.SIG_BLOCK, interrupt.SIGNALS
-                )  # a process may start: see `_begin`
+                )  # the call may start a process: see `_begin`
                 pending[self._pool.submit(perform, task)] = task
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if not pending:

@@ -1,4 +1,4 @@
-"""What proved orders cost on a platform, and which of them nothing beats in everything."""
+"""What proved orders cost on a platform, and which of them no other beats in every figure."""
 
 from __future__ import annotations
 

@@ -14,17 +14,17 @@ from stress.search.constraints import Constraint, learn
 from stress.search.crew import Crew, Task
 from stress.search.verdicts import OPEN, REFUTED, UNDECIDED, Verdict, Verdicts
 
-#: Functions of `stress.search.judging`.
+#: Names of functions of `stress.search.judging`.
 SCREEN: Final = "screen"
 EXPLORE: Final = "explore"
 
-#: Told what is being done, how much of it is done, of how much, and the seconds left if they can be told.
+#: A function that is called with the work's name, how much of it is done, of how much, and the seconds left or None.
 Progress = Callable[[str, int, int, float | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A constraint, with the order that shows why: it breaks no other if there is such an order."""
+    """A constraint, and an order that breaks it: one that breaks no other constraint, if there is such an order."""
 
     constraint: Constraint
     refuted: int  # classes
@@ -35,17 +35,17 @@ class Witness:
 
 @dataclass(slots=True)
 class Found:
-    """What a search found, as far as it came."""
+    """The results of a search, as far as it got."""
 
     vocabulary: Steps
-    limits: Mapping[str, Any]  # fields of `stress.verify.scene.Bounds`
+    limits: Mapping[str, Any]  # values for fields of `stress.verify.scene.Bounds`
     classes: dict[Steps, int]  # programs, and how many orders each stands for
     verdicts: dict[Steps, Verdict] = field(default_factory=dict)
-    #: What a program begins with that refutes it, for those that were not looked at themselves.
+    #: For each program that was refuted unplayed: the program whose refuted beginning it shares.
     beginnings: dict[Steps, Steps] = field(default_factory=dict)
     witnesses: list[Witness] = field(default_factory=list)
     complete: bool = False
-    played: int = 0  # schedules, this time or when verdicts were kept
+    played: int = 0  # schedules behind the verdicts, played in this search or before
     recalled: int = 0  # verdicts that were kept from before
     elapsed_ns: int = 0
 
@@ -57,7 +57,7 @@ class Found:
 
 
 class Hunt:
-    """A search while it goes on."""
+    """A search under way."""
 
     def __init__(self, crew: Crew, kept: Verdicts, limit_ns: int | None, progress: Progress) -> None:
         self._crew = crew
@@ -66,7 +66,7 @@ class Hunt:
         self._progress = progress
 
     def search(self, vocabulary: Steps, limits: Mapping[str, Any]) -> Found:
-        """Judge every order that can be written with some steps. What was found when an interrupt came is kept."""
+        """Judge every order that can be written with some steps; an interrupt ends the search with what it has."""
         began = time.monotonic_ns()
         found = Found(vocabulary, limits, classes_of(vocabulary, limits["fwb"]))
         self._screen(found)
@@ -83,8 +83,8 @@ class Hunt:
         return found
 
     def _screen(self, found: Found) -> None:
-        """Play a schedule of each order, but of those that begin with what was refuted already."""
-        refuted: dict[Steps, Steps] = {}  # beginnings, and who showed it
+        """Play a schedule of each order, except of those that begin with steps that were refuted already."""
+        refuted: dict[Steps, Steps] = {}  # refuted beginnings, and the program that showed each
         for _, each in groupby(found.classes, len):
             left = []
             for steps in each:
@@ -101,14 +101,14 @@ class Hunt:
                     refuted.setdefault(steps[: verdict.beginning], steps)
 
     def _characterise(self, found: Found) -> None:
-        """Learn the constraints, and find an order for each that shows why."""
+        """Learn the constraints, and find an order for each that shows why it is needed."""
         refuted = found.judged(REFUTED)
         others = [steps for steps in found.verdicts if found.verdicts[steps].judgement != REFUTED]
         constraints = learn(refuted, others)
         chosen = {constraint: _example(constraint, constraints, refuted) for constraint in constraints}
         shown = dict(self._judge(EXPLORE, list(dict.fromkeys(steps for steps, _ in chosen.values())), found))
         for constraint, (steps, alone) in chosen.items():
-            # If the limit was too short for it, the schedule that was played first is what is left.
+            # Where the limit was too short, the schedule that was played first stays.
             verdict = shown.get(steps)
             if verdict is None or verdict.judgement != REFUTED:
                 verdict = found.verdicts[found.beginnings.get(steps, steps)]
@@ -116,7 +116,7 @@ class Hunt:
             found.witnesses.append(Witness(constraint, count, steps, alone, verdict))
 
     def _judge(self, what: str, orders: Sequence[Steps], found: Found) -> Iterator[tuple[Steps, Verdict]]:
-        """Verdicts on orders: those kept, then the others as they come."""
+        """Yield verdicts on orders: those that were kept, then the others as they come."""
         limits, new = found.limits, []
         for steps in orders:
             known = self._kept.get(what, steps, limits)
@@ -136,7 +136,7 @@ class Hunt:
 
 
 def _example(constraint: Constraint, constraints: Sequence[Constraint], refuted: Sequence[Steps]) -> tuple[Steps, bool]:
-    """A refuted order that breaks a constraint and, if there is one, no other: the plainest of the fullest."""
+    """A refuted order that breaks a constraint, and no other if such is there: the most plainly written of them."""
     broken = [steps for steps in refuted if constraint.refutes(steps)]
     alone = [steps for steps in broken if sum(each.refutes(steps) for each in constraints) == 1]
     best = max(alone or broken, key=lambda steps: (len(steps) - len(written(steps)), len(steps)))

@@ -23,8 +23,9 @@ from stress.verify.verification import Counterexample, Judgement, verify
 def machines_of(steps: Steps, bounds: Bounds) -> list[Bounds]:
     """The machines that an order is proved on.
 
-    Beside one vCPU of several accesses two of one access each: all that vCPUs do to each other. Where the order looks
-    again, each of them also with vCPUs that rebuild, so that what it looked at moves.
+    The first has one vCPU with several accesses, the second two vCPUs with one access each, which shows all that vCPUs
+    do to each other. If the order looks again after ``lock``, each comes also with vCPUs that rebuild, so that what the
+    rebuilder looked at moves.
     """
     machines = [bounds, replace(bounds, vcpus=2, accesses=1)] if bounds.vcpus == 1 else [bounds]
     if order_of(steps).looks_again:
@@ -33,7 +34,7 @@ def machines_of(steps: Steps, bounds: Bounds) -> list[Bounds]:
 
 
 def screen(steps: Steps, limits: Mapping[str, Any]) -> Verdict:
-    """Play one schedule, in which the rebuilder is through before a vCPU begins; OPEN if that does not refute it.
+    """Play one schedule, in which the rebuild is over before a vCPU begins; OPEN if that does not refute the order.
 
     ``limits`` are fields of `Bounds`.
     """
@@ -41,7 +42,7 @@ def screen(steps: Steps, limits: Mapping[str, Any]) -> Verdict:
     bounds = replace(Bounds(**limits), vcpus=1, speculating=0)
     with Hooks() as hooks:
         scene = Scene(hooks, order, bounds, None)
-        begun: list[str] = []  # steps, up to the first violation
+        begun: list[str] = []  # the steps begun up to the first violation
         notes: list[str] = []
 
         def listen(_: int, text: str) -> None:
@@ -53,7 +54,7 @@ def screen(steps: Steps, limits: Mapping[str, Any]) -> Verdict:
             try:
                 kinds = follow(scene, ()).kinds
                 break
-            except Shared:  # one more word before whose accesses actors stop
+            except Shared:  # the word is shared: actors stop before its accesses from here on
                 continue
         if not kinds:
             return Verdict(OPEN)
@@ -71,7 +72,7 @@ def screen(steps: Steps, limits: Mapping[str, Any]) -> Verdict:
 
 
 def explore(steps: Steps, limits: Mapping[str, Any], limit_ns: int | None) -> Verdict:
-    """Explore all schedules on an order's machines; the first violation ends it, made as simple as it gets."""
+    """Explore all schedules on an order's machines, up to the first violation, whose schedule is then made simpler."""
     order = order_of(steps)
     schedules, elapsed_ns = 0, 0
     with Hooks() as hooks:

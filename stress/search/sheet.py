@@ -24,7 +24,7 @@ class Costs:
 
 
 def document(found: Found, batch: int, costs: Costs | None = None) -> dict[str, Any]:
-    """All of it, as JSON has it. So many blocks were to be rebuilt together; proofs may have had fewer."""
+    """The results of a search as JSON has them, for rebuilds of ``batch`` blocks; proofs may have had fewer."""
     predicted = costs.predicted if costs else {}
     front = front_of(predicted)
     constraints = [witness.constraint for witness in found.witnesses]

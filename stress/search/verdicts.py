@@ -19,22 +19,22 @@ REFUTED: Final = "refuted"
 UNDECIDED: Final = "undecided"
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: What a verdict depends on.
+#: The sources that a verdict depends on.
 _SOURCES = ("arch", "shm", "kernels", "verify", "bugs.py", "orders.py", "search/judging.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known of an order."""
+    """A verdict on an order, and the evidence for it."""
 
     judgement: str
     kinds: tuple[str, ...] = ()
     why: str = ""
     schedules: int = 1
     elapsed_ns: int = 0
-    #: A schedule that refutes it, for `stress verify --replay`.
+    #: A schedule that refutes the order, for `stress verify --replay`.
     counterexample: dict[str, Any] | None = None
-    #: So many steps of the program lead to the violation whatever comes after them; 0: that is not known.
+    #: The number of the program's first steps that lead to the violation whatever follows them; 0: that is not known.
     beginning: int = 0
 
     @classmethod
@@ -69,14 +69,14 @@ class Verdicts:
                 data = json.loads(line)
                 self._known[data["key"]] = Verdict.read(data["verdict"])
             except (ValueError, KeyError, TypeError):
-                continue  # cut off when a machine died: it is judged again
+                continue  # the line was cut off when a machine died: the order is judged again
 
     def get(self, what: str, steps: Steps, limits: Mapping[str, Any]) -> Verdict | None:
         """The verdict that was kept of an order within bounds, or None."""
         return self._known.get(_key(what, steps, limits))
 
     def put(self, what: str, steps: Steps, limits: Mapping[str, Any], verdict: Verdict) -> None:
-        """Keep a verdict in the file; one that is open is not kept."""
+        """Keep a verdict in the file, unless it is open."""
         if verdict.judgement == UNDECIDED:
             return
         key = _key(what, steps, limits)
@@ -89,7 +89,7 @@ class Verdicts:
             finally:
                 os.close(descriptor)
         except OSError:
-            return  # it is judged again another time
+            return  # the order is judged again another time
 
 
 def _key(what: str, steps: Steps, limits: Mapping[str, Any]) -> str:

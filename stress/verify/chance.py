@@ -1,4 +1,4 @@
-"""Schedules by chance: each step by any actor that can go on. They prove nothing, and find much soon."""
+"""Schedules by chance: each step by any actor that can go on. They prove nothing, and find most bugs soon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stress.verify.system import Schedule, System
 
 
 class Chance:
-    """Plays schedules as long as it is asked for more."""
+    """Plays schedules for as long as its caller asks for more."""
 
     def __init__(self, system: System, seed: int) -> None:
         self._system = system
@@ -17,7 +17,7 @@ class Chance:
         self._choices: list[int] = []
 
     def schedules(self) -> Iterator[Schedule]:
-        """Yield each schedule when it was played to its end, with the system still there."""
+        """Yield after each schedule that was played to its end; the system is still as that left it."""
         schedule = Schedule(self._system.actors)
         while True:
             self._system.reset()
@@ -34,5 +34,5 @@ class Chance:
         return self._choices
 
     def choose(self, enabled: Sequence[int]) -> int:
-        """Whose turn it is."""
+        """The number of the actor whose step is next."""
         return self._random.choice(enabled)

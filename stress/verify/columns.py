@@ -22,7 +22,7 @@ _CONTROL = {
     words.POOL_HEAD: "pool head",
     words.POOL_TAIL: "pool tail",
 }
-#: What a violation breaks (DDI 0487, section D8; names as in the manual).
+#: The rule that a violation breaks (DDI 0487, section D8; names as in the manual).
 RULES = {
     "bbm": "R_WHZWS, R_DDMVT: break-before-make",
     "tlb-conflict": "I_HYQMB: two sizes for one address, no TLBI between them",
@@ -68,7 +68,7 @@ def name_word(scene: Scene, word: int, value: int) -> str:
 
 
 def tlb_of(scene: Scene, cpu: Cpu) -> str:
-    """What a vCPU's TLB and walk cache hold."""
+    """The translations and table pointers that a vCPU's TLB and walk cache hold, in words."""
     geo = scene.s.geo
     held = []
     for level in range(1, LAST_LEVEL + 1):
@@ -94,7 +94,7 @@ class Columns:
         self._next: dict[int, list[str]] = {}
         self.names = [one.name for one in scene.world.team]
         self.rows: list[list[str]] = []
-        self.found = 0  # the last row with a violation that a step met or broke a rule by
+        self.found = 0  # the number of the last row in which a violation was found
 
     @property
     def header(self) -> list[str]:
@@ -105,7 +105,7 @@ class Columns:
         return ["step", *self.names, *blocks, *(f"TLB {vcpu}" for vcpu in range(len(self._scene.cpus)))]
 
     def play(self, choices: Sequence[int]) -> None:
-        """Play a schedule's choices; what they leave open goes on in the natural way."""
+        """Play a schedule's choices, and from there on to the end by the first actor that can go on."""
         world = self._scene.world
         world.watcher, world.listener = self._watch, self._note
         world.reset()
@@ -133,15 +133,15 @@ class Columns:
 
     def _watch(self, actor: int, verb: str, word: int, value: int) -> None:
         if self._scene.world.about(word)[0] == "tlbi":
-            return  # where an invalidation is published; its number says that it is
+            return  # words of a published invalidation, which is shown by its number
         what = name_word(self._scene, word, value)
         if verb == "sets" and self._texts and self._texts[-1].startswith("updates "):
-            self._texts.pop()  # the old value: the line above, or the state beside it, has it
+            self._texts.pop()  # the old value, which the line above or the state beside it shows
         self._texts.append(f"{verb} {what}")
 
     def _note(self, actor: int, text: str) -> None:
         if text.startswith(("[", BESIDE, "faults")):
-            self._next.setdefault(actor, []).append(text)  # what it does next
+            self._next.setdefault(actor, []).append(text)  # shown with the actor's next step
         else:
             self._texts.append(text)
             if text.startswith(FOUND):

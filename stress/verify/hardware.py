@@ -23,9 +23,10 @@ _AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
 
 
 def speculate(world: World, s: Machine, cpu: Cpu, vcpu: int, gfn: int, tlb: int) -> bool:
-    """Walk for ``gfn`` by a vCPU's TLB and walk cache, for which word ``tlb`` stands, and keep what the walk met.
+    """Let a vCPU's hardware walk for ``gfn`` and keep in TLB and walk cache what it met; whether it kept anything.
 
-    Whether it kept anything. One step: a vCPU's own walks show what a walk meets that others overtake.
+    Word ``tlb`` stands for both caches. The walk is one step: a vCPU's own walks show what a walk meets that others
+    overtake.
     """
     with world.one_step("walks by itself"):
         world.touch((tlb,), ())
@@ -41,7 +42,7 @@ def speculate(world: World, s: Machine, cpu: Cpu, vcpu: int, gfn: int, tlb: int)
         if translation == MISS and first == level:
             return False
         world.touch((), (tlb,))
-        world.words[tlb] = world.words.get(tlb, 0) + 1  # who waits for nothing new has something new
+        world.words[tlb] = world.words.get(tlb, 0) + 1  # wakes an actor that waits until a word that it read changes
         if translation != MISS and level == LAST_LEVEL:
             fill(cpu, level, bits, gfn, translation)
         elif translation != MISS:

@@ -1,6 +1,6 @@
 """Probabilistic concurrency testing: priorities by chance, changed at a few places.
 
-Burckhardt, Kothari, Musuvathi, Nagarakatte (ASPLOS 2010): whoever has the highest priority goes on. At d - 1 steps,
+Burckhardt, Kothari, Musuvathi, Nagarakatte (ASPLOS 2010): the actor with the highest priority goes on. At d - 1 steps,
 chosen before, the one that would go on gets the lowest priority. A bug that d events in one order bring about, in a
 schedule of k steps of n actors, is found with a probability of at least 1 / (n * k ** (d - 1)).
 """
@@ -14,24 +14,24 @@ from stress.verify.chance import Chance
 from stress.verify.system import Schedule, System
 
 _DEPTH = 3
-_LENGTH = 150  # steps of a schedule, about
+_LENGTH = 150  # about as many steps as a schedule has
 
 
 class Pct(Chance):
-    """Plays schedules as long as it is asked for more."""
+    """Plays schedules for as long as its caller asks for more."""
 
     def __init__(self, system: System, seed: int) -> None:
         super().__init__(system, seed)
         self._begin(Random(seed))
 
     def schedules(self) -> Iterator[Schedule]:
-        """Yield each schedule when it was played to its end, with the system still there."""
+        """Yield after each schedule that was played to its end; the system is still as that left it."""
         for schedule in super().schedules():
             yield schedule
             self._begin(self._random)
 
     def choose(self, enabled: Sequence[int]) -> int:
-        """Whose turn it is: the one first whose priority is the highest."""
+        """The number of the actor whose step is next: the one with the highest priority."""
         self._step += 1
         if self._step in self._changes:
             lowest = min(self._priorities)

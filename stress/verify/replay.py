@@ -30,16 +30,16 @@ def stage(hooks: Hooks, order: Order, example: Counterexample) -> Scene:
 
 
 class Played(NamedTuple):
-    """What became of a schedule's choices."""
+    """How a schedule went on after some given choices."""
 
-    choices: list[int]  # those made, to the end
+    choices: list[int]  # all of them, to the end of the schedule
     kinds: frozenset[str]
-    met: bool  # a violation was met, not told by a rule alone
-    last: int  # choices up to the last violation; all of them if it was found at the end
+    met: bool  # an access, walk or audit met a violation; a rule alone did not tell of it
+    last: int  # how many choices lead to the last violation; all of them if it was found at the end
 
 
 def follow(scene: Scene, choices: Sequence[int]) -> Played:
-    """Play these choices where they are possible, then on to the end in the natural way."""
+    """Play these choices as far as they are possible, then on to the end by the first actor that can go on."""
     world = scene.world
     world.reset()
     made: list[int] = []
@@ -58,7 +58,7 @@ def follow(scene: Scene, choices: Sequence[int]) -> Played:
 
 
 def simplify(hooks: Hooks, order: Order, example: Counterexample) -> Counterexample:
-    """The same violations after fewer changes of actor, and fewer steps, as far as leaving out parts leads there."""
+    """Leave out parts of the schedule as long as it has the same violations: fewer changes of actor, fewer steps."""
     scene = stage(hooks, order, example)
     actors = scene.world.actors // 2
     best = list(example.choices)
@@ -71,13 +71,13 @@ def simplify(hooks: Hooks, order: Order, example: Counterexample) -> Counterexam
             tries += 1
             try:
                 played = follow(scene, variant)
-                # What comes after the last violation is nobody's concern, as long as it comes by itself.
+                # Choices after the last violation can be dropped if the schedule has the same violations without them.
                 cut = played.choices[: played.last]
                 if complexity(cut, actors) < complexity(best, actors) and _breaks(follow(scene, cut), wanted, met):
                     best, improved = cut, True
                     break
             except Shared:
-                return example  # never seen: what was found before is left as it is
+                return example  # this has never been seen to happen: the example stays as it was found
     choices = tuple(follow(scene, best).choices)
     return replace(example, choices=choices, stops=tuple(sorted(scene.world.visible)))
 
@@ -87,7 +87,7 @@ def _breaks(played: Played, wanted: frozenset[str], met: bool) -> bool:
 
 
 def _shorter(choices: list[int]) -> Iterator[list[int]]:
-    """The choices cut off before a turn, without a turn, and with less of a turn."""
+    """All ways to shorten the choices: cut off before a turn, without a turn, with less of a turn."""
     turns = [at for at in range(len(choices)) if at == 0 or choices[at] != choices[at - 1]] + [len(choices)]
     yield from (choices[:cut] for cut in turns)
     yield from (choices[:start] + choices[end:] for start, end in pairwise(turns))
@@ -96,18 +96,18 @@ def _shorter(choices: list[int]) -> Iterator[list[int]]:
 
 
 def as_kept(example: Counterexample, timeline: Timeline | None = None) -> dict[str, Any]:
-    """What a file with a counterexample holds, as JSON has it; only one with a timeline can be shown unplayed."""
+    """The content of a counterexample's file, as JSON has it; with a timeline it can be shown without being played."""
     shown = {"timeline": asdict(timeline)} if timeline else {}
     return {"magic": MAGIC, "version": VERSION, **asdict(example), **shown}
 
 
 def write(path: Path, examples: Sequence[tuple[Counterexample, Timeline]]) -> None:
-    """Keep counterexamples. Raises `StressError`."""
+    """Write counterexamples to a file. Raises `StressError`."""
     write_text(path, json.dumps([as_kept(*each) for each in examples], indent=1) + "\n")
 
 
 def read(path: Path) -> list[tuple[Order, Counterexample]]:
-    """Read kept counterexamples, one or a list of them. `UsageError` if the file has none."""
+    """Read counterexamples from a file, which holds one or a list of them. Raises `UsageError` if it holds none."""
     try:
         kept: Any = json.loads(read_bytes(path))
         found = [_read(data) for data in (kept if isinstance(kept, list) else [kept])]

@@ -28,16 +28,16 @@ from stress.verify.scene import Bounds, Guess, Scene
 from stress.verify.scripts import SCRIPTS
 from stress.verify.stops import Shared
 
-#: Schedules by chance that must find no new shared word before exploration begins: it would only begin anew.
+#: So many schedules by chance in a row must find no new shared word before the exploration begins.
 _QUIET = 20
-#: After the first violation, so many schedules more are looked at for other kinds and simpler schedules.
+#: So many schedules more are played after the first violation, for violations of other kinds and simpler schedules.
 _MORE = 200
-#: How long schedules by chance are played if nothing else is said.
+#: How long schedules by chance are played if the caller sets no limit.
 _BY_CHANCE_NS = 10_000_000_000
 
 
 class Scheduler(StrEnum):
-    """Who chooses the schedules. Those by chance go on until a violation is found or time is up."""
+    """How schedules are chosen. Schedules by chance are played until a violation is found or time is up."""
 
     DPOR = "dpor"
     RANDOM = "random"
@@ -45,7 +45,7 @@ class Scheduler(StrEnum):
 
 
 class Judgement(StrEnum):
-    """What a verification ends with."""
+    """The verdicts of a verification."""
 
     PROVED = "proved"
     VIOLATION = "violation"
@@ -59,14 +59,14 @@ class Counterexample:
     order: str
     bounds: Bounds
     guess: Guess | None
-    stops: tuple[int, ...]  # the words before whose accesses actors stop
+    stops: tuple[int, ...]  # the shared words, before whose accesses actors stop
     choices: tuple[int, ...]
     kinds: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class Verified:
-    """What is known of one order."""
+    """The result of a verification of one order."""
 
     order: Order
     bounds: Bounds
@@ -79,7 +79,7 @@ class Verified:
     counterexample: Counterexample | None = None
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The result as JSON has it."""
         return {
             "order": self.order.name,
             "steps": list(self.order.steps),
@@ -94,7 +94,7 @@ class Verified:
         }
 
 
-#: What a proof lists, in this order.
+#: The events that a proof lists, in this order.
 SIGHTS = (
     "window faults",
     "redone accesses",
@@ -108,7 +108,7 @@ SIGHTS = (
 
 
 def machines(bounds: Bounds) -> Iterator[tuple[Bounds, Guess | None]]:
-    """The machines of an order: without speculation, then with one walk by itself of each vCPU for each page."""
+    """The machines of an order: one without speculation, and one for each walk that hardware makes by itself."""
     yield bounds, None
     vcpus = min(bounds.speculating, bounds.vcpus)
     for vcpu in range(vcpus):
@@ -117,7 +117,7 @@ def machines(bounds: Bounds) -> Iterator[tuple[Bounds, Guess | None]]:
 
 
 def explorer_of(scheduler: Scheduler, scene: Scene, seed: int) -> Dpor | Chance:
-    """What chooses the schedules."""
+    """The explorer that chooses schedules as ``scheduler`` says."""
     if scheduler is Scheduler.DPOR:
         return Dpor(scene.world)
     return (Pct if scheduler is Scheduler.PCT else Chance)(scene.world, seed)
@@ -134,7 +134,7 @@ def look_around(scene: Scene) -> None:
         except Shared:
             left = _QUIET
         except Livelock:
-            left -= 1  # priorities by chance are not fair
+            left -= 1  # with priorities by chance an actor may wait for ever, which is no finding
 
 
 def note_sights(scene: Scene, seen: Counter[str]) -> None:
@@ -156,7 +156,7 @@ def note_sights(scene: Scene, seen: Counter[str]) -> None:
 
 
 def at_stake(verified: Verified) -> str:
-    """What never happened although the order's correctness is about it; "" if nothing is missing."""
+    """The event that an order's correctness is about and that never happened, in words; "" if none is missing."""
     script = SCRIPTS[verified.bounds.scenario]
     steps = verified.order.steps if script.rebuilds or verified.bounds.recovers else ()
     missing = []
@@ -179,7 +179,7 @@ def complexity(choices: list[int], actors: int) -> tuple[int, int]:
 
 
 def _written(order: Order) -> str:
-    """How an order is written so that it has these steps, though a bug may have changed them."""
+    """How an order is written that has these steps, although a bug may have changed them."""
     return order.name if parse_order(order.name).steps == order.steps else ",".join(order.steps)
 
 
@@ -191,7 +191,7 @@ def verify(
     scheduler: Scheduler = Scheduler.DPOR,
     seed: int = 1,
 ) -> Verified:
-    """Explore an order's schedules within the bounds; a limit of None is none, but for schedules by chance."""
+    """Explore an order's schedules within the bounds; without ``limit_ns`` all of them, or some by chance."""
     by_chance = scheduler is not Scheduler.DPOR
     if by_chance and limit_ns is None:
         limit_ns = _BY_CHANCE_NS
@@ -232,9 +232,9 @@ def verify(
                         break
                 break
             except Shared:
-                continue  # what was counted stays: it was seen
+                continue  # events counted so far did happen, so they stay counted
             except Livelock as endless:
-                if scheduler is Scheduler.PCT:  # its priorities are not fair
+                if scheduler is Scheduler.PCT:  # its priorities are not fair: that is no finding
                     unfair += 1
                     continue
                 verified.why = f"{endless} tries again for ever, and never meets what it met before"
