@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import GIB, Geometry
 from stress.errors import RunBroken
 from stress.kernels.split import DONE, split
@@ -42,7 +41,6 @@ def machine_of(
         block_size=block_size,
         blocks=blocks,
         vcpus=1,
-        leaf_attributes=leaf_attributes(fwb=True),
         fwb=True,
         guest_caches=True,
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from stress.arch.descriptors import POISON, S2AP_R, S2AP_W, TYPE, leaf_attributes, output_address
+from stress.arch.descriptors import POISON, S2AP_R, S2AP_W, TYPE, output_address
 from stress.arch.geometry import BLOCK_SIZES, GIB, KIB, LAST_LEVEL, MIB, Geometry
 from stress.kernels.abort import resolve
 from stress.kernels.audit import audit
@@ -72,7 +72,6 @@ def small_machine(
         block_size=block_size or min(BLOCK_SIZES[granule].values()),
         blocks=blocks,
         vcpus=vcpus,
-        leaf_attributes=leaf_attributes(fwb),
         fwb=fwb,
         guest_caches=guest_caches,
         bbm_level=bbm_level,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import LAST_LEVEL, Geometry
 from stress.config import STAGED, Backing, Cmo, Locking, Rebuilder, Recover, RunConfig, Scenario
 from stress.config.blocks import cycles_for
@@ -27,7 +26,6 @@ def _geo(config: RunConfig, trace: TraceRequest | None) -> Geo:
         block_size=config.block_size,
         blocks=config.blocks,
         vcpus=config.vcpus,
-        leaf_attributes=leaf_attributes(config.fwb),
         fwb=config.fwb,
         guest_caches=config.guest_caches,
         pages=config.pages,

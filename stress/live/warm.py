@@ -17,9 +17,7 @@ from stress.shm.mode import JIT_DISABLED
 
 def _sample_machine() -> layout.Machine:
     geometry = Geometry(4096)
-    geo = layout.geo_for(
-        geometry, block_size=2 * MIB, blocks=1, vcpus=1, leaf_attributes=0, fwb=True, guest_caches=True
-    )
+    geo = layout.geo_for(geometry, block_size=2 * MIB, blocks=1, vcpus=1, fwb=True, guest_caches=True)
     return layout.carve(bytearray(layout.segment_bytes(geo, 1)), geo, 1)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stress.arch.descriptors import POISON
+from stress.arch.descriptors import POISON, leaf_attributes
 from stress.arch.geometry import LAST_LEVEL, MEMSLOT_BASE, Geometry
 from stress.shm.accounts import (
     AT_STEP,
@@ -215,40 +215,19 @@ def geo_for(
     block_size: int,
     blocks: int,
     vcpus: int,
-    leaf_attributes: int,
     fwb: bool,
     guest_caches: bool,
     pages: int | None = None,
     phys_offset: int = MEMSLOT_BASE,
-    memslots: int = 1,
-    backing_level: int | None = None,
-    backing_thp: bool = False,
     spare_blocks: int = 0,
-    bbm_level: int = 0,
-    cmo_per_fault: bool = False,
-    shared: bool = False,
-    lockless: bool = False,
-    vcpu_rebuilds: bool = False,
-    split_order: int = 0,
-    yield_every: int = 0,
-    batch: int = 1,
-    inject: int = 0,
-    clean_ps_per_page: int = 0,
-    icache_ns: int = 0,
-    unmap_ns_per_table: int = 0,
-    tlbi_ns: int = 0,
-    tlbi_ipa_ns: int = 0,
-    exit_ns: int = 0,
-    conflict_ns: int = 0,
-    fail_fast: bool = False,
     copies: bool = False,
-    trace_rows: int = 0,
-    trace_rebuilds: int = 0,
     rings: Rings | None = None,
+    **policy: int,
 ) -> Geo:
     """The integers that compiled code needs of a configuration.
 
-    ``pages`` of guest memory (whole ``blocks`` if left out) start at IPA ``phys_offset``.
+    ``pages`` of guest memory (whole ``blocks`` if left out) start at IPA ``phys_offset``. ``policy`` has other fields
+    of `Geo`, which are 0 if left out, but for one memslot, batches of one, and a backing as large as the blocks.
     """
     level = geometry.block_level(block_size)
     shift = geometry.granule_shift
@@ -257,49 +236,29 @@ def geo_for(
         pages = blocks * block_pages
     # Beyond all pages mapped: a batch's tables that wait for a grace period, tables of vCPUs that lose a race, and
     # those that a moved memslot spans in addition.
-    spare = geometry.tables_below(level) * min(batch, max(blocks, 1)) + 2 * vcpus + 2 * LAST_LEVEL
-    return Geo(
-        granule_shift=shift,
-        index_bits=geometry.index_bits,
-        start_level=geometry.start_level,
-        root_pages=geometry.root_pages,
-        block_level=level,
-        blocks=blocks,
-        base_gfn=phys_offset >> shift,
-        pages=pages,
-        frames=(-(-pages // block_pages) + spare_blocks) * block_pages,
-        memslots=memslots,
-        tables_pfn=TABLES_PA >> shift,
-        table_pages=table_pages_needed(geometry, phys_offset, pages << shift) + spare,
-        memory_pfn=MEMORY_PA >> shift,
-        leaf_attributes=leaf_attributes,
-        backing_level=level if backing_level is None else backing_level,
-        backing_thp=int(backing_thp),
-        fwb=int(fwb),
-        poc_checked=int(not fwb and not guest_caches),
-        bbm_level=bbm_level,
-        cmo_per_fault=int(cmo_per_fault),
-        shared=int(shared),
-        lockless=int(lockless),
-        vcpu_rebuilds=int(vcpu_rebuilds),
-        split_order=split_order,
-        yield_every=yield_every,
-        batch=batch,
-        inject=inject,
-        clean_ps_per_page=clean_ps_per_page,
-        icache_ns=icache_ns,
-        unmap_ns_per_table=unmap_ns_per_table,
-        tlbi_ns=tlbi_ns,
-        tlbi_ipa_ns=tlbi_ipa_ns,
-        exit_ns=exit_ns,
-        conflict_ns=conflict_ns,
-        fail_fast=int(fail_fast),
-        hypervisor=vcpus,
-        copies=pages if copies else 1,
-        trace_rows=trace_rows,
-        trace_rebuilds=trace_rebuilds,
-        **(rings or Rings())._asdict(),
-    )
+    spare = geometry.tables_below(level) * min(policy.get("batch", 1), max(blocks, 1)) + 2 * vcpus + 2 * LAST_LEVEL
+    derived = {
+        "granule_shift": shift,
+        "index_bits": geometry.index_bits,
+        "start_level": geometry.start_level,
+        "root_pages": geometry.root_pages,
+        "block_level": level,
+        "blocks": blocks,
+        "base_gfn": phys_offset >> shift,
+        "pages": pages,
+        "frames": (-(-pages // block_pages) + spare_blocks) * block_pages,
+        "tables_pfn": TABLES_PA >> shift,
+        "table_pages": table_pages_needed(geometry, phys_offset, pages << shift) + spare,
+        "memory_pfn": MEMORY_PA >> shift,
+        "leaf_attributes": leaf_attributes(fwb),
+        "fwb": int(fwb),
+        "poc_checked": int(not fwb and not guest_caches),
+        "hypervisor": vcpus,
+        "copies": pages if copies else 1,
+    }
+    chosen = {name: 0 for name in Geo._fields if name not in derived}
+    chosen |= {"memslots": 1, "batch": 1, "backing_level": level} | (rings or Rings())._asdict()
+    return Geo(**derived, **(chosen | {name: int(value) for name, value in policy.items()}))
 
 
 def _block_pages(geo: Geo) -> int:

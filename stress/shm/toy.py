@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from stress.arch.descriptors import leaf_attributes
 from stress.arch.geometry import KIB, LAST_LEVEL, Geometry
 from stress.shm.layout import Geo, Rings, carve, geo_for, initialise, segment_bytes
 
@@ -65,7 +64,6 @@ def toy_geo(
         blocks=geometry.blocks - spare_ranges,
         phys_offset=0,
         vcpus=vcpus,
-        leaf_attributes=leaf_attributes(fwb),
         fwb=fwb,
         guest_caches=guest_caches,
         rings=RINGS,

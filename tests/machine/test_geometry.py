@@ -177,7 +177,6 @@ def test_frames_are_whole_blocks_and_the_spare_ones(pages: int | None, spare: in
         block_size=2 * MIB,
         blocks=3,
         vcpus=1,
-        leaf_attributes=0,
         fwb=True,
         guest_caches=True,
         pages=pages,
@@ -193,9 +192,7 @@ def test_frames_are_whole_blocks_and_the_spare_ones(pages: int | None, spare: in
 def test_the_pool_has_room_for_more_than_all_pages_mapped() -> None:
     """For the tables of a block that wait for a grace period, and one per level of each vCPU that loses a race."""
     geometry, vcpus = Geometry(4 * KIB), 5
-    geo = geo_for(
-        geometry, block_size=GIB, blocks=2, vcpus=vcpus, leaf_attributes=0, fwb=True, guest_caches=True, copies=True
-    )
+    geo = geo_for(geometry, block_size=GIB, blocks=2, vcpus=vcpus, fwb=True, guest_caches=True, copies=True)
     mapped = geometry.root_pages + len(touched_tables(geometry, MEMSLOT_BASE, 2 * GIB))
     assert geo.table_pages >= mapped + geometry.tables_below(geo.block_level) + 2 * vcpus
     assert geo.copies == geo.pages, "a migration keeps a copy of every page"
@@ -213,7 +210,6 @@ def test_physical_memory_is_aligned_and_disjoint(granule: int) -> None:
         block_size=block_size,
         blocks=100,
         vcpus=3,
-        leaf_attributes=0,
         fwb=False,
         guest_caches=False,
     )
@@ -235,7 +231,6 @@ def test_the_poc_matters_without_fwb_to_a_guest_without_caches(fwb: bool, guest_
         block_size=2 * MIB,
         blocks=1,
         vcpus=1,
-        leaf_attributes=0,
         fwb=fwb,
         guest_caches=guest_caches,
     )
@@ -248,7 +243,6 @@ def test_regions_are_named_as_the_machine_is() -> None:
         block_size=2 * MIB,
         blocks=1,
         vcpus=1,
-        leaf_attributes=0,
         fwb=True,
         guest_caches=True,
     )
