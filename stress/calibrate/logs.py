@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 from stress.arch.geometry import MEMSLOT_BASE
 from stress.config import RunConfig, Scenario
 from stress.config.loading import ConfigError, Source, of_options, resolved, run_table, spelled
-from stress.config.model import MAX_NS, SECOND_NS
+from stress.config.run_keys import MAX_NS, SECOND_NS
 from stress.errors import UsageError, shown
 from stress.reading import read_bytes
 from stress.units import format_duration

@@ -191,7 +191,7 @@ def _predicted(found: Found, config: RunConfig, tell: _Tell) -> Costs:
 
 def _confirmed(costs: Costs, found: Found, configuration: Callable[..., RunConfig], duration: str) -> ExitCode:
     """Run the front's orders here, interleaved, against what Linux does if that is proved; the run's exit code."""
-    from stress.config.model import default_vcpus
+    from stress.config import default_vcpus
     from stress.live import execute
     from stress.results import document
     from stress.search.front import front_of, label

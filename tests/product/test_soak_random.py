@@ -15,8 +15,7 @@ import pytest
 from live import run_json
 
 from stress.arch.geometry import BLOCK_SIZES, GIB, MIB
-from stress.config import STAGED, Locking, Pattern, Rebuilder, Scenario, from_sources
-from stress.config.model import cores
+from stress.config import STAGED, Locking, Pattern, Rebuilder, Scenario, cores, from_sources
 from stress.config.values import LOGGING, Cmo, Recover
 from stress.orders import NAMED_ORDERS
 from stress.splits import SPLIT_ORDERS
