@@ -97,23 +97,29 @@ def _windows(p50_ns: dict[str, float | None]) -> RenderableType:
 
 
 @contextmanager
+def on_terminal(text: RenderableType, console: Console | None = None) -> Iterator[Live | None]:
+    """A live display that begins with ``text``, on standard error or a console; None if nobody could look at it."""
+    # rich's own test can be overruled by the environment; no escape codes may reach a file.
+    if console is None and sys.stderr.isatty():
+        console = Console(stderr=True, highlight=False)
+    if console is None or not console.is_terminal or console.is_dumb_terminal:
+        yield None
+        return
+    make_way()
+    # The display is refreshed by its owner's calls alone: no thread of ours wakes up beside the vCPUs.
+    with Live(text, console=console, auto_refresh=False, transient=True) as live:
+        yield live
+
+
+@contextmanager
 def display(config: RunConfig, console: Console | None = None) -> Iterator[tuple[ProgressSink | None, NoteSink]]:
     """Give the executor its two callbacks, for progress (None when nobody looks) and for single lines."""
     title = headline(config)
-    if console is None:
-        # rich's own test can be overruled by the environment; no escape codes may reach a file.
-        if not sys.stderr.isatty():
+    with on_terminal(Text(title, style="bold"), console) as live:
+        if live is None:
             say(title)
             yield None, say
             return
-        console = Console(stderr=True, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
-        say(title)
-        yield None, say
-        return
-    make_way()
-    # The display is refreshed by the executor's calls alone: no thread of ours wakes up beside the vCPUs.
-    with Live(Text(title, style="bold"), console=console, auto_refresh=False, transient=True) as live:
 
         def show(progress: Progress) -> None:
             with suppress(OSError):  # the terminal may be gone

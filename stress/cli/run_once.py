@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from stress.cli.ci import reporting
+from stress.cli.options import config_options
 from stress.cli.output import emit, say
-from stress.cli.trace_option import Trace
+from stress.cli.result_options import result_options
+from stress.cli.trace_option import Trace, trace_options
 from stress.config import RunConfig
 from stress.errors import StressError
 from stress.results.checks import Check, of_document
@@ -29,47 +33,62 @@ def keep(result: dict[str, Any], output: Path | None, exit_code: int) -> int:
     return exit_code
 
 
-def session(
-    config: RunConfig,
-    render: Render,
-    *,
-    output: Path | None,
-    as_json: bool,
-    table_format: str,
-    trace: Trace | None = None,
-    tested: list[Check],
-) -> int:
-    """Run ``config`` and return the process's exit code; what it ``tested`` is added to the list."""
-    from stress.results import store
+def measuring(command: Callable[..., tuple[RunConfig, Render]]) -> Callable[..., int]:
+    """Make a measuring command of a function that returns its configuration and what makes the table of its result.
 
-    if output is not None:
-        store.check_writable(output)
-    if trace is not None:
-        trace.check(config, output)
-    from stress.cli.progress import display
+    The function gets ``config_file`` and the options of a configuration; all others say what becomes of the result.
+    """
 
-    asked = {"trace": trace.request} if trace else {}
-    with display(config) as (progress, note):
-        # This begins only now: the terminal shows something to read, and bad usage has been answered.
-        from stress.live.server import start_early
+    @config_options
+    @trace_options
+    @result_options
+    @reporting
+    @wraps(command)
+    def measure(
+        *,
+        config_file: Path | None,
+        output: Path | None,
+        as_json: bool,
+        table_format: str,
+        trace: Path | None,
+        trace_rebuilds: int | None,
+        tested: list[Check],
+        **options: Any,
+    ) -> int:
+        config, render = command(config_file, **options)
+        traced = Trace.asked(trace, trace_rebuilds)
+        from stress.results import store
 
-        start_early()
-        from stress.live import execute
-        from stress.results import document
-        from stress.results.store import encode
-        from stress.trace import files
+        if output is not None:
+            store.check_writable(output)
+        if traced is not None:
+            traced.check(config, output)
+        from stress.cli.progress import display
 
-        data = execute(config, progress=progress, note=note, **asked)
-    if trace is not None and data.trace is not None:
-        files.name_records(trace.path, data.trace, data.violations)
-    result = document.build(data)
-    tested += of_document(result)
-    exit_code = keep(result, output, data.exit_code)
-    if trace is not None and data.trace is not None:
-        try:
-            files.export(trace.path, data.trace)
-        except StressError as error:
-            say(str(error))
-            exit_code = exit_code or error.exit_code
-    emit(encode(result) if as_json else render(result, table_format))
-    return exit_code
+        request = {"trace": traced.request} if traced else {}
+        with display(config) as (progress, note):
+            # This begins only now: the terminal shows something to read, and bad usage has been answered.
+            from stress.live.server import start_early
+
+            start_early()
+            from stress.live import execute
+            from stress.results import document
+            from stress.results.store import encode
+            from stress.trace import files
+
+            data = execute(config, progress=progress, note=note, **request)
+        if traced is not None and data.trace is not None:
+            files.name_records(traced.path, data.trace, data.violations)
+        result = document.build(data)
+        tested += of_document(result)
+        exit_code = keep(result, output, data.exit_code)
+        if traced is not None and data.trace is not None:
+            try:
+                files.export(traced.path, data.trace)
+            except StressError as error:
+                say(str(error))
+                exit_code = exit_code or error.exit_code
+        emit(encode(result) if as_json else render(result, table_format))
+        return exit_code
+
+    return measure

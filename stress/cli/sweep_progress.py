@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from stress.cli.output import say
-from stress.cli.progress import headline, render
+from stress.cli.progress import headline, on_terminal, render
 from stress.config import Trial
 from stress.results.sweep_table import name, reason
 from stress.results.trials import TrialResult
@@ -110,11 +109,5 @@ class Screen(Lines):
 @contextmanager
 def watching() -> Iterator[Observer]:
     """An observer for standard error."""
-    # No escape codes may reach a file.
-    console = Console(stderr=True, highlight=False) if sys.stderr.isatty() else None
-    if console is None or not console.is_terminal or console.is_dumb_terminal:
-        yield Lines()
-        return
-    # The display is refreshed by the run's own reports: no thread of ours wakes up beside the vCPUs.
-    with Live(Text(""), console=console, auto_refresh=False, transient=True) as live:
-        yield Screen(live)
+    with on_terminal(Text("")) as live:
+        yield Lines() if live is None else Screen(live)
