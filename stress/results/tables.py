@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from stress.executors import PREDICT
@@ -17,15 +18,7 @@ __all__ = ["FORMATS", "WIDTH", "compare_table", "run_table"]
 
 def run_table(document: dict[str, Any], fmt: str = "simple") -> str:
     """The whole of one run: a selftest's own lines, verdict, stages, rebuilds, faults, steps, violations, warnings."""
-    return joined(
-        selftest_lines(document),
-        _verdict(document),
-        life_cycle_lines(document),
-        stage_tables(document, fmt),
-        *_order_tables(document, fmt),
-        _violations(document),
-        _warnings(document),
-    )
+    return _around(document, fmt, _order_tables(document, fmt))
 
 
 def compare_table(document: dict[str, Any], fmt: str = "simple") -> str:
@@ -35,12 +28,18 @@ def compare_table(document: dict[str, Any], fmt: str = "simple") -> str:
     """
     if not document.get("comparison"):
         return run_table(document, fmt)
+    rebuilt = any(each["rebuilds"] for each in document["orders"])
+    return _around(document, fmt, [comparison(document, fmt)] if rebuilt else [])
+
+
+def _around(document: dict[str, Any], fmt: str, tables: Sequence[str]) -> str:
+    """Tables of orders between what comes before and after them in every result."""
     return joined(
         selftest_lines(document),
         _verdict(document),
         life_cycle_lines(document),
         stage_tables(document, fmt),
-        comparison(document, fmt) if any(each["rebuilds"] for each in document["orders"]) else "",
+        *tables,
         _violations(document),
         _warnings(document),
     )
