@@ -28,9 +28,7 @@ class Accesses(Stops):
     def load(self, at: int) -> int:
         """A load by the current actor, or by whoever sets the machine up."""
         one = self.current
-        if one is None or one.done:
-            return self.words.get(at, 0)
-        if at in one.used and at not in self.visible and not one.atomic:  # its own, as most are
+        if one is None or one.done or at in self.own_loads:
             return self.words.get(at, 0)
         if one.at_once:
             value = self._seen_by(one, at)
@@ -55,10 +53,7 @@ class Accesses(Stops):
     def store(self, at: int, value: int) -> None:
         """A store by the current actor. On x86 a plain store has the order of a store-release."""
         one = self.current
-        if one is None or one.done:
-            self.words[at] = value
-            return
-        if at in one.stored_to and at not in self.visible and not one.atomic:
+        if one is None or one.done or at in self.own_stores:
             self.words[at] = value
             return
         if one.at_once:
@@ -130,6 +125,7 @@ class Accesses(Stops):
         if self.current is not None and not self.current.done:
             self.current.atomic = True
             self.current.stopped = False
+            self._set_current(self.current)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -137,6 +133,7 @@ class Accesses(Stops):
         """The read-modify-write is over."""
         if self.current is not None:
             self.current.atomic = False
+            self._set_current(self.current)
         return False
 
     @contextmanager
@@ -208,8 +205,8 @@ class Accesses(Stops):
         one = self.current
         if one is None or one.done or (one.at_once and not one.noted):
             return
-        reads = tuple(at for at in reads if self.shared(one, at, False))
-        writes = tuple(at for at in writes if self.shared(one, at, True))
+        reads = tuple([at for at in reads if self.shared(one, at, False)])
+        writes = tuple([at for at in writes if self.shared(one, at, True)])
         if not reads and not writes:
             return
         if one.noted:

@@ -10,25 +10,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from enum import IntEnum
+from typing import Final
 
 
-class Does(IntEnum):
-    """What an actor's next step is."""
+class Does:
+    """What an actor's next step is: from ``UPDATE`` to ``ALONE`` it waits until the actor's buffer is empty.
 
-    LOAD = 0
-    STORE = 1  # into the buffer, or to memory at once
-    UPDATE = 2  # atomic read-modify-write
-    FENCE = 3
-    BARRIER = 4  # membarrier begins: it is every processor's turn to fence
-    BARRIER_DONE = 5
-    TOUCH = 6  # several words at once, known in advance
-    LOCK = 7  # takes a lock once its word is 0
-    ALONE = 8  # a piece of code as one step
-    WAIT = 9  # for something that others do to it alone
+    Integers, not an enumeration: they are looked at before each step.
+    """
 
-
-AFTER_OWN_STORES = frozenset((Does.UPDATE, Does.FENCE, Does.BARRIER, Does.LOCK, Does.ALONE))
+    LOAD: Final = 0
+    STORE: Final = 1  # into the buffer, or to memory at once
+    TOUCH: Final = 2  # several words at once, known in advance
+    UPDATE: Final = 3  # atomic read-modify-write
+    FENCE: Final = 4
+    BARRIER: Final = 5  # membarrier begins: it is every processor's turn to fence
+    LOCK: Final = 6  # takes a lock once its word is 0
+    ALONE: Final = 7  # a piece of code as one step
+    BARRIER_DONE: Final = 8
+    WAIT: Final = 9  # for something that others do to it alone
 
 
 #: From a word to what stands for its low part.
@@ -60,7 +60,7 @@ class Actor:
     def begin_anew(self) -> None:
         """Back to the start."""
         self.done = False
-        self.does = Does.TOUCH
+        self.does: int = Does.TOUCH
         self.at = 0
         self.reads: Words = ()
         self.writes: Words = ()

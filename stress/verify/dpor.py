@@ -10,12 +10,16 @@ came before that is looked at instead. Who is blocked at the end races with what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from stress.verify.system import Access, Changed, Schedule, System, Words, dependent
 
 
 class Diverged(Exception):  # noqa: N818 - tells what happened
     """The same choices led to other steps: the system is not deterministic, and nothing is proved."""
+
+
+_NOTHING: Final = Access((), ())
 
 
 class _Node:
@@ -29,11 +33,13 @@ class _Node:
         self.backtrack = {chosen}  # what is to be tried
         self.done: set[int] = set()
         self.chosen = chosen
-        self.access = Access((), ())
+        self.access = _NOTHING
         self.moot: Words = ()  # what it read although nothing depends on it
 
     def matters(self) -> Access:
         """What the step touched, as far as races go."""
+        if not self.moot:
+            return self.access
         reads, writes, after = self.access
         return Access(tuple(word for word in reads if word not in self.moot), writes, after)
 
@@ -84,10 +90,10 @@ class Dpor:
             if not enabled:
                 return True
             sleep = self._inherited()
-            awake = [actor for actor in enabled if actor not in sleep]
-            if not awake:
+            awake = next((actor for actor in enabled if actor not in sleep), None) if sleep else enabled[0]
+            if awake is None:
                 return False
-            nodes.append(_Node(enabled, sleep, awake[0]))
+            nodes.append(_Node(enabled, sleep, awake))
             self._step(nodes[-1])
 
     def _step(self, node: _Node) -> None:
@@ -122,7 +128,7 @@ class Dpor:
 
     def _inherited(self) -> dict[int, Access]:
         """What sleeps in the state that the last node leads to."""
-        if not self._nodes:
+        if not self._nodes or not self._nodes[-1].sleep:
             return {}
         node = self._nodes[-1]
         return {actor: access for actor, access in node.sleep.items() if not dependent(access, node.access)}
@@ -133,10 +139,11 @@ class Dpor:
             node = self._nodes[-1]
             node.done.add(node.chosen)
             node.sleep[node.chosen] = node.access
-            left = [actor for actor in node.enabled if actor in node.backtrack and actor not in node.sleep]
-            if left:
-                node.chosen = left[0]
-                return True
+            if len(node.backtrack) > len(node.done):
+                left = [actor for actor in node.enabled if actor in node.backtrack and actor not in node.sleep]
+                if left:
+                    node.chosen = left[0]
+                    return True
             self._nodes.pop()
         return False
 
@@ -159,9 +166,10 @@ class Dpor:
 
     def _race_for(self, word: int, writes: bool, place: int, actor: int, before: list[int]) -> None:
         """The races for one word between the step at ``place`` and earlier ones, the latest first."""
-        events = self._schedule.events
-        for earlier, wrote in reversed(self._schedule.history.get(word, ())):
-            if earlier >= place or not (writes or wrote):
+        events, schedule = self._schedule.events, self._schedule
+        history = schedule.history[word] if writes else [(earlier, True) for earlier in schedule.written[word]]
+        for earlier, wrote in reversed(history):
+            if earlier >= place:
                 continue
             other = events[earlier]
             if other.actor == actor or self._schedule.happens_before(other, before):

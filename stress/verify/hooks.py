@@ -11,13 +11,14 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from operator import getitem, setitem
 from typing import Any
 
 from stress.bugs import MISSING_DSB
 from stress.kernels import conflict, fault, holding, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
 from stress.orders import STEPS
 from stress.results.counterexamples import FOUND
-from stress.shm import mmu_lock
+from stress.shm import atomics, mmu_lock
 from stress.shm.accounts import Kind
 from stress.shm.layout import Machine
 from stress.shm.mode import JIT_DISABLED
@@ -102,10 +103,17 @@ class Hooks:
         self._replace(vars(splitting), perform_split=self.perform_split)
         self._replace(vars(oracle), keep=self.keep)
         self._replace(vars(holding), contended=self.contended)
-        taken_alone = mmu_lock.acquire
-        for name, module in list(sys.modules.items()):
-            if name.startswith(_PACKAGES) and vars(module).get("acquire") is taken_alone:
-                self._replace(vars(module), acquire=self.acquire)
+        # By any processor a load and a store of a region are these, but for two calls on the way.
+        replaced: dict[Callable[..., Any], Callable[..., Any]] = {
+            mmu_lock.acquire: self.acquire,
+            atomics.load: getitem,
+            atomics.get: getitem,
+        }
+        replaced |= {atomics.store: setitem, atomics.put: setitem}
+        for module in [module for name, module in sys.modules.items() if name.startswith(_PACKAGES)]:
+            for name in ("acquire", "load", "get", "store", "put"):
+                if (its := vars(module).get(name)) in replaced:
+                    self._replace(vars(module), **{name: replaced[its]})
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 Index = int | tuple[int, ...]
@@ -9,6 +10,11 @@ Index = int | tuple[int, ...]
 
 class Memory(Protocol):
     """What has words."""
+
+    words: dict[int, int]  # those that are not 0
+    #: Words that whoever accesses memory now loads, and stores to, without more ado.
+    own_loads: Collection[int]
+    own_stores: Collection[int]
 
     def load(self, at: int) -> int:
         """Load a word."""
@@ -20,7 +26,7 @@ class Memory(Protocol):
 class Region:
     """An array of words of a world, indexed as kernels index numpy's."""
 
-    __slots__ = ("_base", "_places", "_strides", "_world", "shape")
+    __slots__ = ("_base", "_found", "_strides", "_world", "shape")
 
     def __init__(self, world: Memory, base: int, shape: tuple[int, ...]) -> None:
         self._world = world
@@ -30,27 +36,37 @@ class Region:
         for extent in reversed(shape[1:]):
             strides.insert(0, strides[0] * extent)
         self._strides = strides
-        self._places: dict[Index, int] = {}  # by index, as far as they were asked for
+        #: By index, as far as they were asked for: the place of a word, or what part of the region it is.
+        self._found: dict[Index, int | Region] = {}
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def place(self, index: Index) -> int:
         """The first word at an index."""
-        if index not in self._places:
-            at = self._base
-            for depth, one in enumerate(index if isinstance(index, tuple) else (index,)):
-                extent = self.shape[depth]
-                if not 0 <= one < extent:
-                    raise IndexError(f"index {one} of {extent}")
-                at += one * self._strides[depth]
-            self._places[index] = at
-        return self._places[index]
+        at = self._base
+        for depth, one in enumerate(index if isinstance(index, tuple) else (index,)):
+            extent = self.shape[depth]
+            if not 0 <= one < extent:
+                raise IndexError(f"index {one} of {extent}")
+            at += one * self._strides[depth]
+        return at
 
-    def __getitem__(self, index: Index) -> Any:
+    def _find(self, index: Index) -> int | Region:
         given = len(index) if isinstance(index, tuple) else 1
         at = self.place(index)
-        return self._world.load(at) if given == len(self.shape) else part_of(self._world, at, self.shape[given:])
+        found = at if given == len(self.shape) else part_of(self._world, at, self.shape[given:])
+        self._found[index] = found
+        return found
+
+    def __getitem__(self, index: Index) -> Any:
+        at = self._found.get(index)
+        if at is None:
+            at = self._find(index)
+        if isinstance(at, Region):
+            return at
+        world = self._world
+        return world.words.get(at, 0) if at in world.own_loads else world.load(at)
 
     def __setitem__(self, index: Index, value: int) -> None:
         self._world.store(self.place(index), int(value))
@@ -64,12 +80,19 @@ class Row(Region):
     def __getitem__(self, index: Index) -> Any:
         if not 0 <= index < self.shape[0]:  # type: ignore[operator]
             raise IndexError(f"index {index} of {self.shape[0]}")
-        return self._world.load(self._base + index)  # type: ignore[operator]
+        at = self._base + index  # type: ignore[operator]
+        world = self._world
+        return world.words.get(at, 0) if at in world.own_loads else world.load(at)
 
     def __setitem__(self, index: Index, value: int) -> None:
         if not 0 <= index < self.shape[0]:  # type: ignore[operator]
             raise IndexError(f"index {index} of {self.shape[0]}")
-        self._world.store(self._base + index, int(value))  # type: ignore[operator]
+        at = self._base + index  # type: ignore[operator]
+        world = self._world
+        if at in world.own_stores:
+            world.words[at] = int(value)
+        else:
+            world.store(at, int(value))
 
 
 def part_of(world: Memory, base: int, shape: tuple[int, ...]) -> Region:

@@ -217,10 +217,8 @@ class Scene:
             reap(s, s.geo.hypervisor)
             pages = s.geo.table_pages
             audit(s, s.geo.hypervisor, [0] * pages, [0] * pages)
-        kinds = list(accounts.Kind)
-        found = {kind.label: s.tally[accounts.VIOLATIONS + kind] for kind in kinds}
-        found = {label: count for label, count in found.items() if count}
-        told = sum(s.tally[accounts.BY_RULE + kind] for kind in kinds)
+        found = {kind.label: count for kind in _KINDS if (count := s.tally[accounts.VIOLATIONS + kind])}
+        told = sum(s.tally[accounts.BY_RULE + kind] for kind in _KINDS) if found else 0
         met = sum(found.values()) > told
         if stuck:
             found["deadlock"] = len(stuck)
@@ -230,7 +228,7 @@ class Scene:
 
     def violations(self) -> int:
         """How many violations there were so far."""
-        return sum(self.s.tally[accounts.VIOLATIONS + kind] for kind in accounts.Kind)
+        return sum(self.s.tally[accounts.VIOLATIONS + kind] for kind in _KINDS)
 
     def counted(self, counter: int) -> int:
         """Sum of a counter over all vCPUs and slots."""
@@ -239,4 +237,5 @@ class Scene:
         return sum(counters[vcpu, slot, counter] for vcpu in range(vcpus) for slot in range(slots))
 
 
+_KINDS = tuple(accounts.Kind)
 _EMPTY = tuple(part.tolist() for part in new_cpu())

@@ -6,12 +6,16 @@ own, and is accessed without a stop. When a second actor uses it, the exploratio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 from greenlet import getcurrent, greenlet
 
-from stress.verify.actors import ALL, LOW, Actor, Does, word_of
+from stress.verify.actors import ALL, LOW, Actor, word_of
 from stress.verify.system import Access, Changed, Words
+
+#: Every word there is.
+EVERY: Final = range(1 << 32)
 
 
 class Shared(Changed):
@@ -28,6 +32,9 @@ class Stops:
         self._users: dict[int, int] = {}
         self._writers: dict[int, int] = {}
         self.current: Actor | None = None
+        #: Words that the current actor alone uses, as far as is known: it loads, and stores to, these without a stop.
+        self.own_loads: Collection[int] = EVERY
+        self.own_stores: Collection[int] = EVERY
         self.team: list[Actor] = []
         self.place = 0  # how many steps of the schedule are over
         self.touched_reads: list[int] = []
@@ -45,13 +52,22 @@ class Stops:
         #: Called with an actor's number and the name of what it begins to do.
         self.listener: Callable[[int, str], None] | None = None
 
+    def _set_current(self, one: Actor | None) -> None:
+        self.current = one
+        if one is None:  # whoever sets the machine up, or judges it
+            self.own_loads = self.own_stores = EVERY
+        elif one.atomic:
+            self.own_loads = self.own_stores = ()
+        else:
+            self.own_loads, self.own_stores = one.used, one.stored_to
+
     def _seen_by(self, one: Actor, word: int) -> int:
         for stored, value, _ in reversed(one.buffer):
             if stored == word:
                 return value
         return self.words.get(word, 0)
 
-    def _stop(self, one: Actor, does: Does, at: int) -> None:
+    def _stop(self, one: Actor, does: int, at: int) -> None:
         one.does = does
         one.at = at
         following = self.place + 1
@@ -71,7 +87,8 @@ class Stops:
     def end_step(self) -> Access:
         """End the step, and return what it touched."""
         self.place += 1
-        return Access(tuple(self.touched_reads), tuple(self.touched_writes), tuple(self.after))
+        touched = tuple(self.touched_reads), tuple(self.touched_writes), tuple(self.after)
+        return tuple.__new__(Access, touched)  # as Access(*touched) does, in half the time
 
     def moot(self) -> list[tuple[int, Words]]:
         """The reads on which nothing depends, found since the last call: (place of the step, the words it read)."""
@@ -93,6 +110,9 @@ class Stops:
             self._writers[at] = self._writers.get(at, 0) | 1 << one.number
         if users & (users - 1) and at in self._writers and not self.accounts(at):
             self.visible.add(at)
+            for other in self.team:
+                other.used.discard(at)
+                other.stored_to.discard(at)
             raise Shared(at)
         return False
 
@@ -103,9 +123,9 @@ class Stops:
     def _parts(self, at: int, bits: int = ALL) -> Words:
         """The parts of a word that have any of ``bits``."""
         words, low = self.split
-        if at not in words:
+        if at not in words or not bits & low:
             return (at,)
-        return tuple(part for part, its in ((at, ~low), (at + LOW, low)) if bits & its)
+        return (at, at + LOW) if bits & ~low else (at + LOW,)
 
     def _part_of(self, value: int, part: int) -> int:
         """What a part has of the value of its word."""
@@ -128,6 +148,9 @@ class Stops:
         """Change memory. Storing the value that a word already has counts as a load: no other actor can tell."""
         changed = self.words.get(at, 0) ^ value
         self.words[at] = value
+        if at not in self.split[0]:
+            (self.touched_writes if changed else self.touched_reads).append(at)
+            return
         asked = self._parts(at, bits)
         for part in self._parts(at):
             if self._part_of(changed, part):

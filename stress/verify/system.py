@@ -7,7 +7,8 @@ or writes. All else is the scheduler's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -80,6 +81,7 @@ class Event:
 
     actor: int
     access: Access
+    words: Collection[int]  # that it touched, each once
     before: list[int]  # the clock but for what its own words order
     clock: list[int]
 
@@ -91,16 +93,18 @@ class Schedule:
         self._actors = actors
         self.events: list[Event] = []
         self._last: list[list[list[int]]] = [[[0] * actors] for _ in range(actors)]  # clocks of each actor's steps
-        #: Word -> places of the steps that touched it, with whether they wrote it, oldest first.
-        self.history: dict[int, list[tuple[int, bool]]] = {}
+        #: Word -> places of the steps that touched it, with whether they wrote it, oldest first; and of its writes.
+        self.history: defaultdict[int, list[tuple[int, bool]]] = defaultdict(list)
+        self.written: defaultdict[int, list[int]] = defaultdict(list)
 
     def cut(self, length: int) -> None:
         """Forget all steps but the first ``length``."""
         while len(self.events) > length:
             event = self.events.pop()
             self._last[event.actor].pop()
-            for word in {*event.access.reads, *event.access.writes}:
-                self.history[word].pop()
+            for word in event.words:
+                if self.history[word].pop()[1]:
+                    self.written[word].pop()
 
     def before(self, actor: int, access: Access) -> list[int]:
         """The clock of what must happen before a step of an actor, whatever the schedule."""
@@ -112,22 +116,25 @@ class Schedule:
     def add(self, actor: int, access: Access) -> Event:
         """A step was taken."""
         before = self.before(actor, access)
-        clock = list(before)
+        clock = before.copy()
         place = len(self.events)
         events = self.events
-        for word in {*access.reads, *access.writes}:
+        words = access.reads if len(access.reads) <= 1 and not access.writes else {*access.reads, *access.writes}
+        for word in words:
             writes = word in access.writes
-            history = self.history.setdefault(word, [])
-            for earlier, wrote in reversed(history):
-                if writes or wrote:
-                    event = events[earlier]
-                    if clock[event.actor] < event.clock[event.actor]:
-                        clock = list(map(max, clock, event.clock))
-                    if wrote:
-                        break
+            history, written = self.history[word], self.written[word]
+            # What is older than the last write happens before it.
+            for earlier, wrote in reversed(history) if writes else [(last, True) for last in written[-1:]]:
+                event = events[earlier]
+                if clock[event.actor] < event.clock[event.actor]:
+                    clock = list(map(max, clock, event.clock))
+                if wrote:
+                    break
             history.append((place, writes))
+            if writes:
+                written.append(place)
         clock[actor] += 1
-        event = Event(actor, access, before, clock)
+        event = Event(actor, access, words, before, clock)
         events.append(event)
         self._last[actor].append(clock)
         return event

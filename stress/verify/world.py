@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from greenlet import getcurrent, greenlet
 
 from stress.verify.accesses import Accesses
-from stress.verify.actors import AFTER_OWN_STORES, Actor, Does
+from stress.verify.actors import Actor, Does
 from stress.verify.regions import Region, part_of
 from stress.verify.system import Access, Pending
 
@@ -98,13 +98,13 @@ class World(Accesses):
             one.begin_anew()
             self._greenlets.append(greenlet(self._body))
         for one, green in zip(self.team, self._greenlets, strict=True):
-            self.current = one
+            self._set_current(one)
             green.switch(one)  # to its first stop
-            self.current = None
+            self._set_current(None)
 
     def dispose(self) -> None:
         """End all actors where they stand."""
-        self.current = None
+        self._set_current(None)
         for one, green in zip(self.team, self._greenlets, strict=False):
             if not green.dead:
                 one.done = True
@@ -118,22 +118,30 @@ class World(Accesses):
     def enabled(self) -> list[int]:
         """The actors that can go on: full buffers first, then who is within an attempt, then whoever went last."""
         count = len(self.team)
-        able = [one for one in self.team if not one.done and self._can_go_on(one)]
-        able.sort(key=lambda one: (not one.attempt, one.number != self.last))
-        return [count + one.number for one in self.team if one.buffer] + [one.number for one in able]
+        buffers: list[int] = []
+        within: list[int] = []
+        others: list[int] = []
+        for one in self.team:
+            if one.buffer:
+                buffers.append(count + one.number)
+            if not one.done and self._can_go_on(one):
+                its_kind = within if one.attempt else others
+                its_kind.insert(0 if one.number == self.last else len(its_kind), one.number)
+        return buffers + within + others
 
     def _can_go_on(self, one: Actor) -> bool:
         does = one.does
-        if one.buffer and does in AFTER_OWN_STORES:
-            return False
-        if does == Does.LOCK and self.words.get(one.at, 0) != 0:
-            return False
-        if does == Does.WAIT and not one.ready():
-            return False
-        if does == Does.BARRIER_DONE and any(
-            other.landed < stored for other, stored in zip(self.team, one.barrier, strict=True)
-        ):
-            return False
+        if does >= Does.UPDATE:
+            if one.buffer and does <= Does.ALONE:
+                return False
+            if does == Does.LOCK and self.words.get(one.at, 0) != 0:
+                return False
+            if does == Does.WAIT and not one.ready():
+                return False
+            if does == Does.BARRIER_DONE and any(
+                other.landed < stored for other, stored in zip(self.team, one.barrier, strict=True)
+            ):
+                return False
         return not one.waits or any(self._seen_part(one, part) != value for part, value in one.waits.items())
 
     def step(self, actor: int) -> Access:
@@ -145,9 +153,9 @@ class World(Accesses):
         else:
             one = self.team[actor]
             self.begin_step(one)
-            self.current = one
+            self._set_current(one)
             self._greenlets[actor].switch()
-            self.current = None
+            self._set_current(None)
             self.last = actor
         return self.end_step()
 
