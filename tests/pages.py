@@ -11,11 +11,11 @@ import numpy as np
 from synthetic import head_to_head, order_data, page_table_test, run_data, version_1
 
 from stress.orders import BLOCK_FIRST, CLEAN_FIRST, UNMAP_FIRST
-from stress.report import inputs
 from stress.report.page import render
 from stress.results.counterexamples import MAGIC, VERSION
 from stress.results.data import Violation
 from stress.results.document import build
+from stress.results.stored import stored
 from stress.results.trials import TrialResult
 
 #: Closes the element that it stands in, and runs a script if anything lets it.
@@ -90,5 +90,5 @@ def whole_report(directory: Path) -> Path:
     paths.append(write_sweep(directory / "sweep.jsonl"))
     paths.append(write_counterexamples(directory / "counterexamples.json"))
     report = directory / "report.html"
-    report.write_text(render([inputs.read(path) for path in paths], HOSTILE))
+    report.write_text(render([stored(path) for path in paths], HOSTILE))
     return report

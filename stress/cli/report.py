@@ -28,14 +28,14 @@ def report(files: tuple[Path, ...], output: Path, title: str | None) -> int:
     A FILE is a document that --output of run, compare, search or verify wrote, or a sweep's JSON Lines file. The page
     opens offline.
     """
-    from stress.report import inputs
     from stress.results import store
+    from stress.results.stored import stored
     from stress.results.text import counted
 
     if output.resolve() in [path.resolve() for path in files]:
         raise UsageError(f"{output} is one of the results", "choose another path with --output")
     store.check_writable(output)
-    found = [inputs.read(path) for path in files]
+    found = [stored(path) for path in files]
     # The page is imported here, because it loads Vega: a file that cannot be read is named at once.
     from stress.report.page import render
 

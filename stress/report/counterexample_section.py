@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from stress.report.figure import Lanes
-from stress.report.inputs import Counterexamples
 from stress.report.run_section import Section
 from stress.results import cells
 from stress.results.counterexamples import Kept
 
 
-def counterexample_section(source: Counterexamples) -> Section:
+def counterexample_section(name: str, found: list[Kept]) -> Section:
     """Everything about one file of `stress verify --output`."""
-    orders = list(dict.fromkeys(each.order for each in source.found))
-    kinds = list(dict.fromkeys(kind for each in source.found for kind in each.kinds))
+    orders = list(dict.fromkeys(each.order for each in found))
+    kinds = list(dict.fromkeys(kind for each in found for kind in each.kinds))
     return Section(
-        name=source.name,
+        name=name,
         what=f"schedules that break {', '.join(orders)}",
         verdict="violations",
-        facts=[("counterexamples", cells.count(len(source.found))), ("violations", ", ".join(kinds))],
-        findings=[f"To play them again: stress verify --replay {source.name}"],
-        lanes=[_lanes(each) for each in source.found],
+        facts=[("counterexamples", cells.count(len(found))), ("violations", ", ".join(kinds))],
+        findings=[f"To play them again: stress verify --replay {name}"],
+        lanes=[_lanes(each) for each in found],
     )
 
 

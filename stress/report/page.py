@@ -16,11 +16,11 @@ from markupsafe import Markup
 from stress import __version__
 from stress.errors import UsageError
 from stress.report.counterexample_section import counterexample_section
-from stress.report.inputs import Counterexamples, Search, Source, Sweep
 from stress.report.run_section import Section, overview, run_section
 from stress.report.search_section import search_section
 from stress.report.sweep_section import sweep_section
 from stress.report.theme import CONFIG
+from stress.results.stored import Stored
 
 #: Rebuilds marked in all plots of a page together, per order.
 _MARKS: Final = 1200
@@ -36,7 +36,7 @@ class _Part:
     plots: list[str]
 
 
-def render(sources: list[Source], title: str | None = None) -> str:
+def render(sources: list[Stored], title: str | None = None) -> str:
     """The HTML of a report on ``sources``; without a ``title`` the page's says what the sources are.
 
     Raises `UsageError` if a document is no whole result.
@@ -69,17 +69,19 @@ def render(sources: list[Source], title: str | None = None) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _part(source: Source, most_marks: int) -> _Part:
+def _section(source: Stored, most_marks: int) -> Section:
+    if source.sweep is not None:
+        return sweep_section(source.name, source.sweep)
+    if source.search is not None:
+        return search_section(source.name, source.search)
+    if source.counterexamples is not None:
+        return counterexample_section(source.name, source.counterexamples)
+    return run_section(source.name, source.document or {}, most_marks)
+
+
+def _part(source: Stored, most_marks: int) -> _Part:
     try:
-        match source:
-            case Sweep():
-                section = sweep_section(source)
-            case Search():
-                section = search_section(source)
-            case Counterexamples():
-                section = counterexample_section(source)
-            case _:
-                section = run_section(source, most_marks)
+        section = _section(source, most_marks)
         return _Part(section, [_embedded(plot) for figure in section.figures for plot in figure.plots])
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         message = f"cannot report on {source.name}: it is no whole result ({type(error).__name__}: {error})"

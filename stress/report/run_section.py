@@ -8,7 +8,6 @@ from typing import Any, Final
 from stress.report import distributions, over_time
 from stress.report.figure import Figure, Lanes, Table
 from stress.report.forest import ratios, sentences
-from stress.report.inputs import Run
 from stress.report.stage_plot import stages
 from stress.report.step_plot import steps
 from stress.results import cells
@@ -38,9 +37,8 @@ class Section:
     tables: list[tuple[str, Table]] = field(default_factory=list)
 
 
-def run_section(run: Run, most_marks: int) -> Section:
+def run_section(name: str, document: Document, most_marks: int) -> Section:
     """Everything about one document."""
-    document = run.document
     orders = document["orders"]
     rebuilt = any(order["rebuilds"] for order in orders)
     figures: list[Figure | None] = [stages(document)]
@@ -51,7 +49,7 @@ def run_section(run: Run, most_marks: int) -> Section:
     if rebuilt:
         figures += [over_time.windows(document, most_marks), steps(document)]
     return Section(
-        name=run.name,
+        name=name,
         what=_what(document),
         verdict=document["verdict"],
         facts=_facts(document),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from stress.errors import UsageError
 from stress.report.axes import amount_axis, spans_much, time_axis
 from stress.report.figure import Figure
-from stress.report.inputs import Point, Sweep
 from stress.report.theme import SERIES, by_series, lines, spec, tooltip
 from stress.results import cells
+from stress.results.trials import SweepFile
 from stress.units import parse_duration, parse_size
 
 Order = dict[str, Any]
@@ -20,6 +20,20 @@ Order = dict[str, Any]
 _ORDER: Final = "order"
 #: Swept keys that choose the orders, which are the lines of a plot; they are an axis only if no other key was swept.
 ORDER_KEYS: Final = frozenset({_ORDER, "orders"})
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measurement of a sweep: the swept values as they were written, and the result document."""
+
+    values: dict[str, Any]
+    document: dict[str, Any]
+
+
+def measured(sweep: SweepFile) -> list[Point]:
+    """The trials that have a result. They ran in a random order, and are here in that of the configuration."""
+    trials = sorted(sweep.trials, key=lambda trial: (trial.point, trial.repeat))
+    return [Point(trial.values, trial.document) for trial in trials if trial.document is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +56,10 @@ METRICS: Final = (
 )
 
 
-def keys(sweep: Sweep) -> list[str]:
+def keys(points: Sequence[Point]) -> list[str]:
     """The swept keys with more than one value, in the sequence of the file; without those of orders."""
     found: dict[str, set[str]] = {}
-    for point in sweep.points:
+    for point in points:
         for key, value in point.values.items():
             found.setdefault(key, set()).add(label(value))
     return [key for key, values in found.items() if len(values) > 1 and key not in ORDER_KEYS]
@@ -56,10 +70,10 @@ def label(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def scaling(sweep: Sweep, key: str) -> Figure:
+def scaling(points: Sequence[Point], key: str) -> Figure:
     """All metrics against one key."""
-    others = [other for other in keys(sweep) if other != key]
-    points = [point for point in sweep.points if key in point.values]
+    others = [other for other in keys(points) if other != key]
+    points = [point for point in points if key in point.values]
     split = _series(points, others)
     pooled = len(split) > SERIES
     if pooled:
@@ -73,14 +87,14 @@ def scaling(sweep: Sweep, key: str) -> Figure:
     return Figure(f"Scaling with {key}", note, plots)
 
 
-def side_by_side(sweep: Sweep) -> Figure:
+def side_by_side(points: Sequence[Point]) -> Figure:
     """All metrics of each order, for a sweep of nothing but orders."""
-    names = _series(sweep.points, [])
-    plots = [plot for metric in METRICS if (plot := _plot(sweep.points, _ORDER, metric, [], names))]
+    names = _series(points, [])
+    plots = [plot for metric in METRICS if (plot := _plot(points, _ORDER, metric, [], names))]
     return Figure("Orders side by side", "Points are single measurements." if plots else "There is none.", plots)
 
 
-def _series(points: list[Point], others: list[str]) -> list[str]:
+def _series(points: Sequence[Point], others: list[str]) -> list[str]:
     """Names of all lines: an order, with the other keys' values."""
     names = (_name(point, order, others) for point in points for order in point.document["orders"])
     return list(dict.fromkeys(names))
@@ -91,7 +105,9 @@ def _name(point: Point, order: Order, others: list[str]) -> str:
     return ", ".join([order["order"], *parts])
 
 
-def _plot(points: list[Point], key: str, metric: Metric, others: list[str], names: list[str]) -> dict[str, Any] | None:
+def _plot(
+    points: Sequence[Point], key: str, metric: Metric, others: list[str], names: list[str]
+) -> dict[str, Any] | None:
     single: list[dict[str, Any]] = []
     for point in points:
         for order in point.document["orders"]:

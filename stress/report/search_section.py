@@ -7,7 +7,6 @@ from typing import Any, Final
 from stress.report.axes import names_axis, time_axis
 from stress.report.figure import Figure, Table
 from stress.report.forest import ratios
-from stress.report.inputs import Search
 from stress.report.run_section import Section
 from stress.report.theme import by_series, spec, tooltip
 from stress.results import cells
@@ -17,15 +16,14 @@ from stress.results.searched import CONSTRAINT_HEADERS, FIGURES, constraint_rows
 _DRAWN: Final = 40
 
 
-def search_section(search: Search) -> Section:
+def search_section(name: str, document: dict[str, Any]) -> Section:
     """Everything about one search."""
-    document = search.document
     undecided = document["undecided"]
     confirmation = document["confirmation"]
     figures = [_costs(document), ratios(confirmation) if confirmation else None]
     found = [f"{len(document['front'])} of them no other order beats in everything."] if document["front"] else []
     return Section(
-        name=search.name,
+        name=name,
         what=f"search over {', '.join(document['vocabulary'])}",
         verdict="proved" if document["complete"] and not undecided else "undecided",
         facts=[

@@ -7,12 +7,12 @@ from collections import Counter
 from typing import Any, Final
 
 from stress.report.figure import Table
-from stress.report.inputs import Point, Sweep
 from stress.report.run_section import Section, configuration, when
-from stress.report.scaling import METRICS, keys, label, magnitude, scaling, side_by_side
+from stress.report.scaling import METRICS, Point, keys, label, magnitude, measured, scaling, side_by_side
 from stress.results import cells
 from stress.results.sweep_table import warned
 from stress.results.text import counted, pairs
+from stress.results.trials import SweepFile
 
 #: Rows of the table of results; a sweep may have thousands.
 _ROWS: Final = 300
@@ -21,9 +21,10 @@ _EVIDENCE: Final = 3
 _VERDICTS: Final = ("violations", "broken", "interrupted", "nothing-tested", "correct")
 
 
-def sweep_section(sweep: Sweep) -> Section:
+def sweep_section(name: str, sweep: SweepFile) -> Section:
     """Everything about one sweep."""
-    points, swept = sweep.points, keys(sweep)
+    points = measured(sweep)
+    swept, missing = keys(points), sweep.header["trials"] - len(points)
     documents = [point.document for point in points]
     found = {document["verdict"] for document in documents}
     worst = next((verdict for verdict in _VERDICTS if verdict in found), "empty")
@@ -33,18 +34,18 @@ def sweep_section(sweep: Sweep) -> Section:
     facts = [
         ("points", cells.count(len({_key(point) for point in points}))),
         ("measurements", cells.count(len(points))),
-        *([("without a result", cells.count(sweep.missing))] if sweep.missing else []),
+        *([("without a result", cells.count(missing))] if missing else []),
         ("rebuilds", cells.count(rebuilds)),
         ("checked accesses", cells.count(accesses)),
         ("took", cells.time(sum(document["elapsed_ns"] for document in documents))),
     ]
     if documents:
         facts.append(("started", min(when(document) for document in documents)))
-    figures = [scaling(sweep, key) for key in swept] or [side_by_side(sweep)]
+    figures = [scaling(points, key) for key in swept] or [side_by_side(points)]
     unlike = frozenset(key.replace("-", "_") for key in swept)
     varied = unlike | {f"{key}_{unit}" for key in unlike for unit in ("ns", "bytes")} | {"orders"}
     return Section(
-        name=sweep.name,
+        name=name,
         what=f"sweep of {', '.join(swept) or 'orders'}: {', '.join(orders) or 'no result yet'}",
         verdict=worst,
         facts=facts,

@@ -18,8 +18,9 @@ from stress.results.trials import SweepFile, is_sweep, parse_sweep
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a file holds: exactly one of them."""
+    """What a file of this name holds: exactly one of them."""
 
+    name: str
     document: dict[str, Any] | None = None
     sweep: SweepFile | None = None
     search: dict[str, Any] | None = None
@@ -55,10 +56,10 @@ def stored(path: Path) -> Stored:
     except (OSError, ValueError) as error:  # ValueError: the path holds a null byte
         raise store.unreadable(path, error) from error
     if is_sweep(content):
-        return Stored(sweep=parse_sweep(content, str(path)))
+        return Stored(path.name, sweep=parse_sweep(content, str(path)))
     document = store.loaded(content, path)
     if counterexamples.is_counterexamples(document):
-        return Stored(counterexamples=counterexamples.checked(document, path))
+        return Stored(path.name, counterexamples=counterexamples.checked(document, path))
     if is_search(document):
-        return Stored(search=checked(document, path))
-    return Stored(document=store.checked(document, str(path), store.AGAIN))
+        return Stored(path.name, search=checked(document, path))
+    return Stored(path.name, document=store.checked(document, str(path), store.AGAIN))

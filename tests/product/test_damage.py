@@ -20,7 +20,6 @@ from stress.cli.main import cli
 from stress.cli.show import listed
 from stress.errors import UsageError
 from stress.orders import BLOCK_FIRST, UNMAP_FIRST
-from stress.report.inputs import Run, read
 from stress.report.run_section import run_section
 from stress.results.data import RunData, Violation
 from stress.results.document import build
@@ -108,9 +107,9 @@ def show(path: Path) -> None:
 
 def report(path: Path) -> None:
     """A run's section of the page, without the page's own guard."""
-    found = read(path)
-    assert isinstance(found, Run)
-    run_section(found, 20)
+    found = stored(path)
+    assert found.document
+    run_section(found.name, found.document, 20)
 
 
 def api(path: Path) -> None:

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from pages import HOSTILE, documents, write_counterexamples, write_run, write_sweep
 
 from stress.errors import UsageError
-from stress.report import axes, inputs
+from stress.report import axes
 from stress.report.counterexample_section import counterexample_section
-from stress.report.inputs import Counterexamples, Run, Sweep
 from stress.report.page import render
 from stress.report.run_section import Section, run_section
-from stress.report.scaling import magnitude
+from stress.report.scaling import magnitude, measured
 from stress.report.sweep_section import sweep_section
 from stress.results.schema import SCHEMA_VERSION
-from stress.results.stored import stored
+from stress.results.stored import Stored, stored
+from stress.results.trials import SweepFile, TrialResult
 from stress.results.upgrade import upgraded
 
 DOCUMENTS = documents()
@@ -37,7 +37,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def section(name: str, most_marks: int = 200) -> Section:
-    return run_section(Run(f"{name}.json", upgraded(copy.deepcopy(DOCUMENTS[name]))), most_marks)
+    return run_section(f"{name}.json", upgraded(copy.deepcopy(DOCUMENTS[name])), most_marks)
 
 
 def values(spec: Any, field: str) -> Iterator[Any]:
@@ -56,30 +56,33 @@ def titles(found: Section) -> dict[str, int]:
 
 
 def test_a_sweep_is_told_from_a_run(tmp_path: Path) -> None:
-    run = inputs.read(write_run(tmp_path / "run.json", DOCUMENTS["compared"]))
-    assert run == Run("run.json", DOCUMENTS["compared"])
-    sweep = inputs.read(write_sweep(tmp_path / "sweep.jsonl"))
-    assert isinstance(sweep, Sweep)
-    assert [point.values for point in sweep.points[::2][:2]] == [
+    run = stored(write_run(tmp_path / "run.json", DOCUMENTS["compared"]))
+    assert run == Stored("run.json", document=DOCUMENTS["compared"])
+    sweep = stored(write_sweep(tmp_path / "sweep.jsonl")).sweep
+    assert sweep
+    points = measured(sweep)
+    assert [point.values for point in points[::2][:2]] == [
         {"vcpus": 1, "granule": "4K"},
         {"vcpus": 1, "granule": "64K"},
     ]
-    assert [point.repeat for point in sweep.points] == [0, 1] * 6
+    assert [point.values for point in points[::2]] == [point.values for point in points[1::2]]
+    assert len(points) == 12
 
 
 def test_trials_without_a_result_are_counted(tmp_path: Path) -> None:
     path = write_sweep(tmp_path / "sweep.jsonl", repeats=1)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
-    sweep = inputs.read(path)
-    assert isinstance(sweep, Sweep)
-    assert (len(sweep.points), sweep.missing) == (5, 1)
+    sweep = stored(path).sweep
+    assert sweep
+    facts = dict(sweep_section("sweep.jsonl", sweep).facts)
+    assert (facts["measurements"], facts["without a result"]) == ("5", "1")
 
 
 def test_a_counterexample_is_told_and_the_line_that_breaks_the_rule_is_marked(tmp_path: Path) -> None:
-    source = inputs.read(write_counterexamples(tmp_path / "kept.json"))
-    assert isinstance(source, Counterexamples)
-    found = counterexample_section(source)
+    source = stored(write_counterexamples(tmp_path / "kept.json"))
+    assert source.counterexamples
+    found = counterexample_section(source.name, source.counterexamples)
     met, leak = found.lanes
     assert list(met.broken) == [False, False, True]
     assert met.rules == ["tlb-conflict: I_HYQMB"]
@@ -102,14 +105,14 @@ def test_a_counterexample_without_a_timeline_is_refused(tmp_path: Path) -> None:
     del kept[1]["timeline"]
     path.write_text(json.dumps(kept))
     with pytest.raises(UsageError, match=r"no whole counterexample, 1\.timeline is missing"):
-        inputs.read(path)
+        stored(path)
     kept[0]["timeline"]["rows"][1].pop()
     path.write_text(json.dumps(kept[:1]))
     with pytest.raises(UsageError, match=r"no whole counterexample, 0\.timeline is missing or wrong"):
-        inputs.read(path)
+        stored(path)
     path.write_text(json.dumps([{**kept[0], "version": 99}]))
     with pytest.raises(UsageError, match="another version than 1"):
-        inputs.read(path)
+        stored(path)
 
 
 # -- what is drawn, and what is said where nothing can be --------------------------------
@@ -139,7 +142,7 @@ def test_an_order_that_never_breaks_the_entry_is_said_and_not_drawn() -> None:
     order = document["orders"][1]
     order["window_histogram"] = {"lower_ns": [0], "upper_ns": [1], "count": [200]}
     order["window_ns"] |= dict.fromkeys(("p50", "p90", "p99", "max"), 0)
-    figure = next(each for each in run_section(Run("x", document), 200).figures if each.title == "Invalid window")
+    figure = next(each for each in run_section("x", document, 200).figures if each.title == "Invalid window")
     assert "block-first: 100% of rebuilds never made the entry invalid" in figure.note
     assert min(values(figure.plots[0], "ns")) > 0
 
@@ -170,16 +173,16 @@ def test_marks_are_thinned_out() -> None:
 
 
 def test_many_files_make_a_bounded_page() -> None:
-    run = Run("x.json", DOCUMENTS["compared"])
+    run = Stored("x.json", document=DOCUMENTS["compared"])
     one, many = (len(render([run] * count)) for count in (1, 30))
     assert one < 1_200_000
     assert many - one < 29 * 120_000
 
 
 def test_scaling_has_a_line_per_order_and_other_key(tmp_path: Path) -> None:
-    sweep = inputs.read(write_sweep(tmp_path / "sweep.jsonl"))
-    assert isinstance(sweep, Sweep)
-    found = sweep_section(sweep)
+    sweep = stored(write_sweep(tmp_path / "sweep.jsonl")).sweep
+    assert sweep
+    found = sweep_section("sweep.jsonl", sweep)
     assert titles(found) == {"Scaling with vcpus": 6, "Scaling with granule": 6}
     window = found.figures[0].plots[0]
     assert set(values(window, "series")) == {
@@ -197,11 +200,11 @@ def test_scaling_has_a_line_per_order_and_other_key(tmp_path: Path) -> None:
 
 def test_where_only_orders_were_swept_they_stand_side_by_side() -> None:
     document = DOCUMENTS["compared"]
-    points = [inputs.Point(0, {"order": "x"}, repeat, document) for repeat in range(2)]
-    found = sweep_section(Sweep("s", points, 0))
+    trials = tuple(TrialResult(f"{n}", 0, {"order": "x"}, n, "", document) for n in range(2))
+    found = sweep_section("s", SweepFile({"trials": 2}, trials, 0, False))
     assert titles(found) == {"Orders side by side": 6}
     assert set(values(found.figures[0].plots[0], "x")) == {order["order"] for order in document["orders"]}
-    assert titles(sweep_section(Sweep("s", [], 3))) == {"Orders side by side": 0}
+    assert titles(sweep_section("s", SweepFile({"trials": 3}, (), 0, False))) == {"Orders side by side": 0}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,7 @@ def test_a_logarithmic_axis_has_a_few_round_ticks_within(low: float, factor: flo
 
 
 def test_a_page_holds_one_end_per_script() -> None:
-    page = render([Run(HOSTILE, DOCUMENTS["wrong"])], HOSTILE)
+    page = render([Stored(HOSTILE, document=DOCUMENTS["wrong"])], HOSTILE)
     assert page.count("</script") == page.count("<script") == 3
     assert "http-equiv" in page
     embedded = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
@@ -258,7 +261,7 @@ def test_a_spoilt_document_gives_a_page_or_one_line(data: st.DataObject) -> None
     )
     _spoil(document, lambda options: data.draw(st.sampled_from(options)), data.draw(junk))
     try:
-        page = render([Run("x.json", document)])
+        page = render([Stored("x.json", document=document)])
     except UsageError as error:
         assert str(error).startswith("cannot report on x.json: ")
     else:
@@ -278,7 +281,7 @@ def test_the_command_writes_a_page(command: Command, tmp_path: Path) -> None:
 
 
 def test_without_a_title_the_page_says_what_was_measured(tmp_path: Path) -> None:
-    page = render([Run("run.json", DOCUMENTS["compared"])])
+    page = render([Stored("run.json", document=DOCUMENTS["compared"])])
     assert "<h1>unmap-first against block-first against clean-first, scenario rebuild</h1>" in page
 
 
@@ -303,5 +306,5 @@ def test_bad_usage_loads_no_vega(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     found = process("report", "nowhere.json", cwd=tmp_path, capture_output=True, env=environment)
     assert found.returncode == 2
-    assert "stress.report.inputs" in found.stderr  # what it had to import, and when, is listed at all
+    assert "stress.results.stored" in found.stderr  # what it had to import, and when, is listed at all
     assert not re.search(r"\b(vl_convert|jinja2|numba)\b", found.stderr)

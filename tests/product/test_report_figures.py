@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pages import documents
 
-from stress.report.inputs import Run
 from stress.report.page import render
+from stress.results.stored import Stored
 
 DOCUMENTS = documents()
 
@@ -126,7 +126,7 @@ def figures(page: str) -> Found:
 
 
 def test_a_figure_is_the_same_wherever_it_stands() -> None:
-    page = render([Run("run.json", DOCUMENTS["compared"])])
+    page = render([Stored("run.json", document=DOCUMENTS["compared"])])
     found = figures(page)
     several = {where: places for where, places in found.items() if len(places) > 1}
     # Of three orders: four of the table, four quantiles of windows and of each of four classes of stalls; four ratios.
@@ -137,7 +137,7 @@ def test_a_figure_is_the_same_wherever_it_stands() -> None:
 @pytest.mark.parametrize("name", ["compared", "staged"])
 def test_every_point_lies_on_the_line_of_its_order(name: str) -> None:
     drawn = 0
-    for _, lines, points in distributions(render([Run("run.json", DOCUMENTS[name])])):
+    for _, lines, points in distributions(render([Stored("run.json", document=DOCUMENTS[name])])):
         vertices = [[(vertex["ns"], vertex["share"]) for vertex in line] for line in lines]
         for line in vertices:
             shares = [share for _, share in sorted(line)]
