@@ -152,6 +152,23 @@ def test_a_stage_begins_at_its_moment(told: bool) -> None:
     assert (status, ended >= begins) == (RAN, True)
 
 
+@pytest.mark.skipif(not JIT_DISABLED, reason="compiled code calls no replacement")
+def test_who_was_told_the_moment_keeps_its_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have it back a time slice later, within the stage. Who was not told must let the hypervisor have one."""
+    s = small_machine()
+    yields: list[int] = []
+
+    def told() -> None:
+        yields.append(time.monotonic_ns())
+        s.control[STAGE_BEGINS_NS] = yields[0] + 20_000_000
+
+    monkeypatch.setattr(vcpu, "sched_yield", told)
+    begun = time.monotonic_ns()
+    assert await_beginning(s, 0) == RAN
+    assert len(yields) == 1
+    assert yields[0] - begun >= 1_000_000, "the hypervisor is about to tell it"
+
+
 def test_a_stopping_run_has_no_more_stages() -> None:
     s = small_machine()
     s.control[STOP] = 1
