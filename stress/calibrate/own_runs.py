@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,12 +55,15 @@ START: Final = Platform(
 _SOON_UNLOCKED: Final = "invalidate,tlbi,install,unlock,unmap"
 
 #: What the costs are fitted to. As much memory in blocks of either size, for caches make a fault dear or cheap.
-_RUNS: Final = tuple(
+RUNS: Final = tuple(
     {"vcpus": vcpus, "orders": [order], "block_size": size, "memory": "1G"}
     for vcpus in (1, 2)
     for size, order in (("2M", "unmap-first"), ("2M", "block-first"), ("1G", "unmap-first"), ("1G", _SOON_UNLOCKED))
 )
-_DURATION: Final = "2s"
+_DURATION: Final = "500ms"
+
+#: All of them, so many times over: a core whose hyperthread others use for a second is slow in one round, not in all.
+_ROUNDS: Final = 4
 
 #: Fractions of a stage, and of a rebuild's median, that are the host's business: scheduling, and caches.
 _OF_STAGE: Final = 0.3
@@ -75,16 +78,19 @@ def live_logs(note: Callable[[str], None]) -> Iterator[Log]:
     """Measure this machine: a log of each run. Raises `StressError` if one does not come to its end."""
     from stress.live import execute
 
-    for options in _RUNS:
-        config = configuration(options)
-        note(f"measuring {config.orders[0]}, {config.vcpus} vCPUs, blocks of {options['block_size']}, {_DURATION}")
-        data = execute(config)
-        if data.exit_code:
-            raise RunBroken("a live run did not come to its end", "see what stress run says of it")
-        found = measured(build(data))
+    configs = [configuration(options) for options in RUNS]
+    documents: list[list[Mapping[str, Any]]] = [[] for _ in configs]
+    for number in range(1, _ROUNDS + 1):
+        note(f"measuring {len(configs)} runs of {_DURATION}, round {number} of {_ROUNDS}")
+        for config, those in zip(configs, documents, strict=True):
+            data = execute(config)
+            if data.exit_code:
+                raise RunBroken("a live run did not come to its end", "see what stress run says of it")
+            those.append(build(data))
+    for config, options, those in zip(configs, RUNS, documents, strict=True):
         stages = tuple(
             Stage(name, 0, ns, 0, _OF_REBUILD if name in (WINDOW, HOLD) else _OF_STAGE)
-            for name, ns in found.items()
+            for name, ns in measured(those).items()
             if ns > 0
         )
         name = f"{config.orders[0]} -v {config.vcpus} {options['block_size']}"
@@ -96,16 +102,20 @@ def configuration(options: Mapping[str, Any]) -> RunConfig:
     return from_sources(None, {"scenario": Scenario.PAGE_TABLE_TEST, "duration": _DURATION, **options})
 
 
-def measured(document: Mapping[str, Any]) -> dict[str, int]:
-    """A live run's stages, each as its fastest pass took it, and medians of windows and lock holds, in ns.
+def measured(documents: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Stages of live runs, each as the fastest pass of all took it, and medians of windows and lock holds, in ns.
 
-    Whatever else the machine does makes a stage longer and none shorter.
+    The medians are those of the run that had the least. Whatever else the machine does makes a time longer and none
+    shorter.
     """
-    order = document["orders"][0]
     times: dict[str, int] = {}
-    for stage in document["stages"]:
-        times[stage["name"]] = min(stage["duration_ns"], times.get(stage["name"], stage["duration_ns"]))
-    return times | {WINDOW: order["window_ns"]["p50"] or 0, HOLD: order["mmu_lock"]["rebuilder_hold_ns"]["p50"] or 0}
+    for document in documents:
+        order = document["orders"][0]
+        rebuilds = {WINDOW: order["window_ns"]["p50"] or 0, HOLD: order["mmu_lock"]["rebuilder_hold_ns"]["p50"] or 0}
+        stages = [(stage["name"], stage["duration_ns"]) for stage in document["stages"]]
+        for name, ns in (*stages, *rebuilds.items()):
+            times[name] = min(ns, times.get(name, ns))
+    return times
 
 
 def with_rebuilds(config: RunConfig, order: Order, going_on: Callable[[World], bool]) -> Played:

@@ -35,7 +35,7 @@ def _options(command: Any) -> Any:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the platform to this TOML file"
 )
-@click.option("--live", is_flag=True, help="Fit this machine to short runs of its own instead (half a minute)")
+@click.option("--live", is_flag=True, help="Fit this machine to short runs of its own instead (two minutes)")
 @click.option(
     "--platform",
     default="arm64",

@@ -62,7 +62,7 @@ def shortened(arguments: list[str]) -> list[str]:
             return [*arguments, *small, *(("--confirm", "1s") if "--confirm" in arguments else ())]
         case "sweep":  # the fixture has run it; what its command line says must still be a sweep
             return [*arguments, "--duration", "300ms", "--output", "again.jsonl", "--dry-run"]
-        case "calibrate" if "--live" in arguments:  # half a minute, and a test of the soak
+        case "calibrate" if "--live" in arguments:  # minutes, and a test of the soak
             return [*arguments, "--help"]
         case "bench":  # takes minutes: only that there are such options
             return [*arguments, "--help"]
