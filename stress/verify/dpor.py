@@ -1,10 +1,10 @@
 """Dynamic partial-order reduction: every schedule that can differ, once.
 
 Flanagan and Godefroid (POPL 2005) with sleep sets, and with source sets (Abdulla, Aronsson, Jonsson, Sagonas, POPL
-2014) as the choice of what to try. After a schedule was played to its end, each pair of its steps that are dependent,
-and that nothing else orders, is a race: before the earlier one something is to be tried that lets the later one come
-first. Steps can block: a race whose later step could not have been taken at the earlier one's place is none, and what
-came before that is looked at instead. Who is blocked at the end races with what it waits for.
+2014) as the choice of what to try. When a schedule has been played to its end, two of its steps are a race if they are
+dependent and nothing else orders them: before the earlier one an actor is to be tried that lets the later one come
+first. Steps can block: if the later step could not have been taken at the earlier one's place the two are no race, and
+the steps before are looked at instead. An actor that is blocked at the end races with the steps that it waits for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stress.verify.system import Access, Changed, Schedule, System, Words, depen
 
 
 class Diverged(Exception):  # noqa: N818 - tells what happened
-    """The same choices led to other steps: the system is not deterministic, and nothing is proved."""
+    """The same choices led to other steps: the system is not deterministic, so nothing is proved."""
 
 
 _NOTHING: Final = Access((), ())
@@ -29,15 +29,15 @@ class _Node:
 
     def __init__(self, enabled: tuple[int, ...], sleep: dict[int, Access], chosen: int) -> None:
         self.enabled = enabled
-        self.sleep = sleep  # what need not be tried: its outcome was seen
-        self.backtrack = {chosen}  # what is to be tried
+        self.sleep = sleep  # actors that need not be tried: their outcome was seen
+        self.backtrack = {chosen}  # actors that are to be tried
         self.done: set[int] = set()
         self.chosen = chosen
         self.access = _NOTHING
-        self.moot: Words = ()  # what it read although nothing depends on it
+        self.moot: Words = ()  # words that the step read although nothing depends on them
 
     def matters(self) -> Access:
-        """What the step touched, as far as races go."""
+        """The words of the step that count for races."""
         if not self.moot:
             return self.access
         reads, writes, after = self.access
@@ -51,11 +51,13 @@ class Dpor:
         self._system = system
         self._schedule = Schedule(system.actors)
         self._nodes: list[_Node] = []
-        self._moot: list[tuple[int, list[int]]] = []  # which steps showed that, and of which ones
-        self.cut = 0  # schedules given up because all that was left was seen elsewhere
+        self._moot: list[
+            tuple[int, list[int]]
+        ] = []  # the place of a step that showed which reads are moot, and the places of these
+        self.cut = 0  # schedules given up because all their continuations were seen elsewhere
 
     def schedules(self) -> Iterator[Schedule]:
-        """Yield each schedule when it was played to its end, with the system still there."""
+        """Yield after each schedule that was played to its end; the system is still as that left it."""
         self._nodes = []
         self._schedule.cut(0)
         self._moot = []
@@ -106,7 +108,7 @@ class Dpor:
                 self._nodes[place].moot = reads
 
     def _reopen(self, kept: int) -> int:
-        """Only the first ``kept`` steps stay: what later ones showed is open again. How many are as they were."""
+        """Forget what steps behind the first ``kept`` have shown; returns how many steps are as they were."""
         first = kept
         while self._moot and self._moot[-1][0] >= kept:
             _, places = self._moot.pop()
@@ -127,7 +129,7 @@ class Dpor:
         return kept
 
     def _inherited(self) -> dict[int, Access]:
-        """What sleeps in the state that the last node leads to."""
+        """The sleeping actors, with their steps, in the state that the last node leads to."""
         if not self._nodes or not self._nodes[-1].sleep:
             return {}
         node = self._nodes[-1]
@@ -174,23 +176,23 @@ class Dpor:
             other = events[earlier]
             if other.actor == actor or self._schedule.happens_before(other, before):
                 if wrote:
-                    return  # what is older happens before that
+                    return  # older steps happen before that one
             elif self._reverse(earlier, place, actor, before) and wrote:
                 return
 
     def _reverse(self, earlier: int, place: int, actor: int, before: list[int]) -> bool:
-        """See to it that the step at ``place`` is tried before that at ``earlier``; False if that cannot be."""
+        """Let the step at ``place`` be tried before that at ``earlier``; False if that is impossible."""
         events, node = self._schedule.events, self._nodes[earlier]
         first = events[earlier]
         own = first.clock[first.actor]
-        # What is between them and does not depend on the earlier one, then the later one: which of their actors can
+        # Of the actors of the later step, and of the steps between that do not depend on the earlier one: which can
         # begin? For each, its first step there, with nothing of the others before it.
         begins: dict[int, tuple[int, list[int]]] = {}
         for event in events[earlier + 1 : place]:
             if event.actor not in begins and event.clock[first.actor] < own:
                 begins[event.actor] = (event.clock[event.actor], event.clock)
         if actor not in begins:
-            # Its clock at that step, as far as what is between can tell.
+            # The clock of its step, as far as the steps between can tell.
             clock = list(before)
             begins[actor] = (clock[actor] + 1, self._clock_without(earlier, place, actor, before))
         initials = {
@@ -199,7 +201,7 @@ class Dpor:
             if not any(clock[two] >= its for two, (its, _) in begins.items() if two != one)
         }
         if actor in initials and actor not in node.enabled:
-            return False  # it is what the earlier one, or one before it, lets go on
+            return False  # the earlier step, or one before it, lets this actor go on
         if initials & node.backtrack:
             return True
         able = [one for one in node.enabled if one in initials]
@@ -210,7 +212,7 @@ class Dpor:
         return True
 
     def _clock_without(self, earlier: int, place: int, actor: int, before: list[int]) -> list[int]:
-        """Clock of the step at ``place`` as it would be without what depends on ``earlier``."""
+        """The clock that the step at ``place`` would have without the steps that depend on ``earlier``."""
         events = self._schedule.events
         first = events[earlier]
         own = first.clock[first.actor]
@@ -228,9 +230,9 @@ class Dpor:
 
 
 def explore(system: System, at_end: Callable[[Schedule], None]) -> int:
-    """Play every schedule that can differ; how many. ``at_end`` may look at the system as each left it.
+    """Play every schedule that can differ; returns how many. ``at_end`` may look at the system as each left it.
 
-    It is called again for schedules seen before if the exploration has to begin anew.
+    ``at_end`` is called again for schedules seen before if the exploration has to begin anew.
     """
     while True:
         played = 0

@@ -1,4 +1,4 @@
-"""Arrays whose words are a world's: each access to one stops, as kernels index numpy's."""
+"""Arrays whose words are a world's, indexed as kernels index numpy's: each access to a word may stop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Index = int | tuple[int, ...]
 
 
 class Memory(Protocol):
-    """What has words."""
+    """An object that has words."""
 
-    words: dict[int, int]  # those that are not 0
-    #: Words that whoever accesses memory now loads, and stores to, without more ado.
+    words: dict[int, int]  # word -> its value, if that is not 0
+    #: Words that the current actor alone uses: it loads and stores these without asking.
     own_loads: Collection[int]
     own_stores: Collection[int]
 
@@ -36,7 +36,7 @@ class Region:
         for extent in reversed(shape[1:]):
             strides.insert(0, strides[0] * extent)
         self._strides = strides
-        #: By index, as far as they were asked for: the place of a word, or what part of the region it is.
+        #: The indices that were used -> the place of a word, or the part of the region.
         self._found: dict[Index, int | Region] = {}
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class Region:
 
 
 class Row(Region):
-    """A region with one extent: most are."""
+    """A region with one extent, as most regions are."""
 
     __slots__ = ()
 

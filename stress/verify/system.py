@@ -1,8 +1,8 @@
-"""What a scheduler needs of a machine whose schedules it explores, and the happens-before relation of one schedule.
+"""A scheduler's view of a machine whose schedules it explores, and the happens-before relation of one schedule.
 
-A system is a set of actors, numbered from 0. Each stands before its next step, which reads and writes words; a step
-is what no other actor can come between. Two steps of different actors are dependent if one writes what the other reads
-or writes. All else is the scheduler's.
+A system is a set of actors, numbered from 0. Each stands before its next step, which reads and writes words; no other
+actor can act in the midst of a step. Two steps of different actors are dependent if one writes what the other reads or
+writes. A scheduler needs to know nothing else.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ Words = tuple[int, ...]
 
 
 class Changed(Exception):  # noqa: N818 - tells what was found
-    """The system has more steps than it was known to have: it must be explored anew."""
+    """The system has more steps than was known: its exploration must begin anew."""
 
 
 class Access(NamedTuple):
-    """What a step touches."""
+    """The words that a step touches."""
 
     reads: Words
     writes: Words
-    #: Steps of other actors, by their places in the schedule, without which this one could never be taken: a store
-    #: before it leaves its buffer, all that left a buffer before a fence.
+    #: Places of other actors' steps without which this one could never be taken: of a store that leaves a buffer, of
+    #: all that left a buffer before a fence.
     after: tuple[int, ...] = ()
 
 
 class Pending(NamedTuple):
-    """An actor that cannot go on, and what its step would touch; what it waits for is among the reads."""
+    """An actor that cannot go on, and what its next step would touch; among the reads are the words it waits for."""
 
     actor: int
     access: Access
@@ -47,7 +47,7 @@ class System(Protocol):
         """Begin anew."""
 
     def enabled(self) -> Sequence[int]:
-        """The actors that can go on, the one first whose turn is the most natural."""
+        """The actors that can go on; the first is the one whose turn is the most natural."""
 
     def step(self, actor: int) -> Access:
         """Let an enabled actor take its step; what it touched."""
@@ -56,7 +56,7 @@ class System(Protocol):
         """Begin anew and take these steps again; what each touched."""
 
     def moot(self) -> Sequence[tuple[int, Words]]:
-        """Places of steps, and what they read although nothing depends on it, found since this was last asked."""
+        """The reads on which nothing depends, found since the last call: (place of the step, the words it read)."""
 
     def blocked(self) -> Iterable[Pending]:
         """The actors that have not ended and cannot go on."""
@@ -77,12 +77,12 @@ def dependent(one: Access, other: Access) -> bool:
 
 @dataclass(slots=True)
 class Event:
-    """One step of a schedule: ``clock[a]`` steps of actor ``a`` happen before it or are it."""
+    """A step of a schedule: the first ``clock[a]`` steps of each actor ``a`` happen before it, or are it."""
 
     actor: int
     access: Access
-    words: Collection[int]  # that it touched, each once
-    before: list[int]  # the clock but for what its own words order
+    words: Collection[int]  # the words that it touched, each once
+    before: list[int]  # the clock without the order that its own words impose
     clock: list[int]
 
 
@@ -114,7 +114,7 @@ class Schedule:
         return clock
 
     def add(self, actor: int, access: Access) -> Event:
-        """A step was taken."""
+        """Append a step that was taken."""
         before = self.before(actor, access)
         clock = before.copy()
         place = len(self.events)

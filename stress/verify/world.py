@@ -28,10 +28,10 @@ class World(Accesses):
         self._greenlets: list[greenlet] = []
         self.last: int | None = None
 
-    # What is in it.
+    # What a world has.
 
     def region(self, name: str, shape: tuple[int, ...]) -> Region:
-        """New words, all 0."""
+        """An array of new words, all 0."""
         region = part_of(self, self.size, shape)
         self.names.append((self.size, name, shape))
         count = 1
@@ -47,7 +47,7 @@ class World(Accesses):
         return self.size - 1
 
     def actor(self, name: str, work: Callable[[], object]) -> Actor:
-        """A new actor."""
+        """Add an actor that does ``work``."""
         one = Actor(len(self.team), name, work)
         self.team.append(one)
         return one
@@ -57,7 +57,7 @@ class World(Accesses):
         self._at_reset.append(restore)
 
     def keep(self) -> None:
-        """Memory as it is now is what each schedule begins with."""
+        """Let every schedule begin with memory as it is now."""
         self._image = dict(self.words)
 
     def about(self, at: int) -> tuple[str, tuple[int, ...]]:
@@ -75,7 +75,7 @@ class World(Accesses):
             rest //= extent
         return name, tuple(reversed(index))
 
-    # The system.
+    # The system that schedulers see.
 
     @property
     def actors(self) -> int:
@@ -83,7 +83,7 @@ class World(Accesses):
         return 2 * len(self.team)
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin anew: memory as it was kept, every actor at its first stop."""
         self.dispose()
         self._script = ()
         self._moot = []
@@ -116,7 +116,7 @@ class World(Accesses):
         one.done = True
 
     def enabled(self) -> list[int]:
-        """The actors that can go on: full buffers first, then who is within an attempt, then whoever went last."""
+        """The actors that can go on: full buffers first, then actors within an attempt, then the one that went last."""
         count = len(self.team)
         buffers: list[int] = []
         within: list[int] = []
@@ -145,7 +145,7 @@ class World(Accesses):
         return not one.waits or any(self._seen_part(one, part) != value for part, value in one.waits.items())
 
     def step(self, actor: int) -> Access:
-        """Let an enabled actor take its step; what it touched."""
+        """Let an enabled actor take its step; returns what the step touched."""
         count = len(self.team)
         if actor >= count:
             self.begin_step(None)
@@ -160,7 +160,7 @@ class World(Accesses):
         return self.end_step()
 
     def replay(self, choices: Sequence[int]) -> list[Access]:
-        """Begin anew and take these steps again; what each touched."""
+        """Begin anew and take these steps again; returns what each touched."""
         self.reset()
         self._again = []
         self._script = choices
@@ -171,7 +171,7 @@ class World(Accesses):
         return self._again
 
     def _land(self, one: Actor) -> None:
-        """The oldest store in a buffer reaches memory."""
+        """Let the oldest store in a buffer reach memory."""
         word, value, place = one.buffer.popleft()
         self.after.append(place)
         if self.watcher is not None:
