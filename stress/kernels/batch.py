@@ -41,7 +41,7 @@ from stress.shm.words import (
 
 @kernel
 def begin(s: Machine, who: int, next_state: int) -> None:
-    """Before ``who`` rebuilds: nothing is accounted for yet. It is in ``next_state`` once it gave mmu_lock back."""
+    """Reset the accounts of ``who`` before a rebuild. Its state is ``next_state`` once it has given mmu_lock back."""
     batch = s.batches[who]
     batch[BATCH_LOCKS] = batch[BATCH_WAIT_NS] = batch[BATCH_HOLD_NS] = batch[BATCH_LOCKED_NS] = 0
     batch[BATCH_YIELDED] = 0
@@ -79,19 +79,19 @@ def look(s: Machine, who: int, entry: int, gfn: int, level: int) -> bool:
 
 @kernel
 def moved(s: Machine, who: int, entry: int) -> bool:
-    """Whether the entry, or what the host maps, is not what it was when it was looked at."""
+    """Whether the entry, or the host's mapping, has changed since it was looked at."""
     b = s.building[who, entry]
     frame = b[B_FRAME]
     differs = load(s.control, HOST_SEQUENCE) != b[B_SEEN] or load(s.tables, b[B_INDEX]) != b[B_OLD]
     if differs and s.geo.inject & NO_RECHECK != 0 and look(s, who, entry, b[B_GFN], b[B_LEVEL]):
         differs = frame == b[B_FRAME] or not injected(s, NO_RECHECK)
-        b[B_FRAME] = frame  # the entry as it is now, but the frame as it was
+        b[B_FRAME] = frame  # note the entry as it is now, but keep the frame
     return differs
 
 
 @kernel
 def still_ours(s: Machine, who: int, entry: int) -> bool:
-    """Whether the entry that we broke is as we left it, and the host maps what it did."""
+    """Whether the entry is as this process broke it, and the host maps what it did."""
     b = s.building[who, entry]
     index, level = find(s, b[B_GFN], b[B_LEVEL])
     there = index == b[B_INDEX] and level == b[B_LEVEL]

@@ -106,7 +106,8 @@ STOPPED_WAITING = 3  # the run ends
 def lock(s: Machine, who: int) -> None:
     """Take mmu_lock, and look again: what was done without it may have been for another entry, or another frame.
 
-    As ``mmu_invalidate_retry`` in KVM's fault handlers (Linux 6.1): who moved is given up, and all if the run stops.
+    As ``mmu_invalidate_retry`` in KVM's fault handlers (Linux 6.1): an entry that moved is given up, and all entries
+    are if the run stops.
     """
     requested = clock_ns()
     taken = take_lock(s, who, requested)
@@ -148,10 +149,10 @@ def unlock(s: Machine, who: int) -> None:
 
 @kernel
 def judge_end(s: Machine, who: int, entry: int) -> None:
-    """A rebuild leaves the block that it promised, for good: valid, and without nT.
+    """Report a rebuild that did not leave the block that it promised: valid, and without nT.
 
-    Under a shared mmu_lock, or one that was given up meanwhile, the entry may be another's by now, so what counts is
-    what our own steps left.
+    Under a shared mmu_lock, or one that was given up meanwhile, the entry may belong to another process by now, so that
+    only what this rebuild's own steps left counts.
     """
     b = s.building[who, entry]
     left = 0 if b[B_BROKEN] else b[B_HELD]
@@ -164,7 +165,7 @@ def judge_end(s: Machine, who: int, entry: int) -> None:
 
 @kernel
 def note_unlinked(s: Machine, who: int, entry: int) -> None:
-    """Note the clock of the first store over what the entry was: that unlinked the table, or the block."""
+    """Note the clock of the first store that replaced the entry: that store unlinked the table, or the block."""
     if s.building[who, entry, B_CLOCK] == LINKED:
         s.building[who, entry, B_CLOCK] = load(s.control, SEQUENCE)
 
@@ -214,7 +215,7 @@ def tlbi_ipa(s: Machine, who: int, entry: int) -> bool:
 
 @kernel
 def make(s: Machine, who: int, entry: int, new: int) -> bool:
-    """Make ``new`` the entry, which we broke or which is still what we know."""
+    """Store ``new`` to the entry, which this process broke, or which is still as it knows it."""
     b = s.building[who, entry]
     ours = True
     if b[B_BROKEN]:
@@ -239,7 +240,7 @@ def install(s: Machine, who: int, entry: int, nt: bool) -> bool:
 
 @kernel
 def build(s: Machine, who: int, entry: int) -> bool:
-    """Write every entry of the table that takes the block's place."""
+    """Write every entry of the new table, which is to take the block's place."""
     b = s.building[who, entry]
     clear_table(s, b[B_TABLE])
     if b[B_SHARE] != EMPTY_TABLE:
@@ -251,7 +252,7 @@ def build(s: Machine, who: int, entry: int) -> bool:
 
 @kernel
 def link(s: Machine, who: int, entry: int) -> bool:
-    """Make the entry point to that table, which must have been written."""
+    """Let the entry point to the new table, which must have been written."""
     b = s.building[who, entry]
     table = table_descriptor(s.geo, b[B_TABLE])
     ours = make(s, who, entry, table)
@@ -263,13 +264,13 @@ def link(s: Machine, who: int, entry: int) -> bool:
 
 @kernel
 def clear_nt(s: Machine, who: int, entry: int) -> bool:
-    """Store the block once more without nT. If it is not there any more, neither is its nT."""
+    """Store the block once more without nT. If the block is not there any more, neither is its nT."""
     b = s.building[who, entry]
     leaf = leaf_descriptor(s.geo, b[B_FRAME], b[B_LEVEL])
     held = b[B_HELD]
     # Both sizes may be in a TLB from level 2 on (R_KFLJB, R_PVTFW).
     early = s.geo.bbm_level < bbm.ANY_SIZE and reachable(s, who, entry)
-    if b[B_BROKEN]:  # it was this very block: what TLBs may hold of it is right
+    if b[B_BROKEN]:  # the entry was this very block before, so what TLBs may hold of it is right
         settle_entry(s, b[B_INDEX], b[B_LEVEL], b[B_GFN], LOCKED, who)
     make(s, who, entry, leaf)
     if early:
@@ -283,7 +284,7 @@ def clean(s: Machine, who: int, entry: int, unmapped: bool) -> bool:
     b = s.building[who, entry]
     if s.geo.inject & NO_CMO != 0 and frame_not_at_poc(s, b[B_FRAME], b[B_LEVEL]) >= 0 and injected(s, NO_CMO):
         return True
-    if s.geo.cmo_per_fault == 0:  # else whoever rebuilds has cleaned before
+    if s.geo.cmo_per_fault == 0:  # else the rebuilder has cleaned before its steps
         if unmapped:
             cleaned = clean_unmapped(s, table_of(s, who, entry), b[B_LEVEL] + 1, b[B_FRAME], who)
         else:
@@ -294,7 +295,7 @@ def clean(s: Machine, who: int, entry: int, unmapped: bool) -> bool:
 
 @kernel
 def give_up_tables(s: Machine, who: int) -> None:
-    """From here on the old tables are nobody's, and are torn down now or later, all after one grace period."""
+    """Detach the old tables for good: they are torn down now or later, all after one grace period."""
     for entry in range(s.batches[who, BATCH_SIZE]):
         b = s.building[who, entry]
         if b[B_GONE] == 0:
@@ -304,11 +305,12 @@ def give_up_tables(s: Machine, who: int) -> None:
 
 @kernel
 def look_after_yield(s: Machine, who: int) -> None:
-    """mmu_lock was given up in the tear-down: give up all if the run stops, and blocks that must not be made any more.
+    """After mmu_lock was given up in a tear-down: give up all if the run stops, else what must not become a block.
 
-    An entry that we broke is ours as long as it names us: an unmap may have emptied it, or freed its table. It may
-    not become the block that we noted once the host's mappings or dirty logging changed. A block that stands already is
-    like any other, and whoever held mmu_lock may have changed it. All tables are torn down by now.
+    An entry that this process broke is its own as long as the entry names its rebuild: an unmap may have emptied the
+    entry, or freed its table. The entry may not become the noted block once the host's mappings or dirty logging
+    changed. A block that stands already is like any other, and another holder of mmu_lock may have changed it. All
+    tables are torn down by now.
     """
     for entry in range(s.batches[who, BATCH_SIZE]):
         b = s.building[who, entry]
@@ -327,7 +329,7 @@ def unmap(s: Machine, who: int, entry: int, deferred: bool) -> bool:
     b = s.building[who, entry]
     there = load(s.tables, b[B_INDEX])
     if not is_table(there, b[B_LEVEL]) and injected(s, ENTRY_READ_AGAIN):
-        return True  # the walker lost the way to the children
+        return True  # the walker lost its way to the tables below
     if b[B_DETACHED] == 0:
         give_up_tables(s, who)
     table, level = table_of(s, who, entry), b[B_LEVEL] + 1
