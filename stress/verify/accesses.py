@@ -263,13 +263,16 @@ class Accesses(Stops):
         """The current actor waits in a loop until a word that the loop read changes; returns the next turn's number."""
         one = self.current
         if one is not None and not one.done:
-            one.waits = dict(one.read_since)
-            one.read_since = {}
-            if not one.waits:  # it waits for a word that no other actor was ever seen to store to
-                one.waits = {NOBODY: 0}
-                one.reads = one.writes = ()
-                self._stop(one, Does.TOUCH, 0)
+            read, one.read_since = one.read_since, {}
+            self._wait(one, read)
         return spins + 1
+
+    def _wait(self, one: Actor, words: dict[int, int]) -> None:
+        """Let an actor go on only when one of these words has another value."""
+        one.waits = words or {NOBODY: 0}
+        if not words:  # it waits for a word that no other actor was ever seen to store to
+            one.reads = one.writes = ()
+            self._stop(one, Does.TOUCH, 0)
 
     def try_again(self) -> None:
         """The current actor tries again what failed. If it would only repeat itself, it waits as in a loop.
@@ -282,9 +285,13 @@ class Accesses(Stops):
         # A word that this actor alone stores to, such as the count of its read-side sections, tells it nothing new.
         own = 1 << one.number
         turn = [(at, value) for at, value in one.turn if self._writers.get(word_of(at), 0) & ~own]
-        if turn == one.last_turn:
-            one.waits = dict(reversed(turn))  # the first values read: the turn may have changed a word and back
+        same = turn == one.last_turn
+        # Another actor that was never seen to store to a word may still do so: from then on it has another value.
+        waits = {at: self._seen_part(one, at) for at, _ in one.turn}
+        waits.update(reversed(turn))  # the first values read: the turn may have changed a word and back
         one.last_turn, one.turn = turn, []
         one.turns += 1
         if one.turns > 100:
             raise Livelock(one.name)
+        if same:
+            self._wait(one, waits)

@@ -13,7 +13,7 @@ from small_programs import Program, State, brute_force, random_program, reduced,
 from stress.shm.atomics import load, store
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.processor import use
-from stress.verify.dpor import Dpor
+from stress.verify.dpor import Dpor, explore
 from stress.verify.hooks import Stopping
 from stress.verify.stops import Shared
 from stress.verify.world import World
@@ -148,6 +148,41 @@ def test_who_try_again_under_a_lock_do_not_wake_each_other() -> None:
 
     assert explored(world, judge) > 100
     assert turns == {0, 1, 2}
+
+
+def test_who_tries_again_is_woken_by_a_writer_that_was_never_met() -> None:
+    """Only where the third actor meets the second's store does it store to what the first waits for."""
+    world = World(tso=False)
+    memory = world.region("memory", (2,))
+
+    def try_until_set() -> None:
+        store(memory, 0, 1)
+        while load(memory, 0) != 2:
+            load(memory, 1)
+            world.try_again()
+
+    one = world.actor("who tries", try_until_set)
+    world.actor("who begins", lambda: store(memory, 1, load(memory, 0)))
+    world.actor("who sets", lambda: store(memory, 0, 2) if load(memory, 1) else None)
+    world.keep()
+    ends: set[tuple[int, bool]] = set()
+    with use(Stopping(world)):
+        explore(world, lambda _: ends.add((world.words[0], one.done)))
+    assert ends == {(2, True), (1, False)}
+
+
+def test_who_tries_again_for_its_own_word_alone_waits_for_others() -> None:
+    world = World(tso=False)
+    memory = world.region("memory", (1,))
+
+    def try_until_set() -> None:
+        while load(memory, 0) == 0:
+            world.try_again()
+
+    world.actor("who tries", try_until_set)
+    world.actor("who sets", lambda: store(memory, 0, 1))
+    world.keep()
+    assert explored(world, lambda: None) > 0
 
 
 def test_a_word_that_is_found_shared_begins_the_exploration_anew() -> None:
