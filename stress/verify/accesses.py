@@ -13,6 +13,7 @@ from typing import Literal
 
 from stress.verify.actors import ALL, Actor, Does, word_of
 from stress.verify.stops import Stops
+from stress.verify.system import Words
 
 #: A word that nobody stores to.
 NOBODY = -(1 << 32)
@@ -147,19 +148,21 @@ class Accesses(Stops):
         yield
         one.bits = ALL
 
-    def lock(self, at: int, value: int) -> None:
-        """Take a lock for the current actor: wait until its word is 0, and make it ``value``, in one step.
+    def lock(self, at: int, value: int, others: Words = ()) -> None:
+        """Take a lock for the current actor: wait until its word and ``others`` are 0, then set its word, in one step.
 
         An actor that tries again does not count as awakened because others held the lock meanwhile: it always finds
         the lock free. Otherwise two actors that try again for another reason would wake each other for ever.
         """
         one = self.current
-        if one is not None and self.shared(one, at, True):
+        others = tuple([other for other in others if one is not None and self.shared(one, other, False)])
+        if one is not None and (self.shared(one, at, True) or others):
+            one.reads = others
             self._stop(one, Does.LOCK, at)
             if one.landings:
                 self.after.append(one.landings[-1])
             parts = self._parts(at)
-            self.touched_reads.extend(parts)
+            self.touched_reads.extend((*parts, *others))
             self.touched_writes.extend(parts)
             one.read_since = {}
             one.locks.update(parts)

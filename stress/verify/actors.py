@@ -26,7 +26,7 @@ class Does:
     UPDATE: Final = 3  # atomic read-modify-write
     FENCE: Final = 4
     BARRIER: Final = 5  # membarrier begins: every other processor is to fence
-    LOCK: Final = 6  # takes a lock once its word is 0
+    LOCK: Final = 6  # takes a lock once its word, and those that it reads, are 0
     ALONE: Final = 7  # a piece of code as one step
     BARRIER_DONE: Final = 8
     WAIT: Final = 9  # waits for something that others give to it alone

@@ -1,8 +1,8 @@
 """The kernels' plain-Python form, run on a world: where they stop, and what stands for the host's clock and kernel.
 
 What kernels do by instructions and system calls goes through `stress.shm.processor`; the one here stops before it. The
-rest is a vCPU's TLB, which the hardware fills too, and three pieces of code taken as one step each: mmu_lock taken
-alone, a published invalidation, and its application. What those do in full is explored on its own (docs/verify.md).
+rest is a vCPU's TLB, which the hardware fills too, and three pieces of code taken as one step each: mmu_lock taken, a
+published invalidation, and its application. What those do in full is explored on its own (docs/verify.md).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from stress.shm.processor import Processor, Twins
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
 from stress.shm.words import LOCK
+from stress.verify.regions import Region
 from stress.verify.world import World
 
 #: How the note of a step to another entry of a batch than the first begins.
@@ -87,6 +88,10 @@ class Hooks:
         self._keep, self._handle = oracle.keep, fault.handle
         self._too_late, self._perform_split = tlbi.too_late, steps.perform_split
         self._conflict_abort = conflict.conflict_abort
+        self._acquire_shared, self._release = mmu_lock.acquire_shared, mmu_lock.release
+        #: Where some take mmu_lock alone and others for reading: a word for each process that may hold it for reading.
+        #: (In a common word readers would seem to depend on each other.) None: all take it in one way.
+        self.readers: Region | None = None
         #: Where TLBIs go that nobody waits for; None: they take effect at once.
         self.issued: deque[tuple[int, int, int]] | None = None
         self._processor = Twins.processor
@@ -106,12 +111,14 @@ class Hooks:
         # By any processor a load and a store of a region are these, but for two calls on the way.
         replaced: dict[Callable[..., Any], Callable[..., Any]] = {
             mmu_lock.acquire: self.acquire,
+            mmu_lock.acquire_shared: self.acquire_shared,
+            mmu_lock.release: self.release,
             atomics.load: getitem,
             atomics.get: getitem,
         }
         replaced |= {atomics.store: setitem, atomics.put: setitem}
         for module in [module for name, module in sys.modules.items() if name.startswith(_PACKAGES)]:
-            for name in ("acquire", "load", "get", "store", "put"):
+            for name in ("acquire", "acquire_shared", "release", "load", "get", "store", "put"):
                 if (its := vars(module).get(name)) in replaced:
                     self._replace(vars(module), **{name: replaced[its]})
         return self
@@ -132,17 +139,35 @@ class Hooks:
         """From here on kernels run on this world."""
         self.world = world
         self.tlbs = {}
+        self.readers = None
         self.issued = None
         Twins.processor = Stopping(world)
 
     def acquire(self, s: Machine, who: int) -> bool:
         """Take mmu_lock alone, in one step."""
-        if s.geo.shared != 0 and self.world.current is not None:
+        readers = self.readers
+        if s.geo.shared != 0 and readers is None and self.world.current is not None:
             raise RuntimeError("mmu_lock is taken alone where all were to share it")
         control: Any = s.control
-        self.world.lock(control.place(LOCK), who + 1)
+        others = () if readers is None else tuple(readers.place(reader) for reader in range(len(readers)))
+        self.world.lock(control.place(LOCK), who + 1, others)
         trace(s, int(Traced.LOCK), who, 0, 0)
         return True
+
+    def acquire_shared(self, s: Machine, who: int) -> bool:
+        """Take mmu_lock for reading, in one step."""
+        if self.readers is None:
+            return bool(self._acquire_shared(s, who))
+        control: Any = s.control
+        self.world.lock(self.readers.place(who), 1, (control.place(LOCK),))
+        return True
+
+    def release(self, s: Machine, who: int, state: int) -> None:
+        """Give mmu_lock back, however it is held."""
+        if self.readers is not None and self.readers[who] != 0:
+            atomics.exchange(self.readers, who, 0)
+        else:
+            self._release(s, who, state)
 
     def contended(self, s: Machine) -> bool:
         """Whether somebody waits for mmu_lock: nobody spins here, so whoever would take it gets the chance."""

@@ -38,7 +38,7 @@ from stress.verify.world import World
 
 # Nothing that is done depends on what only records.
 _RECORDS = frozenset(layout.RECORDS) - {"cycles"}  # which has the order under test
-#: Where all share mmu_lock nobody waits for it, and its readers' count decides nothing: `Hooks.acquire` sees to that.
+#: Where all share mmu_lock nobody waits for it, and its readers' count decides nothing.
 _LOCK = frozenset((words.LOCK, words.LOCK_WRITERS))
 
 
@@ -92,12 +92,15 @@ def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:
     )
 
 
-def machine_on(world: World, geo: layout.Geo) -> Machine:
-    """A fresh machine whose regions are the world's, which knows those that only record."""
+def machine_on(world: World, geo: layout.Geo, all_share: bool = True) -> Machine:
+    """A fresh machine whose regions are the world's, which knows those that only record.
+
+    ``all_share``: where mmu_lock can be shared nobody takes it alone.
+    """
 
     def accounts_for(at: int) -> bool:
         name, index = world.about(at)
-        return name in _RECORDS or (name == "control" and geo.shared != 0 and index[0] in _LOCK)
+        return name in _RECORDS or (name == "control" and geo.shared != 0 and all_share and index[0] in _LOCK)
 
     world.accounts = accounts_for  # type: ignore[method-assign]
     fresh = layout.carve(bytearray(layout.segment_bytes(geo, 1)), geo, 1)
@@ -121,7 +124,9 @@ class Scene:
         self.world = world = World(tso=bounds.tso)
         hooks.attach(world)
         geo = geo_of(bounds, trace_rows)
-        self.s = machine_on(world, geo)
+        self.s = machine_on(world, geo, self.script.shares)
+        if geo.shared and not self.script.shares:
+            hooks.readers = world.region("readers", (bounds.vcpus + 1,))
         cells: Region = self.s.cells  # type: ignore[assignment]
         world.split = range(cells.place(0), cells.place(0) + len(cells)), words.VALUE_MASK
         self._set_up()

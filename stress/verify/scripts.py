@@ -27,7 +27,7 @@ class Script:
     does: str
     before: Part
     then: Part
-    shares: bool = False  # mmu_lock with the vCPUs, where they share it
+    shares: bool = False  # mmu_lock with the vCPUs, where they share it; else the hypervisor takes it alone
     rebuilds: bool = False  # by the order under test, whoever is asked to
     splits: bool = False  # by the split order, the hypervisor
     moves: bool = False  # frames: there are as many again to move to

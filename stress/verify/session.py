@@ -54,12 +54,6 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
         raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
     if options["yield_every"] and not order.tears_down_locked:
         raise UsageError(f"{order.name} tears nothing down under mmu_lock", "leave --yield-every out")
-    if options["locking"] == SHARED and not SCRIPTS[options["scenario"]].shares:
-        takers = " or ".join(name for name, script in SCRIPTS.items() if script.shares)
-        raise UsageError(
-            f"in scenario {options['scenario']} the hypervisor takes mmu_lock alone: not explored if it is shared",
-            f"use --locking exclusive, or --scenario {takers}",
-        )
     if options["recover"] == IOCTL and not SCRIPTS[options["scenario"]].logs:
         raise UsageError(f"scenario {options['scenario']} stops no dirty logging", "use --scenario migration")
     return Bounds(

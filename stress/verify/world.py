@@ -134,7 +134,7 @@ class World(Accesses):
         if does >= Does.UPDATE:
             if one.buffer and does <= Does.ALONE:
                 return False
-            if does == Does.LOCK and self.words.get(one.at, 0) != 0:
+            if does == Does.LOCK and any(self.words.get(word, 0) for word in (one.at, *one.reads)):
                 return False
             if does == Does.WAIT and not one.ready():
                 return False
@@ -190,5 +190,6 @@ class World(Accesses):
         waits = tuple(one.waits)
         if one.does in (Does.LOAD, Does.STORE, Does.UPDATE, Does.LOCK):
             parts = self._parts(one.at, one.bits)
-            return Access((*parts, *waits), () if one.does == Does.LOAD else parts)
+            reads = one.reads if one.does == Does.LOCK else ()
+            return Access((*parts, *reads, *waits), () if one.does == Does.LOAD else parts)
         return Access((*one.reads, *waits), one.writes)

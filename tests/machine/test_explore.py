@@ -10,7 +10,7 @@ import pytest
 from played import explored
 from small_programs import Program, State, brute_force, random_program, reduced, world_of
 
-from stress.shm.atomics import load, store
+from stress.shm.atomics import exchange, load, store
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.processor import use
 from stress.verify.dpor import Dpor, explore
@@ -148,6 +148,33 @@ def test_who_try_again_under_a_lock_do_not_wake_each_other() -> None:
 
     assert explored(world, judge) > 100
     assert turns == {0, 1, 2}
+
+
+def test_who_takes_a_lock_alone_excludes_those_who_share_it() -> None:
+    """Readers meet all that the writer does or nothing of it, and do not depend on each other: four schedules."""
+    world = World()
+    alone, shared = world.region("alone", (1,)), world.region("shared", (2,))
+    data = world.region("data", (2,))
+    read: dict[int, tuple[int, int]] = {}
+
+    def write() -> None:
+        world.lock(alone.place(0), 1, (shared.place(0), shared.place(1)))
+        store(data, 0, 1)
+        store(data, 1, 1)
+        store(alone, 0, 0)
+
+    def look(me: int) -> None:
+        world.lock(shared.place(me), 1, (alone.place(0),))
+        read[me] = load(data, 0), load(data, 1)
+        exchange(shared, me, 0)
+
+    world.actor("writer", write)
+    for me in (0, 1):
+        world.actor(f"reader {me}", partial(look, me))
+    world.keep()
+    found: set[tuple[tuple[int, int], ...]] = set()
+    assert explored(world, lambda: found.add((read[0], read[1]))) == 4
+    assert found == {(one, other) for one in ((0, 0), (1, 1)) for other in ((0, 0), (1, 1))}
 
 
 def test_who_tries_again_is_woken_by_a_writer_that_was_never_met() -> None:

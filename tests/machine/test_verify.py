@@ -210,6 +210,25 @@ def test_a_bug_that_needs_a_long_schedule_is_found_by_chance(hooks: Hooks, bug: 
     assert set(result.kinds) & set(one.kinds)
 
 
+@pytest.mark.parametrize(
+    ("scenario", "bug"),
+    [
+        ("split", "missing-tlbi"),
+        ("migration", "harvest-without-tlbi"),
+        ("thp", "reference-kept"),
+        ("compaction", "reference-kept"),
+    ],
+)
+def test_who_takes_mmu_lock_alone_is_explored_beside_those_who_share_it(hooks: Hooks, scenario: str, bug: str) -> None:
+    bounds = replace(NO_FWB, scenario=scenario, shared=True, speculating=0)
+    right = verify(hooks, parse_order("block-first"), replace(bounds, vcpus=1, accesses=1), None)
+    assert right.judgement is Judgement.PROVED
+    one = BUGS[bug]
+    wrong = verify(hooks, parse_order("block-first"), replace(bounds, inject=one.flag), 200 * 10**9, Scheduler.PCT)
+    assert wrong.judgement is Judgement.VIOLATION
+    assert set(wrong.kinds) & set(one.kinds)
+
+
 def test_a_batch_needs_a_tlbi_for_all_of_it(hooks: Hooks) -> None:
     bounds = replace(NO_FWB, accesses=1, batch=2, speculating=0)
     right = verify(hooks, parse_order("block-first"), bounds, None)

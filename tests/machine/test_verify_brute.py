@@ -93,6 +93,7 @@ def settled(scene: Scene, play: Callable[[], Any]) -> Any:
         ("clean-first", {"tso": True}),
         ("invalidate,clean,install,unmap", {}),
         ("clean,install,unmap,tlbi", {"bbm_level": 2}),
+        ("block-first", {"scenario": "split", "shared": True}),
         pytest.param("block-first", {"accesses": 2}, marks=pytest.mark.soak),
         pytest.param("clean-unlocked", {"accesses": 2, "vcpu_rebuilds": True}, marks=pytest.mark.soak),
         pytest.param("invalidate,unmap,tlbi,clean,install", {"accesses": 3}, marks=pytest.mark.soak),
