@@ -71,7 +71,8 @@ class Accesses(Stops):
             self.words[at] = value
             return
         self._stop(one, Does.STORE, at)
-        self._moot += one.act()
+        if one.attempt is not None:
+            self._moot += one.act()
         one.read_since = {}
         one.locks.difference_update(self._parts(at))
         if self.watcher is not None:
@@ -117,7 +118,8 @@ class Accesses(Stops):
         else:
             self._set(at, value, one.bits)
             one.read_since = {}
-            self._moot += one.act()
+            if one.attempt is not None:
+                self._moot += one.act()
             if self.watcher is not None:
                 self.watcher(one.number, "sets", at, value)
 

@@ -26,7 +26,7 @@ class Memory(Protocol):
 class Region:
     """An array of words of a world, indexed as kernels index numpy's."""
 
-    __slots__ = ("_base", "_found", "_strides", "_world", "shape")
+    __slots__ = ("_base", "_parts", "_strides", "_words", "_world", "shape")
 
     def __init__(self, world: Memory, base: int, shape: tuple[int, ...]) -> None:
         self._world = world
@@ -36,8 +36,9 @@ class Region:
         for extent in reversed(shape[1:]):
             strides.insert(0, strides[0] * extent)
         self._strides = strides
-        #: The indices that were used -> the place of a word, or the part of the region.
-        self._found: dict[Index, int | Region] = {}
+        # By the indices that were used.
+        self._words: dict[Index, int] = {}
+        self._parts: dict[Index, Region] = {}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -52,24 +53,36 @@ class Region:
             at += one * self._strides[depth]
         return at
 
-    def _find(self, index: Index) -> int | Region:
+    def _word(self, index: Index) -> int:
+        """The place of a word, or -1 if the index is that of a part."""
         given = len(index) if isinstance(index, tuple) else 1
-        at = self.place(index)
-        found = at if given == len(self.shape) else part_of(self._world, at, self.shape[given:])
-        self._found[index] = found
-        return found
+        self._words[index] = at = self.place(index) if given == len(self.shape) else -1
+        return at
+
+    def _part(self, index: Index) -> Region:
+        if index not in self._parts:
+            given = len(index) if isinstance(index, tuple) else 1
+            self._parts[index] = part_of(self._world, self.place(index), self.shape[given:])
+        return self._parts[index]
 
     def __getitem__(self, index: Index) -> Any:
-        at = self._found.get(index)
+        at = self._words.get(index)
         if at is None:
-            at = self._find(index)
-        if isinstance(at, Region):
-            return at
+            at = self._word(index)
+        if at < 0:
+            return self._part(index)
         world = self._world
         return world.words.get(at, 0) if at in world.own_loads else world.load(at)
 
     def __setitem__(self, index: Index, value: int) -> None:
-        self._world.store(self.place(index), int(value))
+        at = self._words.get(index)
+        if at is None:
+            at = self._word(index)
+        world = self._world
+        if at in world.own_stores:
+            world.words[at] = int(value)
+        else:
+            world.store(at, int(value))
 
 
 class Row(Region):

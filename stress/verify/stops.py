@@ -62,9 +62,10 @@ class Stops:
             self.own_loads, self.own_stores = one.used, one.stored_to
 
     def _seen_by(self, one: Actor, word: int) -> int:
-        for stored, value, _ in reversed(one.buffer):
-            if stored == word:
-                return value
+        if one.buffer:
+            for stored, value, _ in reversed(one.buffer):
+                if stored == word:
+                    return value
         return self.words.get(word, 0)
 
     def _stop(self, one: Actor, does: int, at: int) -> None:

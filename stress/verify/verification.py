@@ -29,7 +29,7 @@ from stress.verify.scripts import SCRIPTS
 from stress.verify.stops import Shared
 
 #: So many schedules by chance in a row must find no new shared word before the exploration begins.
-_QUIET = 20
+_QUIET = 8
 #: So many schedules more are played after the first violation, for violations of other kinds and simpler schedules.
 _MORE = 200
 #: How long schedules by chance are played if the caller sets no limit.
