@@ -201,7 +201,7 @@ def verify(
         emit(json.dumps({"orders": [each.document() for each in results]}, indent=2))
     for each in results:
         if each.why:
-            say(f"{each.order.name}: {each.why}")
+            say(f"{each.order.name}: {each.why}{'; ' if each.remedy else ''}{each.remedy}")
     return ExitCode(code)
 
 

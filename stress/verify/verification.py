@@ -72,6 +72,7 @@ class Verified:
     bounds: Bounds
     judgement: Judgement = Judgement.UNFINISHED
     why: str = ""
+    remedy: str = ""
     schedules: int = 0
     elapsed_ns: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -172,6 +173,18 @@ def at_stake(verified: Verified) -> str:
     return ", ".join(missing)
 
 
+def what_proves_sooner(bounds: Bounds) -> str:
+    """The options with which a search that ran out of its time may come to its end; those first that give up least."""
+    options = {
+        "--no-speculation": bounds.speculating > 0,
+        "--accesses 1": bounds.accesses > 1,
+        "--vcpus 1": bounds.vcpus > 1,
+        "--memory sc": bounds.tso,
+        "--batch 1": bounds.batch > 1,
+    }
+    return " or ".join(["a longer --limit", *(option for option, helps in options.items() if helps)])
+
+
 def complexity(choices: list[int], actors: int) -> tuple[int, int]:
     """How hard a schedule is to read: changes from one actor to another, then steps."""
     real = [each for each in choices if each < actors]
@@ -248,6 +261,8 @@ def verify(
     elif out_of_time:
         how = f" by chance, seed {seed}" if by_chance else ""
         verified.why = f"explored {verified.schedules} schedules{how}, proved nothing"
+        if not by_chance:
+            verified.remedy = f"try {what_proves_sooner(bounds)}"
     elif why := at_stake(verified):
         verified.why = f"nothing was at stake: {why}"
     else:

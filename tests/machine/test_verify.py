@@ -159,6 +159,7 @@ def test_a_search_out_of_its_budget_proved_nothing(hooks: Hooks) -> None:
     result = verify(hooks, parse_order("block-first"), NO_FWB, 1)
     assert result.judgement is Judgement.UNFINISHED
     assert result.why == "explored 1 schedules, proved nothing"
+    assert result.remedy == "try a longer --limit or --no-speculation or --accesses 1 or --memory sc"
 
 
 @pytest.mark.parametrize(
