@@ -50,6 +50,12 @@ TABLE_LEVEL_HINT: Final = 16384
 RANGE_LEVEL_HINT: Final = 32768
 #: The one TLBI of a batch is of the range of its first entry.
 FIRST_OF_BATCH: Final = 65536
+#: A TLBI by range is one instruction, whatever its scale leaves out.
+RANGE_SCALE: Final = 131072
+#: The TLBI by range for a table's entry begins at the page that faulted, not at the first one that the table maps.
+RANGE_UNALIGNED: Final = 262144
+#: Who finds a permission relaxed by another leaves its own TLB as it is, although the other's TLBI was local.
+NO_LOCAL_TLBI: Final = 524288
 
 #: Small blocks and short cycles: many chances in a few seconds.
 _QUICK: Final = {"block-size": "2M", "dwell": "1ms", "duration": "3s"}
@@ -67,6 +73,9 @@ class Need(StrEnum):
     MOVES = "no frame moves there"
     LOOKS = "no rebuild has to look again there"
     BATCH = "one block is rebuilt at a time there"
+    UNEVEN = "one TLBI covers each range that is unmapped there"
+    FAULTS_REBUILD = "no fault rebuilds a block there"
+    EVERY_FAULT = "a live run has no rule for a fault that comes back"
 
 
 def _same(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -243,6 +252,34 @@ _CATALOGUE: Final = (
         needs=(Need.REBUILD, Need.BATCH),
         acts=lambda order: Step.TLBI in order.steps,
         batch=4,
+    ),
+    _bug(
+        "range-scale",
+        "class of bug (FEAT_TLBIRANGE); what the loop in __flush_tlb_range_op prevents",
+        "one TLBI by range for what is no multiple of its scale: the last pages survive",
+        ("stale-translation", "tlb-conflict"),
+        flag=RANGE_SCALE,
+        needs=(Need.UNMAP, Need.UNEVEN),
+        scenario="thp",
+        blocks=5,
+    ),
+    _bug(
+        "range-unaligned",
+        "fixed by 4c36a1567388 (Linux 6.9)",
+        "the TLBI by range for a table begins at the page that faulted: what the table maps before it survives",
+        ("tlb-conflict", "bbm", "table-use-after-free"),
+        flag=RANGE_UNALIGNED,
+        needs=(Need.REBUILD, Need.FAULTS_REBUILD),
+        acts=lambda order: Step.TLBI in order.steps,
+        rebuilder="vcpu",
+    ),
+    _bug(
+        "no-local-tlbi",
+        "fixed by be097997a273 (Linux 6.7)",
+        "relaxing a permission invalidates locally; who finds it relaxed does not: it faults on its own entry for ever",
+        ("endless-fault",),
+        flag=NO_LOCAL_TLBI,
+        needs=(Need.EVERY_FAULT,),
     ),
     _bug(
         "free-before-tlbi",

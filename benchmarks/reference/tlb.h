@@ -136,8 +136,8 @@ static int64_t catch_up(const struct machine *m, const struct cpu *cpu, int64_t 
 
 		if (unlikely(written != number || end == 0 || load(&m->control[SEQUENCE]) - number >= m->geo.tlbi_rows))
 			abort(); /* a row reused, or a TLBI of the VMID */
-		if (unlikely(end >> TLBI_HINT))
-			abort(); /* of the leaves of one level */
+		if (unlikely(end >> TLBI_LOCAL))
+			abort(); /* of one vCPU, or of the leaves of one level */
 		flush_range(cpu, m->geo.index_bits, start, end);
 	}
 	return now;

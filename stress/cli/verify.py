@@ -31,7 +31,7 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
 @orders_argument("[ORDERS]...")
 @click.option(
     "--scenario",
-    type=OneOf(["rebuild", "faults", "split", "thp", "compaction", "migration"]),
+    type=OneOf(["rebuild", "faults", "split", "thp", "compaction", "migration", "relax"]),
     default="rebuild",
     show_default=True,
     help="What the hypervisor does",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Final
 
+from stress.arch.tlbi import covered
 from stress.bugs import Need
 from stress.config.model import RunConfig
 from stress.config.values import STAGED, Cmo, Rebuilder, Scenario
@@ -40,6 +42,11 @@ def _unmaps(config: RunConfig) -> bool:
     return config.scenario is Scenario.THP or (config.scenario in STAGED and config.duration_ns is not None)
 
 
+def _uneven(config: RunConfig) -> bool:
+    ends = [config.pages * slot // config.memslots for slot in range(config.memslots + 1)]
+    return any(covered(end - first) != end - first for first, end in pairwise(ends))
+
+
 _MET: Final[Mapping[Need, Callable[[RunConfig], bool]]] = {
     Need.REBUILD: _rebuilds,
     Need.PROTECTED: lambda config: _logs(config) and _writes(config),
@@ -50,6 +57,9 @@ _MET: Final[Mapping[Need, Callable[[RunConfig], bool]]] = {
     Need.MOVES: lambda config: config.scenario is Scenario.THP,
     Need.CLEAN: lambda config: not config.fwb and config.cmo is Cmo.PER_INSTALL,
     Need.BATCH: lambda config: config.batch > 1 and config.blocks > 1,
+    Need.UNEVEN: _uneven,
+    Need.FAULTS_REBUILD: lambda config: config.rebuilder is Rebuilder.VCPU,
+    Need.EVERY_FAULT: lambda config: False,
 }
 _REMEDIES: Final[Mapping[Need, str]] = {
     Need.REBUILD: "use another scenario, and memory that can have blocks",
@@ -61,6 +71,9 @@ _REMEDIES: Final[Mapping[Need, str]] = {
     Need.MOVES: "use scenario thp",
     Need.CLEAN: "use --no-fwb and --cmo per-install",
     Need.BATCH: "use --batch 2 or more, and as many blocks",
+    Need.UNEVEN: "use --blocks 5 of 2M with pages of 4K",
+    Need.FAULTS_REBUILD: "use --rebuilder vcpu",
+    Need.EVERY_FAULT: "use stress verify --scenario relax --locking shared",
 }
 
 

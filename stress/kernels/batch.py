@@ -11,6 +11,7 @@ from stress.shm.atomics import load
 from stress.shm.jit import kernel
 from stress.shm.layout import Machine
 from stress.shm.words import (
+    B_ASKED,
     B_BROKEN,
     B_BUILT,
     B_CLEANED,
@@ -65,6 +66,7 @@ def look(s: Machine, who: int, entry: int, gfn: int, level: int) -> bool:
     """Note what the table and the host hold for the block around ``gfn``; False if no table stands there."""
     b = s.building[who, entry]
     b[B_SEEN] = load(s.control, HOST_SEQUENCE)
+    b[B_ASKED] = gfn
     index, found = find(s, gfn, level)
     old = load(s.tables, index)
     slot = slot_of(s, gfn)

@@ -6,7 +6,7 @@ Every function may lose a race under a shared mmu_lock: it then undoes its part 
 from __future__ import annotations
 
 from stress.arch.descriptors import POISON
-from stress.bugs import LEAK_ON_UPDATE
+from stress.bugs import LEAK_ON_UPDATE, NO_LOCAL_TLBI
 from stress.kernels.clean import clean_frames
 from stress.kernels.codes import LOST_RACE, WALKED_BY_HANDLER
 from stress.kernels.descriptor import (
@@ -30,7 +30,7 @@ from stress.shm.atomics import load
 from stress.shm.jit import inline, kernel
 from stress.shm.layout import Machine
 from stress.shm.placement import out_of_line
-from stress.shm.words import EMPTY_TABLE
+from stress.shm.words import EMPTY_TABLE, TLBI_LOCAL
 
 # Results.
 MAPPED = 0
@@ -112,11 +112,13 @@ def map_leaf(s: Machine, gfn: int, frame: int, target: int, writable: bool, spli
 def relax(s: Machine, index: int, old: int, level: int, gfn: int, who: int) -> int:
     """Let the guest write through leaf ``old``; MAPPED or LOST_RACE (``kvm_pgtable_stage2_relax_perms``).
 
-    That needs no break, but the old translation must leave the TLBs.
+    That needs no break, but the old translation must leave the TLBs. The TLBI is broadcast, as before v6.4: a local one
+    asks every other vCPU that has the old translation for one of its own, which the bug no-local-tlbi forgets.
     """
     if not swap_entry(s, index, old, make_writable(old), level, gfn, who):
         return LOST_RACE
     if injected(s, LEAK_ON_UPDATE):
         get_page(s, page_of(s, index))  # v5.10-rc: the map walker took one for a valid entry too
-    tlbi_range(s, gfn, gfn + 1, who)
+    local = who + 1 if s.geo.inject & NO_LOCAL_TLBI != 0 and s.geo.shared != 0 else 0
+    tlbi_range(s, gfn, (gfn + 1) | local << TLBI_LOCAL, who)
     return MAPPED

@@ -8,7 +8,7 @@ False if another process was faster: that entry is then given up, as it is if wh
 from __future__ import annotations
 
 from stress.arch import bbm
-from stress.bugs import ENTRY_READ_AGAIN, FIRST_OF_BATCH, NO_CMO, NO_RECHECK, TABLE_LEVEL_HINT
+from stress.bugs import ENTRY_READ_AGAIN, FIRST_OF_BATCH, NO_CMO, NO_RECHECK, RANGE_UNALIGNED, TABLE_LEVEL_HINT
 from stress.kernels.batch import moved, reachable, record_row, still_ours, table_of
 from stress.kernels.clean import clean_frames, clean_unmapped, frame_not_at_poc
 from stress.kernels.codes import FREED_TOO_EARLY, LEFT_INVALID, LEFT_NT, LINKED_UNWRITTEN
@@ -49,6 +49,7 @@ from stress.shm.layout import Machine
 from stress.shm.syscalls import clock_ns
 from stress.shm.traced import Traced
 from stress.shm.words import (
+    B_ASKED,
     B_BROKEN,
     B_BUILT,
     B_CLOCK,
@@ -187,9 +188,13 @@ def tlbi(s: Machine, who: int) -> None:
     """Invalidate what TLBs hold of all the entries, with one TLBI."""
     size = s.batches[who, BATCH_SIZE]
     b = s.building[who, 0]
-    if is_table(b[B_OLD], b[B_LEVEL]) and injected(s, TABLE_LEVEL_HINT):
-        end = s.building[who, size - 1, B_GFN] + pages_at(s.geo, b[B_LEVEL])
+    end = s.building[who, size - 1, B_GFN] + pages_at(s.geo, b[B_LEVEL])
+    table = is_table(b[B_OLD], b[B_LEVEL])
+    late = b[B_ASKED] - b[B_GFN] if table else 0
+    if table and injected(s, TABLE_LEVEL_HINT):
         tlbi_ipas(s, b[B_GFN], end | b[B_LEVEL] << TLBI_HINT, who, _TLBI_RANGE)
+    elif late != 0 and injected(s, RANGE_UNALIGNED):
+        tlbi_ipas(s, b[B_ASKED], end + late, who, _TLBI_RANGE)
     elif size > 1 and injected(s, FIRST_OF_BATCH):
         if tlbi_range(s, b[B_GFN], b[B_GFN] + pages_at(s.geo, b[B_LEVEL]), who) and b[B_CLOCK] != LINKED:
             b[B_CLOCK] = COVERED

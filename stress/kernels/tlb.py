@@ -18,7 +18,16 @@ from stress.shm.layout import (
 )
 from stress.shm.mode import JIT_DISABLED
 from stress.shm.placement import out_of_line, unlikely
-from stress.shm.words import LINE, SEQUENCE, TLBI_END, TLBI_HINT, TLBI_NUMBER, TLBI_START
+from stress.shm.words import (
+    LINE,
+    SEQUENCE,
+    TLBI_END,
+    TLBI_FRAMES,
+    TLBI_HINT,
+    TLBI_LOCAL,
+    TLBI_NUMBER,
+    TLBI_START,
+)
 
 SETS, WAYS = 64, 4
 PER_LEVEL = SETS * WAYS
@@ -33,6 +42,7 @@ CPU_SEEN = 0  # number of the newest TLBI applied
 CPU_PAGE = 1  # page of the last access; in a program the position of the next
 CPU_RANDOM = 2
 CPU_LEFT = 3  # accesses left in a stage; negative: no end
+CPU_NUMBER = 4  # of the vCPU
 
 
 class Cpu(NamedTuple):
@@ -223,6 +233,19 @@ def flush_range(cpu: Cpu, bits: int, start: int, end: int) -> None:
 
 
 @kernel
+def flush_as_said(cpu: Cpu, bits: int, start: int, end: int) -> None:
+    """Forget what a TLBI that is no plain one says: one of this vCPU alone, or of the leaf entries of one level."""
+    out_of_line()
+    frames, only, level = end & TLBI_FRAMES, (end & ((1 << TLBI_HINT) - 1)) >> TLBI_LOCAL, end >> TLBI_HINT
+    if only != 0 and only != cpu.registers[CPU_NUMBER] + 1:
+        return
+    if level != 0:
+        flush_leaves(cpu, bits, level, start, frames)
+    else:
+        flush_range(cpu, bits, start, frames)
+
+
+@kernel
 def catch_up(s: Machine, cpu: Cpu, seen: int) -> int:
     """Apply the invalidations published since number ``seen``; returns the number caught up with."""
     out_of_line()
@@ -238,8 +261,8 @@ def catch_up(s: Machine, cpu: Cpu, seen: int) -> int:
         # The row is the one wanted if it was written before and not reused while it was read.
         if written != number or end == 0 or load(s.control, SEQUENCE) - number >= s.geo.tlbi_rows:
             flush_all(cpu)
-        elif end >> TLBI_HINT != 0:
-            flush_leaves(cpu, s.geo.index_bits, end >> TLBI_HINT, start, end & ((1 << TLBI_HINT) - 1))
+        elif end >> TLBI_LOCAL != 0:
+            flush_as_said(cpu, s.geo.index_bits, start, end)
         else:
             flush_range(cpu, s.geo.index_bits, start, end)
     return now

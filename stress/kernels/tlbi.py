@@ -7,14 +7,13 @@ visible or will be thrown away (DDI 0487 D8.14: TLBI; DSB completes it).
 
 from __future__ import annotations
 
-from stress.bugs import MISSING_DSB, MISSING_TLBI, RANGE_LEVEL_HINT
+from stress.arch import tlbi as instruction
+from stress.bugs import MISSING_DSB, MISSING_TLBI, RANGE_LEVEL_HINT, RANGE_SCALE
 from stress.kernels.cost import spend
 from stress.kernels.inject import injected
 from stress.shm.atomics import exchange, fetch_add, fetch_max, load, store
 from stress.shm.jit import kernel
-from stress.shm.layout import (
-    Machine,
-)
+from stress.shm.layout import Machine
 from stress.shm.syscalls import fence, membarrier
 from stress.shm.trace_log import trace
 from stress.shm.traced import Traced
@@ -26,6 +25,7 @@ from stress.shm.words import (
     SEQUENCE,
     TLBI_DONE,
     TLBI_END,
+    TLBI_FRAMES,
     TLBI_HINT,
     TLBI_NUMBER,
     TLBI_PENDING,
@@ -35,6 +35,7 @@ from stress.shm.words import (
 _VMID = int(Traced.TLBI_VMID)
 _RANGE = int(Traced.TLBI_RANGE)
 _DSB = int(Traced.DSB)
+_covered = kernel(instruction.covered)
 
 # TLBI_PENDING: first frame << 24 | frames, which are 0 for the whole VMID.
 _IS_PENDING = 1 << 62
@@ -56,6 +57,22 @@ def publish(s: Machine, start: int, end: int) -> int:
     store(s.tlbi, (row, TLBI_END), end)
     store(s.tlbi, (row, TLBI_NUMBER), number)
     return number
+
+
+@kernel
+def publish_range(s: Machine, start: int, end: int, who: int, traced: int) -> None:
+    """Publish the invalidation of guest frames [start, end) by as many instructions as that takes.
+
+    ``end`` says whom each of them reaches, and what, from TLBI_LOCAL on.
+    """
+    frames = end & TLBI_FRAMES
+    while start < frames:
+        behind = start + _covered(frames - start)
+        trace(s, traced, who, start, behind | (end & ~TLBI_FRAMES))
+        publish(s, start, behind | (end & ~TLBI_FRAMES))
+        start = behind
+        if start < frames and injected(s, RANGE_SCALE):
+            break
 
 
 @kernel
@@ -103,15 +120,15 @@ def tlbi_vmid(s: Machine, who: int) -> None:
 def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> bool:
     """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it.
 
-    A level hint in ``end`` (from TLBI_HINT on) leaves all but the leaf entries of that level.
+    ``end`` says whom it reaches (from TLBI_LOCAL on), and of which level its leaf entries alone go (from TLBI_HINT on).
     Returns whether one was issued: always, but for the injected bug that leaves it out.
     """
     if injected(s, MISSING_TLBI):
         return False
-    trace(s, traced, who, start, end)
     if too_late(s, start, end):
+        trace(s, traced, who, start, end)
         return True
-    publish(s, start, end)
+    publish_range(s, start, end, who, traced)
     wait_for_completion(s)
     spend(s, who, s.geo.tlbi_ipa_ns)
     trace(s, _DSB, who, 0, 0)

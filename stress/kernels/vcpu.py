@@ -13,6 +13,7 @@ from typing import Any
 from stress.arch.bbm import MAY_ABORT
 from stress.arch.descriptors import POISON
 from stress.arch.geometry import LAST_LEVEL
+from stress.bugs import NO_LOCAL_TLBI
 from stress.kernels.codes import (
     ACCESSED,
     ENDLESS,
@@ -30,12 +31,14 @@ from stress.kernels.conflict import fill_block
 from stress.kernels.descriptor import READ, first_frame, is_leaf, pages_at, permissions
 from stress.kernels.dirty import unlogged
 from stress.kernels.fault import handle, phase_now
+from stress.kernels.inject import injected
 from stress.kernels.lockless import look_around
 from stress.kernels.oracle import report
 from stress.kernels.pattern import draw_accesses
 from stress.kernels.tlb import (
     CHUNK,
     CPU_LEFT,
+    CPU_NUMBER,
     CPU_PAGE,
     CPU_RANDOM,
     CPU_SEEN,
@@ -221,9 +224,12 @@ def missed(
     outcome = handle(s, vcpu, gfn, write, descriptor, level)
     if outcome == STOPPED or outcome == POOL_EXHAUSTED or outcome == ENDLESS or outcome == NO_SLOT:
         return outcome
-    if outcome == SPURIOUS and level < 0 and s.geo.shared == 0 and load(s.control, SEQUENCE) == seen:
-        # Who changed the entry held mmu_lock alone until its TLBI was complete, and we held it since.
-        report(s, _STALE, vcpu, gfn, -1, translation, 0, STILL_FORBIDDEN)
+    if outcome == SPURIOUS and level < 0:
+        if s.geo.shared == 0 and load(s.control, SEQUENCE) == seen:
+            # Who changed the entry held mmu_lock alone until its TLBI was complete, and we held it since.
+            report(s, _STALE, vcpu, gfn, -1, translation, 0, STILL_FORBIDDEN)
+        if s.geo.shared != 0 and injected(s, NO_LOCAL_TLBI):
+            return RAN  # somebody else relaxed it, and so nobody invalidates here
     # A cached table pointer may be evicted at any time. After a fault it is: were it stale (a wrong order left out
     # its TLBI), the same walk would fault for ever.
     flush_page(cpu, s.geo.index_bits, gfn)
@@ -242,6 +248,7 @@ def build_run(checked: bool) -> Callable[..., Any]:
         watched = (~VALUE_MASK) if geo.poc_checked != 0 else ~(VALUE_MASK | NOT_AT_POC)
         if not checked:
             watched = 0
+        cpu.registers[CPU_NUMBER] = vcpu
         seen = cpu.registers[CPU_SEEN]
         page = cpu.registers[CPU_PAGE]
         random = cpu.registers[CPU_RANDOM]

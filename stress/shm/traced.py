@@ -28,5 +28,5 @@ class Traced(IntEnum):
     # And these what has been read from it.
     TLBI_VMID = 10
     TLBI_ENTRY = 11  # first guest frame of one entry's range, guest frame behind its last
-    TLBI_RANGE = 12  # first guest frame, guest frame behind the last with its level hint (TLBI_HINT)
+    TLBI_RANGE = 12  # first guest frame, what of the last is in TLBI_END
     DSB = 13  # the TLBI before it is complete

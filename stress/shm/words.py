@@ -6,7 +6,7 @@ lines.
 
 from __future__ import annotations
 
-MAGIC = 0x5354_5245_5353_000C  # "STRESS", layout version 12
+MAGIC = 0x5354_5245_5353_000D  # "STRESS", layout version 13
 LINE = 8  # words per 64-byte cache line
 
 # Region "control". The first line is read on every access and written only at TLBIs.
@@ -48,9 +48,11 @@ PROC_WORDS = 2 * LINE
 # Region "tlbi": ring of the last invalidations, one row each.
 TLBI_NUMBER = 0  # its sequence number; a row that shows another was overwritten or is not written yet
 TLBI_START = 1  # first guest frame
-TLBI_END = 2  # guest frame behind the last, and a level hint from TLBI_HINT on, or 0; all 0: the whole VMID
+TLBI_END = 2  # guest frame behind the last, with TLBI_LOCAL and TLBI_HINT from these bits on; 0: the whole VMID
 TLBI_WORDS = LINE
-TLBI_HINT = 56  # TTL (DDI 0487 D8.14): only leaf entries of this level go, and nothing of the walk cache
+TLBI_LOCAL = 40  # not broadcast (non-shareable): 1 + the vCPU whose TLB alone it reaches, or 0
+TLBI_HINT = 56  # TTL (DDI 0487 D8.14): only leaf entries of this level go, and nothing of the walk cache; or 0
+TLBI_FRAMES = (1 << TLBI_LOCAL) - 1  # what of TLBI_END is a frame
 
 # Region "batches", one row per process: the rebuild it is in, and mmu_lock meanwhile.
 BATCH_SIZE = 0  # tables that it rebuilds together
@@ -86,6 +88,7 @@ B_SHARE = 15  # of 2**20 of the block's pages those that it maps, or EMPTY_TABLE
 EMPTY_TABLE = -1
 B_WRITABLE = 16  # non-zero: those may be written
 B_BUILT = 17  # non-zero: the table's entries were written
+B_ASKED = 18  # guest frame for which a table was looked at: of a fault, the one that faulted
 BUILDING_WORDS = 3 * LINE
 
 # Guest memory: one cell per frame, (tag << 32) | not-at-PoC | value. The tag is 1 + the guest frame's offset in

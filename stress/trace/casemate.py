@@ -14,7 +14,7 @@ from stress.arch.geometry import LAST_LEVEL
 from stress.kernels import sources
 from stress.results.data import TableShape, TraceData
 from stress.shm.traced import Traced
-from stress.shm.words import TLBI_HINT
+from stress.shm.words import TLBI_FRAMES, TLBI_HINT
 
 #: Invalidating by IPA more pages than this costs more than invalidating all (Linux 6.6 ``MAX_TLBI_OPS``).
 _MAX_TLBI_OPS = 512
@@ -214,7 +214,7 @@ class _Trace:
         then only orders stores (``dsb(ishst)``, as in Linux 6.1 ``__kvm_tlb_flush_vmid``).
         """
         yield self._barrier(who, source, "ish" if self._waits else "ishst")
-        hint, end = end >> TLBI_HINT, end & ((1 << TLBI_HINT) - 1)
+        hint, end = end >> TLBI_HINT, end & TLBI_FRAMES
         pages = 1 if kind is Traced.TLBI_ENTRY else end - start
         each = 1 << (LAST_LEVEL - hint) * self._shape.index_bits if hint else 1
         if kind is Traced.TLBI_VMID or pages > each * _MAX_TLBI_OPS:

@@ -73,7 +73,7 @@ def _whole(geo: Geo, kind: Traced, at: int, value: int) -> tuple[int, int]:
     if kind in (Traced.ALLOCATE, Traced.FREE, Traced.DETACH):
         return _page(geo, at), value
     if kind in (Traced.TLBI_ENTRY, Traced.TLBI_RANGE):
-        return _spread(geo, at), _spread(geo, (value & (1 << words.TLBI_HINT) - 1) - 1) + 1
+        return _spread(geo, at), _spread(geo, (value & words.TLBI_FRAMES) - 1) + 1
     return at, value
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from stress.bugs import MISSING_DSB
 from stress.kernels import conflict, fault, holding, inject, oracle, rebuild, splitting, steps, tlb, tlbi, vcpu
+from stress.kernels.codes import ENDLESS, SPURIOUS, STILL_FORBIDDEN
+from stress.kernels.vcpu import RAN
 from stress.orders import STEPS
 from stress.results.counterexamples import FOUND
 from stress.shm import atomics, mmu_lock
@@ -32,6 +34,7 @@ from stress.verify.world import World
 #: How the note of a step to another entry of a batch than the first begins.
 BESIDE = "beside it"
 
+_ENDLESS_FAULT = int(Kind.ENDLESS_FAULT)
 _PACKAGES = ("stress.kernels.", "stress.shm.")
 
 
@@ -85,7 +88,7 @@ class Hooks:
         self.sequence = 0  # the word with the TLBI number
         self._lookup, self._catch_up, self._publish = tlb.lookup, tlb.catch_up, tlbi.publish
         self._perform, self._perform_together = steps.perform, steps.perform_together
-        self._keep, self._handle = oracle.keep, fault.handle
+        self._keep, self._handle, self._missed = oracle.keep, fault.handle, vcpu.missed
         self._too_late, self._perform_split = tlbi.too_late, steps.perform_split
         self._conflict_abort = conflict.conflict_abort
         self._acquire_shared, self._release = mmu_lock.acquire_shared, mmu_lock.release
@@ -94,12 +97,14 @@ class Hooks:
         self.readers: Region | None = None
         #: Where TLBIs go that nobody waits for; None: they take effect at once.
         self.issued: deque[tuple[int, int, int]] | None = None
+        #: Of a vCPU whose TLB forbade what the table allows: the page, and the newest TLBI that it had applied.
+        self.spurious: dict[int, tuple[int, int]] = {}
         self._processor = Twins.processor
         self._replaced: list[tuple[dict[str, Any], str, Any]] = []
 
     def __enter__(self) -> Hooks:
         vcpus = vars(vcpu)
-        self._replace(vcpus, lookup=self.lookup, catch_up=self.catch_up, handle=self.handle)
+        self._replace(vcpus, lookup=self.lookup, catch_up=self.catch_up, handle=self.handle, missed=self.missed)
         self._replace(vars(conflict), conflict_abort=self.conflict_abort)
         for name in ("fill", "fill_block", "flush_page", "evict_pointers"):
             self._replace(vcpus, **{name: self._changes_the_tlb(vcpus[name])})
@@ -141,6 +146,7 @@ class Hooks:
         self.tlbs = {}
         self.readers = None
         self.issued = None
+        self.spurious = {}
         Twins.processor = Stopping(world)
 
     def acquire(self, s: Machine, who: int) -> bool:
@@ -233,7 +239,24 @@ class Hooks:
         """Exit with a fault."""
         self.world.attempt_ends(well=True)
         self.world.note(f"faults at page {gfn - s.geo.base_gfn}")
-        return int(self._handle(s, vcpu, gfn, write, descriptor, level))
+        outcome = int(self._handle(s, vcpu, gfn, write, descriptor, level))
+        if outcome != SPURIOUS or level >= 0:
+            self.spurious.pop(vcpu, None)
+        return outcome
+
+    def missed(self, s: Machine, cpu: tlb.Cpu, vcpu: int, gfn: int, *rest: int) -> int:
+        """Take a fault; one that comes back although nothing was left to do is endless.
+
+        The table allowed what the vCPU's TLB forbade: its handler is to drop the entry. The same entry can only be back
+        if somebody took the permission away since, and the TLBI of that would have moved the number.
+        """
+        last = self.spurious.pop(vcpu, None)
+        self.spurious[vcpu] = now = gfn, rest[-1]
+        status = int(self._missed(s, cpu, vcpu, gfn, *rest))
+        if status == RAN and s.geo.shared != 0 and last == now == self.spurious.get(vcpu):
+            oracle.report(s, _ENDLESS_FAULT, vcpu, gfn, -1, rest[1], 0, STILL_FORBIDDEN)
+            return ENDLESS
+        return status
 
     def conflict_abort(self, s: Machine, vcpu: int, gfn: int, level: int, write: bool) -> None:
         """Exit with a TLB conflict abort."""

@@ -33,7 +33,7 @@ from stress.splits import BUILD_FIRST, parse_split_order
 from stress.verify.hardware import speculate
 from stress.verify.hooks import Hooks
 from stress.verify.regions import Region
-from stress.verify.scripts import SCRIPTS, recover_block
+from stress.verify.scripts import SCRIPTS, Guests, recover_block
 from stress.verify.world import World
 
 # Nothing that is done depends on what only records.
@@ -149,6 +149,7 @@ class Scene:
             world.actor(f"vcpu {vcpu}", partial(self._guest, vcpu))
         #: TLBIs issued and not applied yet: first and last frame, and the place in the schedule.
         self.issued: deque[tuple[int, int, int]] = deque()
+        self.spurious = hooks.spurious
         if bounds.inject & MISSING_DSB:
             world.actor("TLBI", self._apply_late).optional = True
             if bounds.phases:
@@ -175,6 +176,7 @@ class Scene:
         self.results = []
         self.filled = []
         self.issued.clear()
+        self.spurious.clear()
         seen = self.s.control[words.SEQUENCE]
         for cpu in self.cpus:
             for part, fresh in zip(cpu, _EMPTY, strict=True):
@@ -192,8 +194,10 @@ class Scene:
         base = (self.bounds.batch - 1 - vcpu) % self.bounds.batch * self.bounds.pages  # of its block, the last at first
         first, second = base + (vcpu + 1) % self.bounds.pages, base + vcpu % self.bounds.pages
         head = 1  # reads
-        if self.script.writes_twice:
+        if self.script.guests is Guests.WRITE_ONE:
             second, head = first, 2
+        elif self.script.guests is Guests.READ_THEN_WRITE_SAME:
+            first = second = base
         work = Workload(
             int(Pattern.PROGRAM), 1, 1, 0.99, 1, 4096, first, group=0, head=head, skip=second - first, run=1
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from stress.kernels.dirty import harvest, set_logging, stop_logging_at
@@ -20,6 +21,14 @@ _ALL: Final = 1 << 20  # shares of a block are counted in 2**-20
 Part = Callable[[Machine, int], object]
 
 
+class Guests(Enum):
+    """What vCPUs access, in turn."""
+
+    READ_THEN_WRITE_NEXT = auto()  # each reads one page, then writes the next
+    WRITE_ONE = auto()  # each writes one page again and again
+    READ_THEN_WRITE_SAME = auto()  # all read one page, then write it
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """A scenario on the toy machine."""
@@ -34,7 +43,7 @@ class Script:
     scatters: bool = False  # then by pages: a huge page may be gone
     invalidates: bool = True  # a TLBI is part of it, whatever vCPUs do
     logs: bool = False  # dirty pages, and stops
-    writes_twice: bool = False  # each vCPU writes one page again and again; else it reads one, then writes the next
+    guests: Guests = Guests.READ_THEN_WRITE_NEXT
 
 
 def _table(s: Machine, populated: int) -> None:
@@ -54,6 +63,11 @@ def _logged_block(s: Machine, populated: int) -> None:
     set_logging(s, s.geo.hypervisor, 1)
 
 
+def _logged_table(s: Machine, populated: int) -> None:
+    _table(s, s.geo.pages)
+    set_logging(s, s.geo.hypervisor, 1)
+
+
 def _rebuild(s: Machine, populated: int) -> None:
     rebuild(s, s.geo.hypervisor, s.geo.base_gfn)
     reap(s, s.geo.hypervisor)
@@ -67,23 +81,24 @@ def _split(s: Machine, populated: int) -> None:
     split(s, s.geo.hypervisor, s.geo.base_gfn, _ALL, True, False)
 
 
-def _replace_frames(s: Machine, mix: int, huge: int) -> None:
-    """Unmap the block, move each page i to frame ``i ^ mix`` of the next block, let it be mapped again there."""
-    who, pages = s.geo.hypervisor, s.geo.pages
+def _replace_frames(s: Machine, pages: int, mix: int, huge: int) -> None:
+    """Unmap so many pages of the block, move each page i to frame ``i ^ mix`` of the next, let it be mapped there."""
+    who, new = s.geo.hypervisor, s.geo.pages
     invalidate_start(s, who, s.geo.base_gfn, 0, pages)
-    move_frames(s, 0, 0, pages, mix, pages)
-    invalidate_end(s, who, 0, pages, pages, mix, huge)
+    move_frames(s, 0, 0, new, mix, pages)
+    invalidate_end(s, who, 0, pages, new, mix, huge)
     reap(s, who)
 
 
 def _move(s: Machine, populated: int) -> None:
     """As a collapse to a huge page."""
-    _replace_frames(s, 0, 1)
+    _replace_frames(s, s.geo.pages, 0, 1)
 
 
 def _scatter(s: Machine, populated: int) -> None:
-    """As compaction: mapped again by pages."""
-    _replace_frames(s, 1, 0)
+    """As compaction: mapped again by pages. Where there are more than two, the last one stays, as if pinned."""
+    whole = s.geo.pages == 2
+    _replace_frames(s, s.geo.pages if whole else s.geo.pages - 1, int(whole), 0)
 
 
 def _harvest(s: Machine, populated: int) -> None:
@@ -110,6 +125,13 @@ SCRIPTS: Final = {
         "the host moves the block's pages, and no huge page is left", _table, _scatter, moves=True, scatters=True
     ),
     "migration": Script(
-        "dirty logging: a harvest, then its end", _logged_block, _harvest, logs=True, writes_twice=True
+        "dirty logging: a harvest, then its end", _logged_block, _harvest, logs=True, guests=Guests.WRITE_ONE
+    ),
+    "relax": Script(
+        "vCPUs write to a page that dirty logging has write-protected",
+        _logged_table,
+        _reap,
+        shares=True,
+        guests=Guests.READ_THEN_WRITE_SAME,
     ),
 }

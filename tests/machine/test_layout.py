@@ -40,7 +40,7 @@ def test_regions_are_disjoint_and_start_on_cache_lines() -> None:
 
 #: Prefix -> words of a row, and names that begin like it and are no index into it.
 ROWS: dict[str, tuple[int, set[str]]] = {
-    "TLBI_": (words.TLBI_WORDS, {"TLBI_WORDS", "TLBI_HINT", "TLBI_DONE", "TLBI_PENDING"}),
+    "TLBI_": (words.TLBI_WORDS, {"TLBI_WORDS", "TLBI_LOCAL", "TLBI_HINT", "TLBI_FRAMES", "TLBI_DONE", "TLBI_PENDING"}),
     "R_": (accounts.RECORD_WORDS, set()),
     "B_": (words.BUILDING_WORDS, set()),
     "T_": (accounts.TOTAL_WORDS, set()),

@@ -260,7 +260,7 @@ SEQUENCES: dict[str, Callable[[Machine, Guest], None]] = {
     "freed-twice": split_and_rebuild,
 }
 #: Seen by the collector; only beside a walker; only by who looked without mmu_lock; with caches off (test_rebuild); by
-#: what a vCPU still holds of a table (test_verify); by a batch (test_batch).
+#: what a vCPU still holds (test_verify); by a batch (test_batch).
 ELSEWHERE = {
     "event-lost",
     "no-grace",
@@ -270,6 +270,9 @@ ELSEWHERE = {
     "table-level-hint",
     "range-level-hint",
     "batch-first-tlbi-only",
+    "range-scale",
+    "range-unaligned",
+    "no-local-tlbi",
 }
 
 

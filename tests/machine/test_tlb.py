@@ -13,11 +13,23 @@ from hypothesis import strategies as st
 from machines import NaiveTlb, small_machine
 
 from stress.kernels import tlb
-from stress.kernels.tlb import EMPTY, MISS, WAYS, Cpu, catch_up, fill, flush_all, flush_range, new_cpu, overlapping
+from stress.kernels.tlb import (
+    CPU_NUMBER,
+    EMPTY,
+    MISS,
+    WAYS,
+    Cpu,
+    catch_up,
+    fill,
+    flush_all,
+    flush_range,
+    new_cpu,
+    overlapping,
+)
 from stress.kernels.tlbi import publish
 from stress.kernels.walk import cache_walk
 from stress.shm.layout import Rings
-from stress.shm.words import SEQUENCE, TLBI_NUMBER
+from stress.shm.words import SEQUENCE, TLBI_LOCAL, TLBI_NUMBER
 
 TLBI_ROWS = Rings().tlbi_rows
 
@@ -268,6 +280,16 @@ def test_catching_up_applies_each_range() -> None:
     assert catch_up(s, cpu, 1) == 3
     assert hits(cpu) == [True, False, False, True]
     assert len(cached_tables(cpu)) == 3
+
+
+@pytest.mark.parametrize("vcpu", [0, 1])
+def test_a_local_one_reaches_one_vcpu(vcpu: int) -> None:
+    s = small_machine(vcpus=2)
+    publish(s, 700, 701 | 2 << TLBI_LOCAL)
+    cpu = filled_cpu()
+    cpu.registers[CPU_NUMBER] = vcpu
+    assert catch_up(s, cpu, 0) == 1
+    assert (hits(cpu) == [True] * 4) is (vcpu == 0)
 
 
 @pytest.mark.parametrize("behind", [1, 2, TLBI_ROWS - 1])

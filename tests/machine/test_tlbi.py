@@ -7,7 +7,7 @@ import time
 import pytest
 from machines import small_machine
 
-from stress.bugs import MISSING_DSB
+from stress.bugs import BUGS, MISSING_DSB
 from stress.kernels import tlbi
 from stress.kernels.tlbi import publish, tlbi_range, tlbi_vmid, wait_for_completion
 from stress.shm.layout import Rings
@@ -47,6 +47,21 @@ def test_only_a_vmid_wide_one_makes_broken_tables_clean() -> None:
     assert s.tlbi[2, TLBI_END] == 0, "the whole VMID"
     tlbi_range(s, 5, 6, 0)
     assert (s.control[SEQUENCE], s.control[TLBI_DONE]) == (3, 2)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3, 64, 513, 5 * 512, (1 << 21) + 1])
+def test_a_range_takes_as_many_instructions_as_its_length_says(pages: int) -> None:
+    for bug in (0, BUGS["range-scale"].flag):
+        s = small_machine(inject=bug)
+        tlbi_range(s, 5, 5 + pages, 0)
+        rows = s.tlbi[1 : s.control[SEQUENCE] + 1, [TLBI_START, TLBI_END]].tolist()
+        assert [start for start, _ in rows] == [5, *(end for _, end in rows[:-1])]
+        lengths = [end - start for start, end in rows]
+        assert set(lengths) <= {1, *(count << 5 * scale + 1 for count in range(1, 33) for scale in range(4))}
+        if bug == 0:
+            assert sum(lengths) == pages
+            whole = lengths
+    assert lengths == whole[:1]
 
 
 def test_publishing_alone_completes_nothing() -> None:

@@ -201,6 +201,9 @@ def test_a_bug_that_shipped_is_found(hooks: Hooks, bug: str, order: str, scenari
         ("range-level-hint", {"scenario": "thp", "populated": 2}),
         ("no-recheck", {"scenario": "compaction", "vcpus": 2, "vcpu_rebuilds": True, "speculating": 0}),
         ("no-grace", {"shared": True}),
+        ("range-scale", {"scenario": "compaction", "vcpus": 2, "pages": 4, "populated": 4, "accesses": 3}),
+        ("range-unaligned", {"vcpus": 2, "pages": 4, "populated": 2, "vcpu_rebuilds": True}),
+        ("no-local-tlbi", {"scenario": "relax", "vcpus": 2, "shared": True, "speculating": 0}),
     ],
 )
 def test_a_bug_that_needs_a_long_schedule_is_found_by_chance(hooks: Hooks, bug: str, more: dict[str, Any]) -> None:

@@ -36,6 +36,9 @@ ACTS = {
     "table-level-hint": {"rebuild", *REBUILDS},
     "range-level-hint": UNMAPS,
     "batch-first-tlbi-only": {"rebuild", *REBUILDS},
+    "range-scale": UNMAPS,
+    "range-unaligned": {"rebuild", *REBUILDS},
+    "no-local-tlbi": set(),
 }
 PAIRS = [(bug, str(scenario)) for bug in BUGS for scenario in Scenario]
 #: Can act there by its configuration, but what it needs is rare in the selftest's programs: exit code 4 says so.
@@ -70,6 +73,9 @@ def test_what_cannot_act_is_refused(bug: str, scenario: str) -> None:
         ("no-recheck", {"order": "unmap-first"}),  # which holds mmu_lock all the time
         ("no-recheck", {"order": "block-first", "yield-every": 64}),  # whose block stands by then
         ("no-recheck", {"rebuilder": "hypervisor"}),
+        ("range-scale", {"blocks": 4}),
+        ("range-unaligned", {"rebuilder": "hypervisor"}),
+        ("no-local-tlbi", {"locking": "shared", "vcpus": 2, "scenario": "migration"}),
         ("no-break", {"scenario": "kvm-page-table-test", "backing": "anonymous", "block-size": "2M"}),
     ],
 )
