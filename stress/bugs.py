@@ -267,7 +267,7 @@ _CATALOGUE: Final = (
         "range-unaligned",
         "fixed by 4c36a1567388 (Linux 6.9)",
         "the TLBI by range for a table begins at the page that faulted: what the table maps before it survives",
-        ("tlb-conflict", "bbm", "table-use-after-free"),
+        ("tlb-conflict", "bbm", "table-use-after-free", "stale-translation"),
         flag=RANGE_UNALIGNED,
         needs=(Need.REBUILD, Need.FAULTS_REBUILD),
         acts=lambda order: Step.TLBI in order.steps,

@@ -8,6 +8,7 @@ from stress.bugs import BUGS
 from stress.cli.lists import table
 from stress.cli.output import emit
 from stress.cli.result_options import format_option
+from stress.verify.showing import RUN_ALONE, VERIFY_ALONE
 
 
 @click.command()
@@ -17,10 +18,7 @@ def bugs(table_format: str) -> int:
     rows = [(bug.name, bug.effect, bug.source, ", ".join(bug.kinds)) for bug in BUGS.values()]
     emit(table(("bug", "effect", "source", "violation"), rows, table_format, {1: 38, 2: 22, 3: 22}))
     emit("")
-    emit(f"To see one caught, in seconds and with exit code 1: {command_for('NAME')}")
+    emit("To see one caught, in seconds and with exit code 1")
+    for command, others in (("run", VERIFY_ALONE), ("verify", RUN_ALONE)):
+        emit(f"- all but {' and '.join(sorted(others))}: stress {command} --inject NAME")
     return 0
-
-
-def command_for(name: str) -> str:
-    """The command that shows a bug being caught."""
-    return f"stress run --inject {name}"

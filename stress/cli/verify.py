@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from stress.arch.bbm import HIGHEST
 from stress.bugs import BUGS
@@ -22,6 +23,7 @@ from stress.errors import ExitCode, UsageError
 from stress.results import store
 from stress.splits import BUILD_FIRST
 from stress.units import format_ns, parse_duration
+from stress.verify.showing import order_that_shows, settings_that_show
 
 #: Kernels are stepped in their plain-Python form, which is chosen when they are imported.
 _PLAIN: Final = "NUMBA_DISABLE_JIT"
@@ -86,10 +88,16 @@ _PLAIN: Final = "NUMBA_DISABLE_JIT"
     help="Entries after which a tear-down gives mmu_lock up; 0: it never does",
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 4), help="Blocks that are rebuilt together  [default: 1, or what the bug needs]"
+    "--batch", type=click.IntRange(1, 4), default=1, show_default=True, help="Blocks that are rebuilt together"
 )
 @click.option("--granule", default="64K", show_default=True, metavar="SIZE", help="Translation granule")
-@click.option("--inject", type=OneOf([*BUGS]), default=None, shell_complete=completing(bugs), help="Put in this bug")
+@click.option(
+    "--inject",
+    type=OneOf([*BUGS]),
+    default=None,
+    shell_complete=completing(bugs),
+    help="Put in this bug; what is left out, ORDERS too, is what shows it",
+)
 @click.option(
     "--memory", type=OneOf(["sc", "tso"]), default="tso", show_default=True, help="Memory model of the kernels' stores"
 )
@@ -142,6 +150,7 @@ def verify(
     **options: Any,
 ) -> int:
     """Prove orders on a toy machine, or show the schedule that breaks them: every interleaving, by the real kernels."""
+    orders = _bring(orders, options)
     if bool(orders) == (replay is not None):
         raise UsageError(
             "nothing to verify" if not orders else "--replay needs no order", "give orders, or --replay FILE"
@@ -203,6 +212,19 @@ def verify(
         if each.why:
             say(f"{each.order.name}: {each.why}{'; ' if each.remedy else ''}{each.remedy}")
     return ExitCode(code)
+
+
+def _bring(orders: tuple[str, ...], options: dict[str, Any]) -> tuple[str, ...]:
+    """The orders; of an injected bug what was left out: its order, and in ``options`` the settings that show it."""
+    if (name := options["inject"]) is None:
+        return orders
+    context = click.get_current_context()
+    for key, value in settings_that_show(name).items():
+        if context.get_parameter_source(key) is ParameterSource.DEFAULT:
+            options[key] = context.params[key] = value
+    if not orders:
+        context.params["orders"] = orders = (order_that_shows(name),)
+    return orders
 
 
 def _arguments() -> list[str]:

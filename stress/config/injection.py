@@ -73,7 +73,7 @@ _REMEDIES: Final[Mapping[Need, str]] = {
     Need.BATCH: "use --batch 2 or more, and as many blocks",
     Need.UNEVEN: "use --blocks 5 of 2M with pages of 4K",
     Need.FAULTS_REBUILD: "use --rebuilder vcpu",
-    Need.EVERY_FAULT: "use stress verify --scenario relax --locking shared",
+    Need.EVERY_FAULT: "use stress verify --inject no-local-tlbi",
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stress.arch.geometry import BLOCK_SIZES
-from stress.bugs import BUGS, EVENT_LOST, Bug, Need
+from stress.bugs import BUGS, Bug
 from stress.errors import ExitCode, UsageError, weightiest
 from stress.orders import Order, parse_order
 from stress.results.counterexamples import DrawTable, Timeline
@@ -22,6 +22,7 @@ from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage
 from stress.verify.scene import Bounds
 from stress.verify.scripts import SCRIPTS
+from stress.verify.showing import RUN_ALONE
 from stress.verify.verification import SIGHTS, Counterexample, Judgement, Scheduler, Verified, verify
 
 #: Names of locking, rebuilder and recovery, as `stress run` has them.
@@ -40,14 +41,15 @@ def bounds_for(order: Order, options: Mapping[str, Any], bug: Bug | None) -> Bou
     fwb = options["fwb"] if options["fwb"] is not None else not cleans
     caches = options["guest_caches"] if options["guest_caches"] is not None else fwb
     split = parse_split_order(options["split_order"])
-    level = options["bbm_level"] if options["bbm_level"] is not None else max(order.bbm_level, split.bbm_level)
+    needed = max(parse_order(order.name).bbm_level, split.bbm_level)  # without the bug, which may have left out a break
+    level = options["bbm_level"] if options["bbm_level"] is not None else needed
     pages, populated = options["pages"], options["populated"]
     if pages < 2 or pages & (pages - 1) or pages > 16:
         raise UsageError(f"a block of {pages} pages cannot be made", "use --pages 2, 4, 8 or 16")
     granule = parse_size(options["granule"])
     if granule not in BLOCK_SIZES:
         raise UsageError(f"there is no granule of {options['granule']}", "use --granule 4K, 16K or 64K")
-    batch = options["batch"] or (2 if bug and Need.BATCH in bug.needs else 1)
+    batch = options["batch"]
     if batch > 1 and not SCRIPTS[options["scenario"]].rebuilds:
         raise UsageError(f"scenario {options['scenario']} has one block", "leave --batch out, or --scenario")
     if not 0 <= populated <= pages:
@@ -84,7 +86,7 @@ def orders_for(names: Sequence[str], inject: str | None) -> tuple[list[Order], B
     if inject is None:
         return orders, None
     bug = BUGS[inject]
-    if bug.flag == EVENT_LOST:
+    if inject in RUN_ALONE:
         raise UsageError(
             f"{inject} is in the accounts, which are explored by nobody: nothing depends on them",
             f"use stress run --inject {inject}",

@@ -6,16 +6,12 @@ import pytest
 from live import run_json
 
 from stress.bugs import BUGS
+from stress.verify.showing import VERIFY_ALONE
 
 pytestmark = pytest.mark.alone
 
 
-#: The table is freed and its TLBI issued within a microsecond, in which a walk must fall: `stress verify`
-#: shows it. The other is refused.
-_VERIFY_ALONE = {"freed-in-walk", "no-local-tlbi"}
-
-
-@pytest.mark.parametrize("name", [name for name in BUGS if name not in _VERIFY_ALONE])
+@pytest.mark.parametrize("name", [name for name in BUGS if name not in VERIFY_ALONE])
 def test_an_injected_bug_is_caught(name: str) -> None:
     # A vCPU must fault a page in while another cleans, and frames must move in between: that is rarer than all else.
     document = run_json("run", "--inject", name, "--duration", "10s" if name == "no-recheck" else "1s")
@@ -52,7 +48,7 @@ def test_it_is_caught_wherever_it_can_be_made(
 
 
 #: One bug for each combination of settings.
-_SETTINGS = {repr(sorted(bug.settings.items())): name for name, bug in BUGS.items() if name != "no-local-tlbi"}
+_SETTINGS = {repr(sorted(bug.settings.items())): name for name, bug in BUGS.items() if name not in VERIFY_ALONE}
 
 
 @pytest.mark.soak

@@ -46,6 +46,13 @@ def test_the_document() -> None:
     assert (wrong["verdict"], wrong["counterexample"]["order"]) == ("violation", wrong["order"])
 
 
+def test_a_bug_brings_what_shows_it() -> None:
+    done = process("verify", "--inject", "batch-first-tlbi-only", "--accesses", "1", "--json", capture_output=True)
+    assert done.returncode == 1
+    [wrong] = json.loads(done.stdout)["orders"]
+    assert (wrong["order"], wrong["bounds"]["batch"], wrong["bounds"]["accesses"]) == ("block-first", 2, 1)
+
+
 def test_no_time_proves_nothing() -> None:
     done = process("verify", "block-first", "--limit", "1ns", capture_output=True)
     assert done.returncode == 4
