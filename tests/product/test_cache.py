@@ -144,14 +144,15 @@ def test_numba_uses_it() -> None:
     assert name == cache.cache_directory().name, "set at import, for the sources as they are"
 
 
-#: A kernel and an entry point that calls it; tells of which machine code was made, and what came out.
+#: A kernel and an entry point that calls it; tells of which machine code was made and which take Python's arguments
+#: apart, and what came out.
 PROGRAM = """
 import sys
 from numba import types
 from numba.core import codegen
 from stress.live.filling import fill_only
 
-made = []
+made, wrapped = [], []
 hook = codegen.CPUCodeLibrary._object_compiled_hook
 
 def note(cls, module, code):
@@ -159,6 +160,14 @@ def note(cls, module, code):
     hook(module, code)
 
 codegen.CPUCodeLibrary._object_compiled_hook = classmethod(note)
+add = codegen.CPUCodeLibrary.add_ir_module
+
+def note_wrapper(self, module):
+    if module.name == "wrapper":
+        wrapped.append(self.name)
+    add(self, module)
+
+codegen.CPUCodeLibrary.add_ir_module = note_wrapper
 if sys.argv[1] == "fill":
     fill_only()
 from stress.shm.jit import entry, kernel
@@ -173,7 +182,7 @@ def outer(n):
 
 outer.compile((types.int64,))
 ours = [name for name in made if name in ("inner", "outer")]
-print(ours, "numba.np.arrayobj" in sys.modules, outer(6) if sys.argv[1] == "call" else "")
+print(ours, wrapped, "numba.np.arrayobj" in sys.modules, outer(6) if sys.argv[1] == "call" else "")
 """
 
 
@@ -190,7 +199,7 @@ def test_what_fills_the_cache_makes_machine_code_of_entry_points_alone(
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
         return str(done.stdout).strip()
 
-    assert run("fill") == "['outer'] True"
-    assert run("call") == "[] False 37"
+    assert run("fill") == "['outer'] ['outer'] True"
+    assert run("call") == "[] [] False 37"
     shutil.rmtree(tmp_path / "numba")
-    assert run("call") == "['inner', 'outer'] True 37", "as it would be otherwise"
+    assert run("call") == "['inner', 'outer'] ['inner', 'outer'] True 37", "as it would be otherwise"
