@@ -12,7 +12,7 @@ import click
 
 from stress.cli.completion import VALUES, completing
 from stress.cli.options import config_option, written_options
-from stress.cli.output import announce, emit, make_way, say
+from stress.cli.output import announce, emit, make_way, say, say_what_is_compiled
 from stress.cli.result_options import format_option
 from stress.errors import UsageError
 from stress.limits import check_run
@@ -90,12 +90,11 @@ def calibrate(
     read = read_logs(logs, {**options, "order": order}, defaults, read_options)
     announce("fitting costs")
     from stress.calibrate.calibration import calibrate as fitted
-    from stress.predict import check, is_compiled
+    from stress.predict import check
 
     for log in read:
         check(log.config.on(start))
-    if not is_compiled():
-        say("compiling the event loop for this version, once (up to a minute)")
+    say_what_is_compiled()
     found = fitted(read, start)
     make_way()
     for log in read:

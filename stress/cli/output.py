@@ -7,6 +7,7 @@ import fcntl
 import os
 import stat
 import sys
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -56,6 +57,7 @@ def announce(text: str) -> None:
     """Show a line on a terminal until something else is printed: to import what a command needs takes a while."""
     if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return  # without escape codes the line would stay
+    make_way()
     with suppress(OSError):  # the terminal may be gone
         click.echo(f"stress: {text}", err=True, nl=False)
         _announced.append(text)
@@ -67,6 +69,27 @@ def make_way() -> None:
         _announced.clear()
         with suppress(OSError):
             click.echo("\r\x1b[K", err=True, nl=False)
+
+
+class Announcer:
+    """Announces how far something is: the first time after a second, then every half second at most."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + 1
+
+    def __call__(self, text: str) -> None:
+        """Announce the text, if it is time."""
+        if time.monotonic() >= self._next:
+            announce(text)
+            self._next = time.monotonic() + 0.5
+
+
+def say_what_is_compiled() -> None:
+    """Say so if predictions on this machine begin with a compilation."""
+    from stress.predict import is_compiled
+
+    if not is_compiled():
+        say("compiling the event loop for this version, once (up to a minute)")
 
 
 def emit(text: str) -> None:

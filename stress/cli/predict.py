@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from stress.cli.help import SectionCommand
 from stress.cli.options import WHAT, configured, orders_argument, prediction_options
-from stress.cli.output import announce, emit, make_way, say
+from stress.cli.output import Announcer, announce, emit, make_way, say_what_is_compiled
 from stress.cli.result_options import result_options
 from stress.cli.run_once import keep
 from stress.config import COMPARED, Scenario
-
-#: Between two lines that say how far a prediction is.
-_PATIENCE_S: Final = 1.0
 
 
 @click.command(cls=SectionCommand)
@@ -50,28 +45,19 @@ def predict(
     if output is not None:
         store.check_writable(output)
     announce("starting")
-    from stress.predict import check, is_compiled
+    from stress.predict import check
     from stress.predict import predict as predicted
 
     check(config)
-    if not is_compiled():
-        say("compiling the event loop for this version, once (up to a minute)")
-    data = predicted(config, _Tell())
+    say_what_is_compiled()
+    tell = Announcer()
+
+    def progress(order: str, virtual_ns: int, events: int) -> None:
+        tell(f"{order}: {virtual_ns / 1e9:.2f} s have passed there, {events:,} events played")
+
+    data = predicted(config, progress)
     make_way()
     result = document.build(data)
     exit_code = keep(result, output, data.exit_code)
     emit(encode(result) if as_json else compare_table(result, table_format))
     return exit_code
-
-
-class _Tell:
-    """A line on the terminal that says how far a long prediction is."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _PATIENCE_S
-
-    def __call__(self, order: str, virtual_ns: int, events: int) -> None:
-        if time.monotonic() >= self._next and sys.stderr is not None and sys.stderr.isatty():
-            make_way()
-            announce(f"{order}: {virtual_ns / 1e9:.2f} s have passed there, {events:,} events played")
-            self._next = time.monotonic() + _PATIENCE_S

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import click
 from stress import interrupt
 from stress.cli.help import SectionCommand, SectionOption
 from stress.cli.options import configured, prediction_options
-from stress.cli.output import announce, emit, make_way, say
+from stress.cli.output import Announcer, emit, make_way, say, say_what_is_compiled
 from stress.cli.progress import display
 from stress.cli.result_options import result_options
 from stress.config import COMPARED, RunConfig, Scenario
@@ -24,11 +23,15 @@ from stress.results.searched import search_table
 from stress.units import parse_duration
 
 if TYPE_CHECKING:
-    from stress.search.hunt import Found
+    from stress.search.hunt import Found, Progress
     from stress.search.sheet import Costs
 
-#: Between two lines that say how far a search is.
-_PATIENCE_S: Final = 0.5
+#: What a search is at, with the number of orders.
+_WORDS: Final = {
+    "screen": "a schedule each of %d orders",
+    "explore": "all schedules of %d orders",
+    "predict": "predicting %d orders",
+}
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -137,7 +140,13 @@ def search(
         "vcpus": proof_vcpus or bounds.get("vcpus", 1),
         "accesses": proof_accesses or bounds.get("accesses", 2),
     }
-    tell = _Tell()
+    announcer = Announcer()
+
+    def tell(what: str, done: int, of: int, left_s: float | None) -> None:
+        left = "" if left_s is None else f", about {left_s:.0f} s left"
+        if of:
+            announcer(f"{_WORDS[what] % of}: {done} done{left}")
+
     with Crew(jobs) as crew:
         found = Hunt(crew, Verdicts(), limit_ns, tell).search(vocabulary, limits)
     costs, code = None, ExitCode.OK
@@ -168,16 +177,15 @@ def _resumed(file: Path) -> dict[str, Any]:
     return found
 
 
-def _predicted(found: Found, config: RunConfig, tell: _Tell) -> Costs:
+def _predicted(found: Found, config: RunConfig, tell: Progress) -> Costs:
     """What every proved order costs on the platform, as far as nobody interrupts."""
-    from stress.predict import briefly, is_compiled
+    from stress.predict import briefly
     from stress.search.front import label
     from stress.search.sheet import Costs
     from stress.search.verdicts import PROVED
 
     programs = found.judged(PROVED)
-    if not is_compiled():
-        say("compiling the event loop for this version, once (up to a minute)")
+    say_what_is_compiled()
     costs, began = Costs(config.platform, config.to_json(), {}), time.monotonic()
     tell("predict", 0, len(programs), None)
     orders = [parse_order(label(steps, found.limits["fwb"])) for steps in programs]
@@ -225,23 +233,3 @@ def _write_counterexamples(directory: Path, witnesses: Any) -> None:
             path = directory / f"{witness.constraint.name}.json"
             store.write(path, witness.verdict.counterexample)
             say(f"{witness.constraint.text}: stress verify --replay {path}")
-
-
-class _Tell:
-    """A line on the terminal that says how far a search is."""
-
-    _WORDS: Final = {
-        "screen": "a schedule each of %d orders",
-        "explore": "all schedules of %d orders",
-        "predict": "predicting %d orders",
-    }
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def __call__(self, what: str, done: int, of: int, left_s: float | None) -> None:
-        if of and time.monotonic() >= self._next and sys.stderr is not None and sys.stderr.isatty():
-            make_way()
-            left = "" if left_s is None else f", about {left_s:.0f} s left"
-            announce(f"{self._WORDS[what] % of}: {done} done{left}")
-            self._next = time.monotonic() + _PATIENCE_S
