@@ -79,9 +79,9 @@ def machine(granule: int, block_size: int, backing: str, offset: int, rebuilds: 
         blocks=3,
         memslots=2,
         phys_offset=MEMSLOT_BASE + offset,
-        backing_level=level,
         backing_thp=thp,
         vcpu_rebuilds=rebuilds,
+        **({} if level is None else {"backing_level": level}),  # None: as large as the blocks
         shared=shared,
     )
     s.huge[:] = thp and huge
