@@ -238,6 +238,6 @@ def test_frames_that_move_while_it_yields_are_not_mapped(hooks: Hooks) -> None:
 def test_without_the_second_look_they_are(hooks: Hooks) -> None:
     bug = BUGS["no-recheck"]
     bounds = replace(TWO_ENTRIES, scenario="thp", vcpu_rebuilds=True, speculating=0, inject=bug.flag)
-    result = verify(hooks, UNMAP_FIRST, bounds, 60 * 10**9, Scheduler.PCT)
+    result = verify(hooks, UNMAP_FIRST, bounds, 280 * 10**9, Scheduler.PCT)
     assert result.judgement is Judgement.VIOLATION
     assert set(result.kinds) & set(bug.kinds)
