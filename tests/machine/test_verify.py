@@ -9,14 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from casemate_rules import judge
 from tabulate import tabulate
 
 from stress import interrupt
 from stress.bugs import BUGS
-from stress.cli.verify import verify as verify_command
 from stress.errors import UsageError
 from stress.kernels import grace
 from stress.orders import NAMED_ORDERS, parse_order
@@ -39,8 +37,7 @@ from stress.verify.example_trace import trace_of
 from stress.verify.hooks import Hooks
 from stress.verify.replay import follow, read, simplify, stage, write
 from stress.verify.scene import Bounds, Guess, Scene, machine_on
-from stress.verify.session import bounds_for, orders_for, play
-from stress.verify.showing import RUN_ALONE, order_that_shows, settings_that_show
+from stress.verify.session import orders_for, play
 from stress.verify.verification import Judgement, Scheduler, Verified, look_around, verify
 from stress.verify.world import World
 
@@ -55,15 +52,6 @@ NO_FWB = Bounds(vcpus=1, accesses=2, fwb=False, guest_caches=False)
 def hooks() -> Iterator[Hooks]:
     with Hooks() as hooks:
         yield hooks
-
-
-def shown(hooks: Hooks, name: str, seed: int = 1) -> Verified:
-    """What the command that `stress bugs` names for a bug finds."""
-    defaults = {option.name: option.default for option in verify_command.params if isinstance(option, click.Option)}
-    options = {**defaults, **settings_that_show(name)}
-    [order], bug = orders_for([order_that_shows(name)], name)
-    bounds = bounds_for(order, options, bug)
-    return verify(hooks, order, bounds, None, Scheduler(options["scheduler"]), seed)
 
 
 def verified(hooks: Hooks, order: str, bounds: Bounds = NO_FWB) -> Verified:
@@ -186,13 +174,6 @@ def test_a_search_out_of_its_budget_proved_nothing(hooks: Hooks) -> None:
     assert result.remedy == "try a longer --limit or --no-speculation or --accesses 1 or --memory sc"
 
 
-@pytest.mark.parametrize("name", [name for name in BUGS if name not in RUN_ALONE])
-def test_a_bug_is_found_as_stress_bugs_says(hooks: Hooks, name: str) -> None:
-    result = shown(hooks, name)
-    assert result.judgement is Judgement.VIOLATION
-    assert set(result.kinds) & set(BUGS[name].kinds)
-
-
 @pytest.mark.parametrize(("scenario", "kind"), [("split", "tlb-conflict"), ("migration", "lost-dirty")])
 def test_a_missing_tlbi_is_found_elsewhere_too(hooks: Hooks, scenario: str, kind: str) -> None:
     bounds = replace(NO_FWB, scenario=scenario, inject=BUGS["missing-tlbi"].flag)
@@ -230,14 +211,6 @@ def test_a_batch_needs_a_tlbi_for_all_of_it(hooks: Hooks) -> None:
 def test_a_bug_in_the_accounts_is_refused() -> None:
     with pytest.raises(UsageError, match="event-lost is in the accounts"):
         orders_for(["block-first"], "event-lost")
-
-
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("scheduler", [Scheduler.RANDOM, Scheduler.PCT])
-def test_chance_finds_what_is_wrong_whatever_the_seed(hooks: Hooks, scheduler: Scheduler, seed: int) -> None:
-    order = BUGS["free-before-tlbi"].rewrite(parse_order("block-first"))
-    result = verify(hooks, order, NO_FWB, None, scheduler, seed)
-    assert set(result.kinds) == {"table-use-after-free"}
 
 
 def test_chance_proves_nothing(hooks: Hooks) -> None:
