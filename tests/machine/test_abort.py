@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -73,6 +73,7 @@ def rows(s: Machine, mappings: tuple[str, ...]) -> Iterator[Row]:
 def machine(granule: int, block_size: int, backing: str, offset: int, rebuilds: bool, shared: bool) -> Machine:
     """Three blocks in two memslots, ``offset`` bytes away from where blocks are aligned."""
     level, thp, huge = BACKINGS[backing]
+    settings: dict[str, Any] = {} if level is None else {"backing_level": level}  # None: as large as the blocks
     s = small_machine(
         granule,
         block_size,
@@ -81,8 +82,8 @@ def machine(granule: int, block_size: int, backing: str, offset: int, rebuilds: 
         phys_offset=MEMSLOT_BASE + offset,
         backing_thp=thp,
         vcpu_rebuilds=rebuilds,
-        **({} if level is None else {"backing_level": level}),  # None: as large as the blocks
         shared=shared,
+        **settings,
     )
     s.huge[:] = thp and huge
     set_order(s, (BLOCK_FIRST_DEFERRED if shared else UNMAP_FIRST).steps)
