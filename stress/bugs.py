@@ -42,7 +42,7 @@ NO_RECHECK: Final = 2048
 #: A block that holds what is not at the PoC is installed without cleaning it.
 NO_CMO: Final = 4096
 
-#: A walk that unmaps a range frees the tables it emptied before the TLBI of their entries.
+#: The TLBI of an unmapped range, one for all of it, comes after the walk that frees the tables it emptied.
 FREED_IN_WALK: Final = 8192
 #: The TLBI for a table's entry carries the hint of a leaf's level: cached table pointers survive.
 TABLE_LEVEL_HINT: Final = 16384
@@ -237,8 +237,8 @@ _CATALOGUE: Final = (
     _bug(
         "range-level-hint",
         "fixed by 0f0ff097bf77 (Linux 6.9)",
-        "the TLBI of an unmapped range has the hint of a block's level: the pages it was meant for survive",
-        ("stale-translation", "tlb-conflict"),
+        "the TLBI of an unmapped range has the hint of a level that its leaves do not have: they survive",
+        ("stale-translation", "bbm", "tlb-conflict"),
         flag=RANGE_LEVEL_HINT,
         needs=(Need.UNMAP,),
         scenario="thp",
@@ -311,7 +311,7 @@ _CATALOGUE: Final = (
         "missing-dsb",
         "class of bug (DDI 0487 D8.14)",
         "nobody waits for the TLBI: a stale translation is used after its completion",
-        ("stale-translation", "bbm"),
+        ("stale-translation", "bbm", "table-use-after-free", "lost-dirty"),
         flag=MISSING_DSB,
         scenario="thp",
     ),
@@ -329,7 +329,7 @@ _CATALOGUE: Final = (
         "missing-tlbi",
         "class of bug",
         "no change of a table invalidates a TLB: unmap, split, write protection, relaxation, rebuild",
-        ("stale-translation", "lost-dirty", "bbm"),
+        ("stale-translation", "lost-dirty", "bbm", "table-use-after-free"),
         flag=MISSING_TLBI,
         scenario="thp",
     ),

@@ -18,11 +18,12 @@ NOTHING = -1
 
 # Detail codes of stale-translation evidence.
 WRONG_FRAME, OUTSIDE_MEMORY, NOT_THE_HOSTS, WRONG_ATTRIBUTES, STILL_FORBIDDEN, NEVER_INVALIDATED = range(6)
+STILL_REACHED = 6
 # Detail codes of table-use-after-free evidence.
 WALKED, FREED_TOO_EARLY, LINKED_WHEN_FREE, WALKED_BY_HANDLER, NOT_POISONED, WALKED_WITHOUT_LOCK = range(6)
 FREED_WITHOUT_GRACE, LINKED_UNWRITTEN = 6, 7
 # Detail codes of lost-dirty evidence.
-COPY_DIFFERS, NOT_LOGGED = range(2)
+COPY_DIFFERS, NOT_LOGGED, STILL_WRITABLE = range(3)
 # Detail codes of refcount evidence.
 COUNT, LINKED_TWICE, WRONG_LEVEL = range(3)
 # Detail codes of not-at-poc evidence.

@@ -9,12 +9,12 @@ from typing import Any
 
 from stress.arch.geometry import LAST_LEVEL
 from stress.bugs import HARVEST_WITHOUT_TLBI
-from stress.kernels.codes import COPY_DIFFERS, STOPPED
+from stress.kernels.codes import COPY_DIFFERS, STILL_WRITABLE, STOPPED
 from stress.kernels.descriptor import WRITE, is_leaf, pages_at, permissions, write_protected
 from stress.kernels.entries import find, set_entry
 from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
-from stress.kernels.oracle import report
+from stress.kernels.oracle import broke_rule, report
 from stress.kernels.tlbi import tlbi_vmid
 from stress.shm.accounts import Kind, State
 from stress.shm.atomics import exchange, fetch_and, fetch_or, load, put, store
@@ -59,8 +59,13 @@ def stop_watching(s: Machine) -> bool:
 
 
 @kernel
-def watch(s: Machine) -> None:
-    """From here on every guest write must find its dirty bit set: no TLB lets the guest write to other pages."""
+def watch(s: Machine, protected: bool, who: int) -> None:
+    """From here on every guest write must find its dirty bit set.
+
+    A rule is asked: the TLBI of what was write-protected is complete, so no TLB lets the guest write to other pages.
+    """
+    if not protected:
+        broke_rule(s, _LOST_DIRTY, who, s.geo.base_gfn, -1, 0, 1, STILL_WRITABLE)
     store(s.control, LOGGED, load(s.control, LOGGED) | 1)
 
 
@@ -119,10 +124,9 @@ def set_logging(s: Machine, who: int, on: int) -> int:
             base = load(s.memslots, (slot, SLOT_BASE))
             changed += write_protect(s, base, base + load(s.memslots, (slot, SLOT_PAGES)), who)
             store(s.memslots, (slot, SLOT_PROTECTED), 1)
-    if changed != 0:
-        tlbi_vmid(s, who)
+    protected = changed == 0 or tlbi_vmid(s, who)
     if on != 0:
-        watch(s)
+        watch(s, protected, who)
     release(s, who, _DWELL)
     return changed
 
@@ -168,10 +172,9 @@ def _protect_pages(s: Machine, page: int, bits: int, shift: int, who: int) -> tu
 @kernel
 def _protected(s: Machine, who: int, changed: int, watched: bool) -> None:
     """What was dirty is write-protected: tell the TLBs, watch again, and release mmu_lock."""
-    if changed != 0 and not injected(s, HARVEST_WITHOUT_TLBI):
-        tlbi_vmid(s, who)
+    protected = changed == 0 or (not injected(s, HARVEST_WITHOUT_TLBI) and tlbi_vmid(s, who))
     if watched:
-        watch(s)
+        watch(s, protected, who)
     release(s, who, _DWELL)
 
 

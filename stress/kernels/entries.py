@@ -121,13 +121,13 @@ def settle_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: i
 
 
 @kernel
-def may_settle(s: Machine, issued: bool, left: int) -> bool:
-    """Whether a broken entry may become ``left``: a TLBI was issued for it, and not left out by an injected bug.
+def may_settle(s: Machine, covered: bool, left: int) -> bool:
+    """Whether a broken entry may become ``left``: a completed TLBI covers it. Injected bugs leave that out.
 
     Without one the entry stays as it was broken, and the break-before-make rule sees who makes it. An entry
     given away under a shared mmu_lock becomes ``left`` in any case: nobody could own and make a broken one.
     """
-    return issued or (left == 0 and s.geo.shared != 0)
+    return covered or (left == 0 and s.geo.shared != 0)
 
 
 @kernel
@@ -136,16 +136,16 @@ def tlbi_entry(s: Machine, index: int, level: int, gfn: int, left: int, who: int
 
     0 gives the entry away: whoever shares mmu_lock and goes on to fill it leaves LOCKED. Of a table nothing is left but
     the pointer to it, under which no leaf is mapped any more, and each walk that uses it: one IPA's is enough.
-    Returns whether a TLBI was issued, as ``tlbi_ipas``.
+    Returns whether a TLBI that covers it is complete, as ``tlbi_ipas``.
     """
     pages = pages_at(s.geo, level)
     start = gfn & ~(pages - 1)
     if not is_broken_leaf(load(s.tables, index)):
         pages = 1
-    issued = tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
-    if may_settle(s, issued, left):
+    covered = tlbi_ipas(s, start, start + pages, who, _TLBI_ENTRY)
+    if may_settle(s, covered, left):
         settle_entry(s, index, level, gfn, left, who)
-    return issued
+    return covered
 
 
 @kernel

@@ -6,17 +6,18 @@ Linux 6.1: ``kvm_mmu_notifier_invalidate_range_start``, ``stage2_unmap_walker``,
 from __future__ import annotations
 
 from stress.arch.geometry import LAST_LEVEL
-from stress.bugs import FREED_IN_WALK, REFERENCE_KEPT
+from stress.bugs import FREED_IN_WALK, RANGE_LEVEL_HINT, REFERENCE_KEPT
 from stress.kernels.clean import count_not_at_poc
-from stress.kernels.codes import STOPPED
+from stress.kernels.codes import FREED_TOO_EARLY, STILL_REACHED, STOPPED
 from stress.kernels.descriptor import is_leaf, is_table, next_page, pages_at
 from stress.kernels.entries import break_entry, find, may_settle, page_of, settle_entry, tlbi_entry
 from stress.kernels.grace import grace, grace_clock, judge_free
 from stress.kernels.inject import injected
 from stress.kernels.memslots import count_change
+from stress.kernels.oracle import broke_rule
 from stress.kernels.pool import free_table, put_page
 from stress.kernels.tlbi import tlbi_range
-from stress.shm.accounts import State
+from stress.shm.accounts import Kind, State
 from stress.shm.atomics import exchange, load, store
 from stress.shm.jit import entry, kernel
 from stress.shm.layout import Machine
@@ -30,19 +31,23 @@ from stress.shm.words import (
     SLOT_LOGGING,
     SLOT_PAGES,
     SLOT_PROTECTED,
+    TLBI_HINT,
 )
 
 _DWELL = int(State.DWELL)
+_AFTER_FREE = int(Kind.TABLE_USE_AFTER_FREE)
+_STALE = int(Kind.STALE_TRANSLATION)
 DONE = 0
 
 
 @kernel
-def break_leaves(s: Machine, first: int, end: int, who: int) -> tuple[int, int, int]:
-    """Break every leaf that maps guest frames [first, end); how many, and the frames [low, high) that they mapped.
+def break_leaves(s: Machine, first: int, end: int, who: int) -> tuple[int, int, int, int]:
+    """Break every leaf that maps guest frames [first, end).
 
-    A block that reaches beyond the range goes as a whole.
+    How many, a bit for each level at which one was, and the frames [low, high) that they mapped: a block that reaches
+    beyond the range goes as a whole.
     """
-    count, low, high = 0, first, end
+    count, levels, low, high = 0, 0, first, end
     gfn = first
     while gfn < end:
         index, level = find(s, gfn, LAST_LEVEL)
@@ -55,8 +60,9 @@ def break_leaves(s: Machine, first: int, end: int, who: int) -> tuple[int, int, 
             low = min(low, begins)
             high = max(high, begins + pages)
             count += 1
+            levels |= 1 << level
         gfn = begins + pages
-    return count, low, high
+    return count, levels, low, high
 
 
 @kernel
@@ -70,19 +76,29 @@ def settle_leaves(s: Machine, first: int, end: int, who: int) -> None:
 
 
 @kernel
-def unmap_leaves(s: Machine, first: int, end: int, who: int) -> int:
-    """Unmap every leaf that maps guest frames [first, end), with one TLBI for all; how many."""
-    count, low, high = break_leaves(s, first, end, who)
-    if count != 0 and may_settle(s, tlbi_range(s, low, high, who), 0):
+def invalidate_leaves(s: Machine, levels: int, low: int, high: int, who: int) -> None:
+    """One TLBI for all the leaves that were broken: at these levels (a bit each), of guest frames [low, high).
+
+    A rule is asked: it is complete and covers all of them, or a TLB still leads to frames that are about to move.
+    """
+    hint = 0
+    if high - low > 1 and injected(s, RANGE_LEVEL_HINT):
+        hint = s.geo.block_level if levels >> LAST_LEVEL & 1 else LAST_LEVEL
+    complete = tlbi_range(s, low, high | hint << TLBI_HINT, who)
+    covered = complete and (hint == 0 or levels == 1 << hint)
+    if not covered:
+        index, level = find(s, low, LAST_LEVEL)
+        broke_rule(s, _STALE, who, low, level, load(s.tables, index), 0, STILL_REACHED)
+    if may_settle(s, covered, 0):
         settle_leaves(s, low, high, who)
-    return count
 
 
 @kernel
 def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
     """Free the tables that map nothing any more, deepest first, and invalidate their parent entries; how many.
 
-    ``stage2_unmap_walker``: a child whose page_count is 1 goes, its entry with it.
+    ``stage2_unmap_walker``: a child whose page_count is 1 goes, its entry with it. A rule is asked: no vCPU can walk
+    into a table that is freed, because a TLBI for its entry is complete.
     """
     freed = 0
     for level in range(LAST_LEVEL - 1, s.geo.start_level - 1, -1):
@@ -95,16 +111,16 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
                 child = next_page(s.geo, descriptor)
                 if load(s.page_count, child) == 1 and break_entry(s, index, descriptor, level, gfn, 0, who):
                     put_page(s, page_of(s, index))
-                    late = injected(s, FREED_IN_WALK)
-                    if not late:
-                        tlbi_entry(s, index, level, gfn, 0, who)
+                    covered = not injected(s, FREED_IN_WALK) and tlbi_entry(s, index, level, gfn, 0, who)
                     clock = grace_clock(s)
                     if grace(s, who):
                         judge_free(s, clock, gfn, level, who)
+                        if not covered:
+                            broke_rule(
+                                s, _AFTER_FREE, who, gfn, level, descriptor, load(s.tables, index), FREED_TOO_EARLY
+                            )
                         free_table(s, child, gfn, who)
                         freed += 1
-                    if late:
-                        tlbi_entry(s, index, level, gfn, 0, who)
             gfn += pages_at(s.geo, reached)
             gfn &= ~(pages_at(s.geo, reached) - 1)
     return freed
@@ -113,8 +129,13 @@ def free_empty_tables(s: Machine, first: int, end: int, who: int) -> int:
 @kernel
 def unmap_range(s: Machine, first: int, end: int, who: int) -> int:
     """Unmap guest frames [first, end); leaves unmapped. The caller holds mmu_lock alone."""
-    count = unmap_leaves(s, first, end, who)
-    free_empty_tables(s, first, end, who)
+    count, levels, low, high = break_leaves(s, first, end, who)
+    late = s.geo.inject & FREED_IN_WALK != 0  # one TLBI for all, at the end, as if nothing was freed before
+    if count != 0 and not late:
+        invalidate_leaves(s, levels, low, high, who)
+    freed = free_empty_tables(s, first, end, who)
+    if late and count + freed != 0:
+        invalidate_leaves(s, levels, low, high, who)
     return count
 
 

@@ -210,10 +210,10 @@ def tlbi_ipa(s: Machine, who: int, entry: int) -> bool:
     b = s.building[who, entry]
     block = is_leaf(b[B_OLD], b[B_LEVEL])
     if block and b[B_BROKEN]:
-        issued = tlbi_entry(s, b[B_INDEX], b[B_LEVEL], b[B_GFN], LOCKED, who)
+        covered = tlbi_entry(s, b[B_INDEX], b[B_LEVEL], b[B_GFN], LOCKED, who)
     else:
-        issued = tlbi_range(s, b[B_GFN], b[B_GFN] + 1, who)
-    if block and issued and b[B_CLOCK] != LINKED:
+        covered = tlbi_range(s, b[B_GFN], b[B_GFN] + 1, who)
+    if block and covered and b[B_CLOCK] != LINKED:
         b[B_CLOCK] = COVERED
     return True
 

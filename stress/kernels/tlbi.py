@@ -8,7 +8,7 @@ visible or will be thrown away (DDI 0487 D8.14: TLBI; DSB completes it).
 from __future__ import annotations
 
 from stress.arch import tlbi as instruction
-from stress.bugs import MISSING_DSB, MISSING_TLBI, RANGE_LEVEL_HINT, RANGE_SCALE
+from stress.bugs import MISSING_DSB, MISSING_TLBI, RANGE_SCALE
 from stress.kernels.cost import spend
 from stress.kernels.inject import injected
 from stress.shm.atomics import exchange, fetch_add, fetch_max, load, store
@@ -26,7 +26,6 @@ from stress.shm.words import (
     TLBI_DONE,
     TLBI_END,
     TLBI_FRAMES,
-    TLBI_HINT,
     TLBI_NUMBER,
     TLBI_PENDING,
     TLBI_START,
@@ -60,10 +59,11 @@ def publish(s: Machine, start: int, end: int) -> int:
 
 
 @kernel
-def publish_range(s: Machine, start: int, end: int, who: int, traced: int) -> None:
+def publish_range(s: Machine, start: int, end: int, who: int, traced: int) -> bool:
     """Publish the invalidation of guest frames [start, end) by as many instructions as that takes.
 
-    ``end`` says whom each of them reaches, and what, from TLBI_LOCAL on.
+    Returns whether all of them were covered: always, but for an injected bug. ``end`` says whom each of them reaches,
+    and what, from TLBI_LOCAL on.
     """
     frames = end & TLBI_FRAMES
     while start < frames:
@@ -72,7 +72,8 @@ def publish_range(s: Machine, start: int, end: int, who: int, traced: int) -> No
         publish(s, start, behind | (end & ~TLBI_FRAMES))
         start = behind
         if start < frames and injected(s, RANGE_SCALE):
-            break
+            return False
+    return True
 
 
 @kernel
@@ -102,18 +103,22 @@ def too_late(s: Machine, start: int, end: int) -> bool:
 
 
 @kernel
-def tlbi_vmid(s: Machine, who: int) -> None:
-    """Invalidate every translation of the VMID and wait (KVM's ``__kvm_tlb_flush_vmid``)."""
+def tlbi_vmid(s: Machine, who: int) -> bool:
+    """Invalidate every translation of the VMID and wait (KVM's ``__kvm_tlb_flush_vmid``).
+
+    Returns whether it was issued and is complete: always, but for injected bugs.
+    """
     if injected(s, MISSING_TLBI):
-        return
+        return False
     trace(s, _VMID, who, 0, 0)
     if too_late(s, 0, 0):
-        return
+        return False
     number = publish(s, 0, 0)
     wait_for_completion(s)
     spend(s, who, s.geo.tlbi_ns)
     fetch_max(s.control, TLBI_DONE, number)
     trace(s, _DSB, who, 0, 0)
+    return True
 
 
 @kernel
@@ -121,26 +126,21 @@ def tlbi_ipas(s: Machine, start: int, end: int, who: int, traced: int) -> bool:
     """Invalidate the translations of guest frames [start, end) and wait; ``traced`` is what the trace calls it.
 
     ``end`` says whom it reaches (from TLBI_LOCAL on), and of which level its leaf entries alone go (from TLBI_HINT on).
-    Returns whether one was issued: always, but for the injected bug that leaves it out.
+    Returns whether it was issued for all of them and is complete, as ``tlbi_vmid``.
     """
     if injected(s, MISSING_TLBI):
         return False
     if too_late(s, start, end):
         trace(s, traced, who, start, end)
-        return True
-    publish_range(s, start, end, who, traced)
+        return False
+    covered = publish_range(s, start, end, who, traced)
     wait_for_completion(s)
     spend(s, who, s.geo.tlbi_ipa_ns)
     trace(s, _DSB, who, 0, 0)
-    return True
+    return covered
 
 
 @kernel
 def tlbi_range(s: Machine, start: int, end: int, who: int) -> bool:
-    """Invalidate by IPA every page of guest frames [start, end) and wait (``__kvm_tlb_flush_vmid_ipa``).
-
-    Returns whether a TLBI was issued, as ``tlbi_ipas``.
-    """
-    if end - start > 1 and injected(s, RANGE_LEVEL_HINT):
-        end |= s.geo.block_level << TLBI_HINT
+    """``tlbi_ipas`` as the trace calls it that of a range (``__kvm_tlb_flush_vmid_ipa``); the same result."""
     return tlbi_ipas(s, start, end, who, _RANGE)

@@ -24,6 +24,7 @@ _DETAIL = {
         codes.WRONG_ATTRIBUTES: "a descriptor's attributes (MemAttr, S2AP, SH, AF, XN, ...) are not its mapping's",
         codes.STILL_FORBIDDEN: "a TLB forbids what the entry allows: no TLBI since the entry changed",
         codes.NEVER_INVALIDATED: "the split is over, and no TLBI has covered its block since that was unlinked",
+        codes.STILL_REACHED: "unmapped, but no completed TLBI covers its leaves: a TLB leads to frames that now move",
     },
     Kind.TABLE_USE_AFTER_FREE: {
         codes.WALKED: "a committed walk read a freed table page",
@@ -38,6 +39,7 @@ _DETAIL = {
     Kind.LOST_DIRTY: {
         codes.COPY_DIFFERS: "written after it was copied, and not logged as dirty",
         codes.NOT_LOGGED: "a guest write under dirty logging whose page is not logged as dirty",
+        codes.STILL_WRITABLE: "write-protected without a completed TLBI: the guest may write on, unlogged",
     },
     Kind.REFCOUNT: {
         codes.COUNT: "page_count is not 1 + counted entries",
@@ -86,6 +88,8 @@ _WORDS_OF_DETAIL = {
     (Kind.STALE_TRANSLATION, codes.NOT_THE_HOSTS): ("descriptor", "expected"),
     (Kind.STALE_TRANSLATION, codes.WRONG_ATTRIBUTES): ("descriptor", "expected"),
     (Kind.STALE_TRANSLATION, codes.NEVER_INVALIDATED): ("old", "new"),
+    (Kind.STALE_TRANSLATION, codes.STILL_REACHED): ("entry_now", "expected"),
+    (Kind.LOST_DIRTY, codes.STILL_WRITABLE): ("tlbi_completed", "expected"),
     (Kind.TABLE_USE_AFTER_FREE, codes.FREED_WITHOUT_GRACE): ("grace_period_ended", "grace_period_needed"),
     (Kind.TABLE_LEAK, codes.POOL_RAN_DRY): ("tables_in_use", "tables_free"),
 }
@@ -95,6 +99,7 @@ _WORDS_OF_DETAIL = {
 _WITHOUT_STORE = {
     (Kind.NOT_INSTALLED, codes.LEFT_INVALID),
     (Kind.NOT_INSTALLED, codes.LEFT_NT),
+    (Kind.STALE_TRANSLATION, codes.STILL_REACHED),
     (Kind.TABLE_USE_AFTER_FREE, codes.FREED_WITHOUT_GRACE),
 }
 

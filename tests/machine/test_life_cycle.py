@@ -248,6 +248,17 @@ def move_a_huge_page(s: Machine, guest: Guest) -> None:
     guest(4, False)
 
 
+def move_pages(s: Machine, guest: Guest) -> None:
+    """Under the guest, which has one in its TLB. Their table gets empty, and goes."""
+    guest(4, True)
+    assert split_block(s, 0) == 0
+    guest(4, True)
+    assert invalidate_start(s, s.geo.hypervisor, s.geo.base_gfn, 0, BLOCK) == 0
+    assert move_frames(s, 0, 0, 2 * BLOCK, 0, BLOCK) == BLOCK
+    assert invalidate_end(s, s.geo.hypervisor, 0, BLOCK, 2 * BLOCK, 0, 1) == 0
+    guest(4, False)
+
+
 SEQUENCES: dict[str, Callable[[Machine, Guest], None]] = {
     "leak-on-update": lose_a_reference,
     "wrong-fault-level": write_where_a_block_may_be,
@@ -258,7 +269,11 @@ SEQUENCES: dict[str, Callable[[Machine, Guest], None]] = {
     "missing-tlbi": move_a_huge_page,
     "reference-kept": move_a_huge_page,
     "freed-twice": split_and_rebuild,
+    "freed-in-walk": move_pages,
+    "range-level-hint": move_pages,
 }
+#: More places where a bug can be made.
+ALSO = [("harvest-without-tlbi", write_after_a_clear), ("range-level-hint", move_a_huge_page)]
 #: Seen by the collector; only beside a walker; only by who looked without mmu_lock; with caches off (test_rebuild); by
 #: what a vCPU still holds (test_verify); by a batch (test_batch).
 ELSEWHERE = {
@@ -266,9 +281,7 @@ ELSEWHERE = {
     "no-grace",
     "no-recheck",
     "no-cmo",
-    "freed-in-walk",
     "table-level-hint",
-    "range-level-hint",
     "batch-first-tlbi-only",
     "range-scale",
     "range-unaligned",
@@ -281,7 +294,7 @@ def test_each_bug_in_the_code_has_its_sequence() -> None:
 
 
 @pytest.mark.parametrize("injected", [True, False])
-@pytest.mark.parametrize(("name", "sequence"), [*SEQUENCES.items(), ("harvest-without-tlbi", write_after_a_clear)])
+@pytest.mark.parametrize(("name", "sequence"), [*SEQUENCES.items(), *ALSO])
 def test_a_bug_shows_as_its_violation_and_only_where_it_is_injected(
     name: str, sequence: Callable[[Machine, Guest], None], injected: bool
 ) -> None:
@@ -318,9 +331,9 @@ def protect_under_the_guest(s: Machine, guest: Guest) -> None:
 #: Each operation that must invalidate TLBs, with what shows that it did not.
 WITHOUT_TLBI: dict[str, tuple[Callable[[Machine, Guest], None], dict[str, int]]] = {
     "split": (split_under_the_guest, {"bbm": 1, "stale-translation": 1}),
-    "split by a handler": (split_by_a_handler, {"bbm": 1, "stale-translation": 1}),
-    "write protection": (protect_under_the_guest, {"lost-dirty": 1}),
-    "unmap by the notifier": (move_a_huge_page, {"stale-translation": 1}),
+    "split by a handler": (split_by_a_handler, {"bbm": 1, "stale-translation": 1, "lost-dirty": 1}),
+    "write protection": (protect_under_the_guest, {"lost-dirty": 2}),  # a rule, and the guest's write
+    "unmap by the notifier": (move_a_huge_page, {"stale-translation": 2}),  # a rule, and the guest's read
 }
 
 
@@ -336,15 +349,20 @@ def test_a_missing_tlbi_shows_in_each_operation(operation: str, injected: bool, 
     assert bool(s.tally[ACTED]) == injected
 
 
+@pytest.mark.parametrize("shared", EITHER)
 @pytest.mark.parametrize("injected", [True, False])
-def test_the_rule_sees_who_maps_what_the_notifier_unmapped_without_a_tlbi(injected: bool) -> None:
-    """No TLB holds the page, so no access can show it. Under a shared mmu_lock its entry is given away."""
-    s = small_machine(vcpus=1, spare_blocks=1, inject=BUGS["missing-tlbi"].flag if injected else 0)
+def test_rules_see_what_the_notifier_unmapped_without_a_tlbi(injected: bool, shared: bool) -> None:
+    """No TLB holds the page or its table, so no access can show it: the unmap does, and who maps it.
+
+    Under a shared mmu_lock the entry is given away, and nobody is told.
+    """
+    s = small_machine(vcpus=1, spare_blocks=1, shared=shared, inject=BUGS["missing-tlbi"].flag if injected else 0)
     assert populate(s, s.geo.hypervisor, s.geo.base_gfn) == 0
     assert invalidate_start(s, s.geo.hypervisor, s.geo.base_gfn, 0, BLOCK) == 0
     assert invalidate_end(s, s.geo.hypervisor, 0, BLOCK, 0, 0, 1) == 0
     execute(s, new_cpu(), 0, program(4), 1)
-    assert violations(s) == ({"bbm": 1} if injected else {})
+    told = {"stale-translation": 1, "table-use-after-free": 1} | ({} if shared else {"bbm": 1})
+    assert violations(s) == (told if injected else {})
 
 
 @pytest.mark.parametrize("injected", [True, False])
