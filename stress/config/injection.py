@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Final
 
-from stress.arch.tlbi import covered
+from stress.arch.tlbi_range import covered
 from stress.bugs import Need
 from stress.config.model import RunConfig
 from stress.config.values import STAGED, Cmo, Rebuilder, Scenario

@@ -7,7 +7,7 @@ visible or will be thrown away (DDI 0487 D8.14: TLBI; DSB completes it).
 
 from __future__ import annotations
 
-from stress.arch import tlbi as instruction
+from stress.arch import tlbi_range as instruction
 from stress.bugs import MISSING_DSB, MISSING_TLBI, RANGE_SCALE
 from stress.kernels.cost import spend
 from stress.kernels.inject import injected
