@@ -324,8 +324,7 @@ def parse_order(text: str) -> Order:
     """The order that ``text`` names or lists (``"invalidate,tlbi,install,unmap"``).
 
     A list keeps its own (normalised) text as its name, also when its steps are those of a named order.
-    Raises `UsageError` for an unknown name or step, a repeated step, no install or two, two tear-downs, a
-    ``clear-nt`` without ``install-nt`` before it, a step outside mmu_lock that needs it, or nothing at all.
+    Raises `UsageError` for an unknown name or step, a repeated step, nothing, or what no executor could follow.
     """
     known = {step.value: (step,) for step in REBUILD_STEPS} | SPELLINGS
     return NAMED_ORDERS.get(text.strip()) or Order(
@@ -351,15 +350,15 @@ def read_steps(
     if words == [""]:
         raise UsageError(f"the {what} is empty", remedy)
     unknown = [word for word in words if word not in known]
-    if unknown and len(words) == 1:
-        raise UsageError(f"unknown {what} {shown}", did_you_mean(words[0], named, remedy))
+    if unknown and (order := named.get(unknown[0])):
+        alone = f"name it alone, or write its steps, {','.join(order.steps)}"
+        raise UsageError(f"{what} {shown}: {order.name!r} is an order, not a step", alone)
     if unknown:
-        raise UsageError(f"{what} {shown}: unknown step {unknown[0][:40]!r}", did_you_mean(unknown[0], known, remedy))
+        wrong = f"unknown {what} {shown}" if len(words) == 1 else f"{what} {shown}: unknown step {unknown[0][:40]!r}"
+        raise UsageError(wrong, did_you_mean(unknown[0], (*named, *known), remedy))
     steps = tuple(step for word in words for step in known[word])
     repeated = [step.value for index, step in enumerate(steps) if step in steps[:index]]
-    if repeated:
-        raise UsageError(f"{what} {shown}: step {repeated[0]!r} appears twice", remedy)
-    if why := nonsense(steps):
+    if why := f"step {repeated[0]!r} appears twice" if repeated else nonsense(steps):
         raise UsageError(f"{what} {shown}: {why}", remedy)
     return ",".join(words), steps
 

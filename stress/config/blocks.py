@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from stress.arch.geometry import BLOCK_SIZES, KIB, Geometry
-from stress.backings import HUGETLB, Backing
+from stress.backings import HUGETLB, SELFTEST_NAMES, Backing
 from stress.config.values import BLOCKS_ONLY, Scenario, choice, listed, problem
 from stress.units import format_size
 
@@ -60,7 +60,10 @@ def check_backing(backing: Backing, scenario: Scenario, granule: int, ipa_bits: 
     if backing in HUGETLB and granule != HUGETLB[backing][0]:
         level2 = format_size(BLOCK_SIZES[granule][2])
         needed = format_size(HUGETLB[backing][0])
-        raise problem(f"{backing} needs the {needed} granule, not {format_size(granule)}; use thp ({level2} blocks)")
+        raise problem(
+            f"{backing} ({SELFTEST_NAMES[backing]}) needs the {needed} granule, not {format_size(granule)}; "
+            f"use --granule {needed}, or thp ({level2} blocks)"
+        )
     size = block_of(backing, granule)
     if size not in block_sizes(granule, ipa_bits):
         raise problem(f"KVM has no {format_size(size)} block with {ipa_bits} bits of IPA; use hugetlb-2m or thp")

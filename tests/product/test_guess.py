@@ -42,6 +42,10 @@ def test_an_order_nearly_right_is_refused_with_what_was_meant_not_with_the_vocab
     for text, remedy in {
         "blok-first": "did you mean block-first?",
         "invalidat,tlbi,install": "did you mean invalidate?",
+        "instal": "did you mean install?",
+        "install-blok": "did you mean install or install-nt?",
+        "clean,blok-first": "did you mean block-first?",
+        "clean,block-first": "name it alone, or write its steps, invalidate,tlbi,clean,install,unmap",
         "firstly": vocabulary(),
     }.items():
         with pytest.raises(UsageError) as caught:

@@ -158,7 +158,6 @@ def test_every_list_that_can_be_executed_as_written_is_allowed_however_wrong() -
         ("invalidate,flush,install", "unknown step 'flush'"),
         ("install,", "unknown step ''"),
         (",", "unknown step ''"),
-        ("block-first,install", "unknown step 'block-first'"),
         ("install,tlbi,install", "'install' appears twice"),
         ("invalidate,tlbi", "without 'install'"),
         ("tlbi", "without 'install' or 'install-nt'"),
