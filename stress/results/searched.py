@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from stress.errors import UsageError
 from stress.orders import CLEANS
-from stress.results import cells
+from stress.results import cells, store
 from stress.results.tables import compare_table
 from stress.results.text import counted, table, wrapped
 from stress.units import format_ns
@@ -57,12 +57,21 @@ class _Constraint(BaseModel):
     kinds: tuple[str, ...]
 
 
+class _Bounds(BaseModel):
+    fwb: bool
+    guest_caches: bool
+    bbm_level: int
+    vcpus: int
+    accesses: int
+    batch: int = 1  # searches knew no batches at first
+
+
 class _Found(BaseModel):
     """The keys that readers rely on; the document has more."""
 
     complete: bool
     vocabulary: tuple[str, ...]
-    bounds: Mapping[str, Any]
+    bounds: _Bounds
     enumerated: int
     classes: int
     schedules: int
@@ -88,12 +97,14 @@ def checked(document: dict[str, Any], path: Path) -> dict[str, Any]:
         what = f"{path} has search version {str(document[KEY])[:20]}, this stress reads version {VERSION}"
         raise UsageError(what, "search again with --output")
     try:
-        _Found.model_validate(document)
+        found = _Found.model_validate(document)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         message = f"cannot read {path}: it is no whole search, {where} is missing or wrong"
         raise UsageError(message, "search again with --output") from None
-    return document
+    bounds = {**document["bounds"], **found.bounds.model_dump()}
+    ran = document["confirmation"]
+    return {**document, "bounds": bounds, "confirmation": ran and store.checked(ran, str(path), store.AGAIN)}
 
 
 def counts(document: dict[str, Any]) -> str:

@@ -48,10 +48,10 @@ def _typical(group: list[Stage]) -> Stage:
 
 
 def _mean(values: list[Any]) -> Any:
-    """The means of the numbers in values of one shape; words are taken from the first value."""
+    """The means of the numbers in values of one shape, as far as it is; words are taken from the first value."""
     first = values[0]
     if isinstance(first, dict):
-        return {key: _mean([value[key] for value in values]) for key in first}
+        return {key: _mean([value[key] for value in values]) for key in first if all(key in value for value in values)}
     if isinstance(first, list):
         return [_mean(list(column)) for column in zip(*values, strict=True)]
     if isinstance(first, str):

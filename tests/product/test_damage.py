@@ -151,6 +151,57 @@ def test_no_damage_is_an_internal_error(name: str, tmp_path: Path) -> None:
     assert not bad, "\n".join(bad[:20])
 
 
+def searched() -> Document:
+    """A search that found one order, and confirmed it; all that readers need of it."""
+    program = {"steps": ["install"], "named": [], "orders": 1}
+    return {
+        "search_version": 1,
+        "complete": True,
+        "vocabulary": ["install"],
+        "bounds": {"fwb": False, "guest_caches": False, "bbm_level": 2, "vcpus": 1, "accesses": 2, "batch": 1},
+        **dict.fromkeys(("enumerated", "classes", "schedules", "verdicts_recalled", "elapsed_ns"), 1),
+        "correct": [{**program, "schedules": 1, "predicted": None, "on_front": True}],
+        "refuted": [],
+        "undecided": [],
+        "constraints": [],
+        "platform": None,
+        "front": [program],
+        "confirmation": build(head_to_head(rng(), rebuilds=12)),
+    }
+
+
+@pytest.mark.parametrize("inside", ["bounds", "confirmation"])
+def test_what_a_search_holds_of_a_run_is_checked_as_a_run_is(inside: str, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.json"
+    document = searched()
+    path.write_text(json.dumps(document))
+    show(path)
+    bad = []
+    for place in places(document[inside]):
+        for what, wrong in damaged(document, (inside, *place)):
+            if what in ("deleted", "= []"):
+                path.write_text(json.dumps(wrong))
+                if trouble := fails(show, path):
+                    bad.append(f"{'.'.join(map(str, place))} {what}: {trouble}")
+    assert not bad, "\n".join(bad[:20])
+
+
+def test_a_search_from_before_batches_had_none(tmp_path: Path) -> None:
+    path = tmp_path / "older.json"
+    document = searched()
+    del document["bounds"]["batch"]
+    path.write_text(json.dumps(document))
+    show(path)
+
+
+def test_passes_of_which_one_counts_more_are_averaged_over_what_all_count(tmp_path: Path) -> None:
+    path = tmp_path / "odd.json"
+    document = build(page_table_test(rng(), passes=2))
+    document["stages"][0]["mappings"]["later"] = 1
+    path.write_text(json.dumps(document))
+    show(path)
+
+
 def test_a_backing_that_there_is_not_is_named(tmp_path: Path) -> None:
     """As in a result of a later version; its selftest's name would be looked up."""
     path = tmp_path / "shmem.json"
