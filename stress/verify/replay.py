@@ -9,13 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from stress.errors import UsageError
 from stress.orders import Order, parse_order
 from stress.reading import read_bytes
+from stress.results import store
 from stress.results.counterexamples import MAGIC, VERSION, Timeline
-from stress.results.store import write_text
+from stress.splits import parse_split_order
 from stress.verify.hooks import Hooks
-from stress.verify.scene import Bounds, Scene
+from stress.verify.scene import Scene, check
 from stress.verify.stops import Shared
 from stress.verify.verification import Counterexample, complexity
 
@@ -103,30 +106,36 @@ def as_kept(example: Counterexample, timeline: Timeline | None = None) -> dict[s
 
 def write(path: Path, examples: Sequence[tuple[Counterexample, Timeline]]) -> None:
     """Write counterexamples to a file. Raises `StressError`."""
-    write_text(path, json.dumps([as_kept(*each) for each in examples], indent=1) + "\n")
+    store.write_text(path, json.dumps([as_kept(*each) for each in examples], indent=1) + "\n")
 
 
 def read(path: Path) -> list[tuple[Order, Counterexample]]:
     """Read counterexamples from a file, which holds one or a list of them. Raises `UsageError` if it holds none."""
     try:
-        kept: Any = json.loads(read_bytes(path))
-        found = [_read(data) for data in (kept if isinstance(kept, list) else [kept])]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UsageError(f"{path} is not a counterexample: {error}", "let stress verify --output write it") from None
+        kept = store.loaded(read_bytes(path), path)
+    except (OSError, ValueError) as error:
+        raise store.unreadable(path, error) from error
+    found = [_read(data, path) for data in (kept if isinstance(kept, list) else [kept])]
     if not found:
         raise UsageError(f"{path} has no counterexample", "let stress verify --output write one")
     return found
 
 
-def _read(data: Any) -> tuple[Order, Counterexample]:
-    if data["magic"] != MAGIC or data["version"] != VERSION:
-        raise ValueError("it is of another version")
-    example = Counterexample(
-        order=str(data["order"]),
-        bounds=Bounds(**data["bounds"]),
-        guess=(int(data["guess"][0]), int(data["guess"][1])) if data["guess"] else None,
-        stops=tuple(map(int, data["stops"])),
-        choices=tuple(map(int, data["choices"])),
-        kinds=tuple(map(str, data["kinds"])),
-    )
-    return parse_order(example.order), example
+def _read(data: Any, path: Path) -> tuple[Order, Counterexample]:
+    if not isinstance(data, dict) or (data.get("magic"), data.get("version")) != (MAGIC, VERSION):
+        raise UsageError(f"{path} is not a counterexample of this version", "let stress verify --output write it")
+    try:
+        example = TypeAdapter(Counterexample).validate_python(data)
+        order = parse_order(example.order)
+        parse_split_order(example.bounds.split_order)
+        check(example.bounds, order)
+    except ValidationError as error:
+        wrong = f"{'.'.join(map(str, error.errors()[0]['loc']))} is missing or wrong"
+    except UsageError as error:
+        wrong = error.message
+    else:
+        vcpu, page = example.guess or (0, 0)
+        if 0 <= vcpu < example.bounds.vcpus and 0 <= page < example.bounds.pages * example.bounds.batch:
+            return order, example
+        wrong = "guess is of another machine"
+    raise UsageError(f"cannot read {path}: it is no whole counterexample: {wrong}", "write it again with --output")

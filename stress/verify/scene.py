@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from stress.arch.geometry import KIB
+from stress.arch.geometry import BLOCK_SIZES, KIB
 from stress.bugs import MISSING_DSB
+from stress.errors import UsageError
 from stress.kernels import tlbi
 from stress.kernels.audit import audit
 from stress.kernels.codes import POOL_EXHAUSTED
@@ -30,6 +31,7 @@ from stress.shm import accounts, layout, words
 from stress.shm.layout import Machine
 from stress.shm.toy import ToyGeometry, toy_geo
 from stress.splits import BUILD_FIRST, parse_split_order
+from stress.units import format_size
 from stress.verify.hardware import speculate
 from stress.verify.hooks import Hooks
 from stress.verify.regions import Region
@@ -69,6 +71,41 @@ class Bounds:
     tso: bool = True
     phases: bool = True  # a TLBI that nobody waits for takes effect at any time, not when it is issued
     speculating: int = 1  # vCPUs of the machines in which one walks by itself
+
+
+#: The least and the most of what a proof may be about.
+RANGES = {
+    "vcpus": (1, 4),
+    "accesses": (1, 8),
+    "bbm_level": (0, 3),
+    "batch": (1, 4),
+    "speculating": (0, 4),
+    "yield_every": (0, (1 << 31) - 1),
+    "inject": (0, (1 << 62) - 1),
+}
+
+
+def check(bounds: Bounds, order: Order) -> None:
+    """Raise `UsageError` if there is no such machine, or it is too large."""
+    script = SCRIPTS.get(bounds.scenario)
+    if script is None:
+        raise UsageError(f"unknown scenario {bounds.scenario[:40]!r}", f"use --scenario {' or '.join(SCRIPTS)}")
+    for name, (least, most) in RANGES.items():
+        if not least <= getattr(bounds, name) <= most:
+            raise UsageError(f"{name.replace('_', '-')} is too small or too large", f"use {least} to {most}")
+    pages, populated = bounds.pages, bounds.populated
+    if pages < 2 or pages & (pages - 1) or pages > 16:
+        raise UsageError(f"a block of {pages} pages cannot be made", "use --pages 2, 4, 8 or 16")
+    if bounds.granule not in BLOCK_SIZES:
+        raise UsageError(f"there is no granule of {format_size(bounds.granule)}", "use --granule 4K, 16K or 64K")
+    if bounds.batch > 1 and not script.rebuilds:
+        raise UsageError(f"scenario {bounds.scenario} has one block", "leave --batch out, or --scenario")
+    if not 0 <= populated <= pages:
+        raise UsageError(f"{populated} of {pages} pages cannot be mapped", f"use --populated 0 to {pages}")
+    if bounds.yield_every and not order.tears_down_locked:
+        raise UsageError(f"{order.name} tears nothing down under mmu_lock", "leave --yield-every out")
+    if bounds.recovers and not script.logs:
+        raise UsageError(f"scenario {bounds.scenario} stops no dirty logging", "use --scenario migration")
 
 
 def geo_of(bounds: Bounds, trace_rows: int = 0) -> layout.Geo:

@@ -70,7 +70,7 @@ def test_no_time_proves_nothing() -> None:
         (("block-first", "--populated", "3"), "--populated 0 to 2"),
         (("bbml2", "--inject", "no-break"), "cannot act"),
         (("block-first", "--recover", "ioctl"), "use --scenario migration"),
-        (("--replay", "/dev/null"), "not a counterexample"),
+        (("--replay", "/dev/null"), "cannot read /dev/null"),
         (("block-first", "--output", "/none/kept.json"), "choose another path with --output"),
         (("block-first", "--trace", "/none/kept.casemate"), "choose another path with --trace"),
     ],
