@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
 from pydantic import ValidationError
 
-from stress.errors import RunBroken, UsageError, why
+from stress import interrupt
+from stress.errors import Interrupted, RunBroken, UsageError, why
 from stress.reading import read_bytes
 from stress.results.parts import defects
 from stress.results.schema import SCHEMA_VERSION, Document
 from stress.results.upgrade import upgraded
 
 _OUTPUT: Final = "--output"
+_TICK_S: Final = 0.1
 AGAIN: Final = "the file is damaged or no result of stress; run again with --output"
 
 
@@ -73,7 +77,7 @@ def replacing(path: Path, option: str = _OUTPUT) -> Iterator[BinaryIO]:
     """
     target = _target(path, option)
     try:
-        with target.open("wb") if _is_special(target) else _replacing(target) as file:
+        with _open_special(target, path) if _is_special(target) else _replacing(target) as file:
             yield file
     except OSError as error:
         remedy = f"make room or {_elsewhere(option)}, and run again"
@@ -151,6 +155,22 @@ def _is_special(target: Path) -> bool:
         return not stat.S_ISREG(target.stat().st_mode)
     except OSError:
         return False
+
+
+def _open_special(target: Path, path: Path) -> BinaryIO:
+    """A device or a pipe, open for writing; a pipe once somebody reads it. Raises `Interrupted` while it waits."""
+    while True:
+        try:
+            descriptor = os.open(target, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not target.is_fifo():
+                raise
+        else:
+            os.set_blocking(descriptor, True)
+            return os.fdopen(descriptor, "wb")
+        if interrupt.requested.is_set():
+            raise Interrupted(f"interrupted while nobody read {path}", "read the pipe, or name a file")
+        time.sleep(_TICK_S)
 
 
 def _create(directory: Path) -> tuple[int, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import head_to_head, run_data, version_1
 
-from stress.errors import ExitCode, RunBroken, UsageError
+from stress import interrupt
+from stress.errors import ExitCode, Interrupted, RunBroken, UsageError
 from stress.results.document import build
 from stress.results.schema import SCHEMA_VERSION
 from stress.results.store import check_writable, read, write
@@ -71,6 +73,26 @@ def test_a_special_file_is_written_to_and_not_replaced() -> None:
     check_writable(Path("/dev/null"))
     write(Path("/dev/null"), DOCUMENT)
     assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_written_to_once_somebody_reads_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=write, args=(pipe, DOCUMENT))
+    writer.start()
+    content = pipe.read_text()
+    writer.join()
+    assert json.loads(content) == DOCUMENT
+
+
+@pytest.mark.timeout(60)
+def test_waiting_for_a_reader_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(interrupt, "requested", threading.Event())
+    threading.Timer(0.3, interrupt.requested.set).start()
+    with pytest.raises(Interrupted, match="nobody read"):
+        write(tmp_path / "pipe", DOCUMENT)
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
