@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import llvmlite.binding as llvm
 from numba import int64, typeof
+from numba.core.compiler_lock import global_compiler_lock
 
-from stress.predict.native import SYMBOL
+from stress.predict.native import SYMBOL, framed
 from stress.predict.play import play
 from stress.predict.virtual import empty_world
 
@@ -15,6 +19,8 @@ def object_code() -> bytes:
     play.compile((typeof(empty_world(1, 1, 1)), int64, int64))
     (result,) = play.overloads.values()
     library = result.library
+    with global_compiler_lock:
+        library._ensure_finalized()  # where all is compiled for the cache alone, nobody has asked for code so far
     module = llvm.parse_bitcode(library.kept)
     for function in module.functions:
         if function.name == result.fndesc.llvm_func_name:
@@ -27,3 +33,11 @@ def object_code() -> bytes:
     passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
     code: bytes = machine.emit_object(module)
     return code
+
+
+def keep(path: str) -> None:
+    """Compile the event loop into a file, which has either all of it or what it had before."""
+    file = Path(path)
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    new.write_bytes(framed(object_code()))
+    new.replace(file)  # a process that compiles it meanwhile makes the same

@@ -1,21 +1,23 @@
 """The event loop as machine code, called without Numba: to load that takes longer than most predictions.
 
-The first call on a machine compiles it (`stress.predict.compilation`) and keeps an object file beside the kernels; all
-calls, the first as well, load that by LLVM alone.
+The first call on a machine has it compiled by a process of its own (`stress.predict.compilation`), which keeps an
+object file beside the kernels; all calls, the first as well, load that by LLVM alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from stress import interrupt
+from stress.errors import Interrupted, RunBroken
 from stress.predict.virtual import World
 from stress.shm.cache import cache_directory
+from stress.shm.compilers import run_compilers
 from stress.shm.mode import JIT_DISABLED
 
 #: The name of the function in the object file.
@@ -58,18 +60,24 @@ def _loop() -> Callable[[World, int, int], int]:
 
 
 def _code(file: Path) -> bytes:
-    """The object file that is kept behind its digest; compiled anew if there is none, or if a crash cut it off."""
-    if file.exists():
-        kept = file.read_bytes()
-        if hashlib.sha256(kept[_DIGEST:]).digest() == kept[:_DIGEST]:
-            return kept[_DIGEST:]
-    from stress.predict.compilation import object_code
+    """The object file that is kept behind its digest; compiled anew if there is none, or if a crash cut it off.
 
-    code = object_code()
-    new = file.with_name(f"{file.name}.{os.getpid()}")
-    new.write_bytes(hashlib.sha256(code).digest() + code)
-    new.replace(file)  # a process that compiles it meanwhile makes the same
-    return code
+    Raises `Interrupted` if a signal comes first, and RunBroken if it does not compile.
+    """
+    for _ in range(2):
+        if file.exists():
+            content = file.read_bytes()
+            if content == framed(content[_DIGEST:]):
+                return content[_DIGEST:]
+        program = f"from stress.predict.compilation import keep; keep({str(file)!r})"
+        if not run_compilers([program], interrupt.requested):
+            raise Interrupted("interrupted while the event loop was compiled", "run again; it is compiled once")
+    raise RunBroken(f"cannot keep the event loop in {file}", "run `stress clean` and try again")
+
+
+def framed(code: bytes) -> bytes:
+    """What the file that keeps an object file holds: its digest first."""
+    return hashlib.sha256(code).digest() + code
 
 
 def _loaded(code: bytes) -> Callable[[World, int, int], int]:

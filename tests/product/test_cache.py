@@ -150,7 +150,7 @@ PROGRAM = """
 import sys
 from numba import types
 from numba.core import codegen
-from stress.live.filling import fill_only
+from stress.shm.filling import fill_only
 
 made, wrapped = [], []
 hook = codegen.CPUCodeLibrary._object_compiled_hook

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 from commands import Command, command_line
 from predicted import counted
 
-from stress import load
+from stress import interrupt, load
 from stress.config import from_sources
+from stress.errors import Interrupted
 from stress.predict import native, predict
 from stress.results.document import build
 from stress.results.result import Result
@@ -190,16 +193,29 @@ def test_what_is_compiled_is_played_without_numba() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x7fELF"])
-def test_code_that_a_crash_cut_off_is_compiled_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
-) -> None:
+def test_code_that_a_crash_cut_off_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LLVM would not survive it."""
-    monkeypatch.setattr("stress.predict.compilation.object_code", lambda: b"code")
     file = tmp_path / "predict.o"
+    whole = native.framed(b"code")
+    compilers = []
+
+    def compile_anew(programs: Sequence[str], interrupted: threading.Event) -> bool:
+        compilers.append(programs)
+        file.write_bytes(whole)
+        return True
+
+    monkeypatch.setattr(native, "run_compilers", compile_anew)
     assert native._code(file) == native._code(file) == b"code"
-    whole = file.read_bytes()
-    for cut in (damage, whole[:-1]):
+    for cut in (b"", b"\x7fELF", whole[:-1]):
         file.write_bytes(cut)
         assert native._code(file) == b"code"
-        assert file.read_bytes() == whole
+    assert len(compilers) == 4
+
+
+@pytest.mark.timeout(100)
+def test_ctrl_c_ends_the_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "requested", threading.Event())
+    threading.Timer(0.3, interrupt.requested.set).start()
+    with pytest.raises(Interrupted, match="event loop"):
+        native._code(tmp_path / "predict.o")
+    assert not list(tmp_path.iterdir())
