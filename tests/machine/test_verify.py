@@ -128,9 +128,14 @@ def test_a_counterexample_is_simplified_kept_and_played(hooks: Hooks, tmp_path: 
 
 
 def test_a_file_that_is_no_counterexample_is_refused(tmp_path: Path) -> None:
-    for text in ("", "{}", '{"magic": "stress verify: a counterexample", "version": 99}'):
+    none = "is not a counterexample of this version"
+    for text, says in (
+        ("", "not JSON"),
+        ("{}", none),
+        ('{"magic": "stress verify: a counterexample", "version": 99}', none),
+    ):
         (tmp_path / "file").write_text(text)
-        with pytest.raises(UsageError, match="counterexample"):
+        with pytest.raises(UsageError, match=says):
             read(tmp_path / "file")
 
 
